@@ -1,0 +1,70 @@
+/* One FBS convolution in float32, computed for the active channels only:
+ *
+ *   s = mean_{h,w} |x|;  g = ReLU(s @ gate_kernel[in_indices] + gate_bias)
+ *   out_indices = the k largest of g, lower index first among equals, in ascending order
+ *   y = act(g[out_indices] * (conv(x, weights[in_indices, :, out_indices]) + bias[out_indices]))
+ *
+ * A plan is made once for a shape and holds everything that does not depend on the input; running it neither allocates
+ * nor locks. Tensors are NHWC and compact: x holds in_active of in_channels channels, y holds out_active of out_channels.
+ */
+#ifndef FBS_CORE_CONV2D_H_
+#define FBS_CORE_CONV2D_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "threads.h"
+
+typedef enum { kFbsActivationNone, kFbsActivationRelu, kFbsActivationRelu6 } FbsActivation;
+
+/* Which kernels to use. kFbsPathAuto takes the fastest this CPU has; the others force one (tests, benchmarks). */
+typedef enum { kFbsPathAuto, kFbsPathReference, kFbsPathPlain, kFbsPathAvx2, kFbsPathAvx512, kFbsPathNeon } FbsPath;
+
+typedef struct {
+  int32_t batch, in_height, in_width;
+  int32_t in_channels;  /* C_in: rows of the weights */
+  int32_t in_active;    /* channels that x holds; equals in_channels when x is dense */
+  int32_t out_channels; /* C_out */
+  int32_t out_active;   /* k, a multiple of group_size; equals out_channels at density 1 */
+  int32_t group_size;   /* winners are whole groups of this many channels, by the group's mean of g */
+  int32_t kernel_height, kernel_width;
+  int32_t stride_height, stride_width;
+  int32_t dilation_height, dilation_width;
+  int32_t pad_top, pad_left; /* zeros before the first row and column */
+  int32_t out_height, out_width;
+  FbsActivation activation;
+} FbsConv2dShape;
+
+/* Not copied: they must outlive the plan and keep their values. */
+typedef struct {
+  const float* weights;     /* [in_channels][kernel_height * kernel_width][out_channels] */
+  const float* bias;        /* [out_channels] */
+  const float* gate_kernel; /* [in_channels][out_channels] */
+  const float* gate_bias;   /* [out_channels] */
+} FbsConv2dWeights;
+
+typedef struct FbsConv2d FbsConv2d;
+
+/* NULL when the shape can be computed, else a sentence that says what was expected and what came.
+ * Also refuses shapes whose sizes overflow. `message` is the caller's buffer for it. */
+const char* fbs_conv2d_check(const FbsConv2dShape* shape, char* message, size_t message_size);
+
+/* NULL when memory runs out, or when `path` is not available on this CPU (see fbs_path_available). The shape must have passed fbs_conv2d_check. */
+FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, FbsPath path, int32_t threads);
+void fbs_conv2d_destroy(FbsConv2d* plan);
+
+/* Bytes of scratch memory that a run needs; plans that run one after another may share it. 64-byte aligned by the caller. */
+size_t fbs_conv2d_workspace_size(const FbsConv2d* plan);
+
+/* A short name of the chosen kernel, such as "gemm_avx512", for profiles. */
+const char* fbs_conv2d_kernel_name(const FbsConv2d* plan);
+
+/* in_indices: [batch][in_active], or NULL when x is dense. out_indices: [batch][out_active], or NULL when out_active == out_channels.
+ * Returns 0, or -1 when in_indices holds a value outside [0, in_channels) (y and out_indices are then unspecified). */
+int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, float* y,
+                   int32_t* out_indices, void* workspace);
+
+int fbs_path_available(FbsPath path);
+const char* fbs_path_name(FbsPath path); /* "auto", "reference", "plain", "avx2", "avx512", "neon" */
+
+#endif
