@@ -1,0 +1,7 @@
+"""fbs_keras: convolutional networks that skip, for each input, the channels that do not matter for it."""
+
+from fbs_keras import models
+from fbs_keras.layers import FBSConv2D, set_density
+
+__version__ = "0.1.0"
+__all__ = ["FBSConv2D", "models", "set_density"]

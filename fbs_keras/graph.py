@@ -1,0 +1,197 @@
+"""A Keras model read as a graph of nodes, through public API only: `get_config` and the live layers."""
+
+import dataclasses
+import typing
+
+import keras
+
+
+class Ref(typing.NamedTuple):
+    """A tensor of the graph: output `tensor` of the call number `node` of layer `layer`."""
+
+    layer: str
+    node: int = 0
+    tensor: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Node:
+    """One call of a layer.
+
+    Attributes:
+        layer: The live Keras layer or operation.
+        index: The number of this call among the layer's calls in the graph.
+        args, kwargs: The call's arguments, with a `Ref` in the place of each tensor.
+    """
+
+    layer: typing.Any
+    index: int
+    args: tuple
+    kwargs: dict
+
+    @property
+    def output(self):
+        return Ref(self.layer.name, self.index)
+
+    @property
+    def inputs(self):
+        """The tensors that the call reads, in order."""
+        return list(refs((self.args, self.kwargs)))
+
+    def call(self, values):
+        """Calls the layer on `values`, a mapping from `Ref` to tensors."""
+        args, kwargs = replace_refs((self.args, self.kwargs), values.__getitem__)
+        return self.layer(*args, **kwargs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """A model's nodes in topological order, without its input layers.
+
+    Attributes:
+        nodes: List of `Node`.
+        inputs: The model's inputs, a structure of `Ref` as the model takes it.
+        outputs: The model's outputs, a structure of `Ref` as the model returns it.
+    """
+
+    nodes: list
+    inputs: typing.Any
+    outputs: typing.Any
+
+    def consumers(self, ref):
+        """The nodes that read a tensor."""
+        return [node for node in self.nodes if ref in node.inputs]
+
+    def is_output(self, ref):
+        return ref in refs(self.outputs)
+
+
+def refs(structure):
+    """Yields every `Ref` in a structure of lists, tuples and dicts."""
+    if isinstance(structure, Ref):
+        yield structure
+    elif isinstance(structure, (list, tuple)):
+        for item in structure:
+            yield from refs(item)
+    elif isinstance(structure, dict):
+        for item in structure.values():
+            yield from refs(item)
+
+
+def replace_refs(structure, function):
+    """Replaces every `Ref` in a structure by `function(ref)`."""
+    if isinstance(structure, Ref):
+        return function(structure)
+    if isinstance(structure, (list, tuple)):
+        return type(structure)(replace_refs(item, function) for item in structure)
+    if isinstance(structure, dict):
+        return {key: replace_refs(item, function) for key, item in structure.items()}
+    return structure
+
+
+def check_model(model):
+    """Raises unless `model` is a built Sequential or Functional model, saying what to do instead."""
+    if isinstance(model, str):
+        raise TypeError(f"model must be a Keras model, got the string {model!r}; load it with keras.saving.load_model")
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"model must be a Keras model, got {type(model).__name__}")
+    if isinstance(model, keras.Sequential):
+        if not model.built:
+            raise ValueError(
+                f"model {model.name!r} is not built, so its shapes are not known; "
+                "start it with keras.Input(shape) or call model.build(input_shape)"
+            )
+    elif "input_layers" not in _config(model):
+        raise ValueError(
+            f"model {model.name!r} is a subclassed model ({type(model).__name__}), whose graph cannot be read; "
+            "expected a Sequential or Functional model"
+        )
+
+
+def read(model):
+    """Reads the graph of a Sequential or Functional model.
+
+    A nested model is one node, whose layer is that model.
+
+    Args:
+        model: A built Sequential or Functional Keras model.
+
+    Returns:
+        A `Graph`.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If it is not built, or subclassed.
+
+    Example:
+
+    >>> [node.layer.name for node in read(model).nodes]
+    ['conv', 'norm', 'relu', 'logits']
+    """
+    check_model(model)
+    if isinstance(model, keras.Sequential):
+        return _read_sequential(model)
+    config = _config(model)
+    layers = {layer.name: layer for layer in model.operations}
+    inputs = _parse_history(config["input_layers"])
+    outputs = _parse_history(config["output_layers"])
+    sources = {ref.layer for ref in refs(inputs)}
+    nodes = [
+        Node(layers[entry["name"]], index, tuple(_parse(node["args"])), _parse(node["kwargs"]))
+        for entry in config["layers"]
+        if entry["name"] not in sources
+        for index, node in enumerate(entry["inbound_nodes"])
+    ]
+    return Graph(_sort(nodes, set(refs(inputs))), inputs, outputs)
+
+
+def _config(model):
+    try:
+        return model.get_config()
+    except NotImplementedError:  # a subclassed model without get_config
+        return {}
+
+
+def _read_sequential(model):
+    ref = Ref("input")
+    inputs, nodes = ref, []
+    for layer in model.layers:
+        nodes.append(Node(layer, 0, (ref,), {}))
+        ref = nodes[-1].output
+    return Graph(nodes, inputs, ref)
+
+
+def _parse_history(value):
+    """Turns `[name, node, tensor]` lists, however nested, into `Ref`s."""
+    if isinstance(value, dict):
+        return {key: _parse_history(item) for key, item in value.items()}
+    if len(value) == 3 and isinstance(value[0], str) and isinstance(value[1], int):
+        return Ref(*value)
+    return [_parse_history(item) for item in value]
+
+
+def _parse(value):
+    """Turns a node's serialised arguments into live ones, with `Ref`s for tensors."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "__keras_tensor__":
+            return Ref(*value["config"]["keras_history"])
+        if "class_name" in value and "config" in value:
+            return keras.saving.deserialize_keras_object(value)
+        return {key: _parse(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_parse(item) for item in value)
+    return value
+
+
+def _sort(nodes, known):
+    """Orders nodes so that each comes after those it reads; config lists layers, whose calls may interleave."""
+    ordered = []
+    known = {(ref.layer, ref.node) for ref in known}
+    while nodes:
+        ready = [node for node in nodes if all((ref.layer, ref.node) in known for ref in node.inputs)]
+        if not ready:
+            raise ValueError(f"the graph has a cycle or a missing input at layer {nodes[0].layer.name!r}")
+        ordered += ready
+        known |= {(node.layer.name, node.index) for node in ready}
+        nodes = [node for node in nodes if node not in ready]
+    return ordered

@@ -1,0 +1,304 @@
+"""FBSConv2D: convolution, normalisation and gate in one layer."""
+
+import keras
+from keras import ops
+
+from fbs_keras import gating
+
+
+@keras.saving.register_keras_serializable(package="fbs_keras")
+class FBSConv2D(keras.layers.Conv2D):
+    """2D convolution whose output channels are boosted or suppressed for each input (FBS).
+
+    Computes
+
+        s  = mean_{h,w} |x|                    # saliency of the input channels
+        g  = relu(s @ phi + rho)               # predicted saliency of the output channels
+        pi = wta_k(g), k = ceil(density * filters)
+        y  = activation(pi * (norm(conv(x)) + bias))
+
+    where `norm` is batch normalisation without gamma, whose place `pi` takes. All but the k winning channels of `y`
+    are zero: `fbs_keras.convert` writes a model that skips them, here they are computed and masked.
+
+    Args:
+        filters: Integer, the number of output channels.
+        kernel_size: Integer or pair of integers.
+        strides: Integer or pair of integers. Defaults to `(1, 1)`.
+        padding: `"valid"` (default) or `"same"`.
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to `keras.config.image_data_format()`.
+        dilation_rate: Integer or pair of integers. Defaults to `(1, 1)`.
+        groups: Must be 1. Grouped and depthwise convolutions are not gated.
+        activation: A function with f(0) = 0, so that suppressed channels stay zero. Defaults to `"relu"`.
+        use_bias: Whether to add the bias (the paper's beta). Defaults to `True`.
+        kernel_initializer: Defaults to `"glorot_uniform"`.
+        bias_initializer: Defaults to `"zeros"`.
+        gate_kernel_initializer: Initializer of phi, `(channels, filters)`. The default, a tenth of the paper's
+            He-normal, keeps the gates near 1 while the network finds its scale.
+        gate_bias_initializer: Initializer of rho, `(filters,)`. Defaults to `"ones"`.
+        kernel_regularizer, bias_regularizer, gate_kernel_regularizer, gate_bias_regularizer, activity_regularizer:
+            Optional regularizers.
+        kernel_constraint, bias_constraint, gate_kernel_constraint, gate_bias_constraint: Optional constraints.
+        density: The fraction of output channels that win, in (0, 1]. Defaults to 1. It is a variable of the layer: see
+            `fbs_keras.set_density` and `fbs_keras.DensityScheduler`.
+        group_size: Winners are whole groups of this many neighbouring channels; it must divide `filters`. Defaults
+            to 1, the paper's.
+        normalize: Whether `norm` is batch normalisation (default) or the identity.
+        momentum: Momentum of the moving averages. Defaults to 0.99.
+        epsilon: Added to the variance in `norm`. Defaults to 1e-3.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
+
+    Input shape:
+        `(batch, height, width, channels)`, or `(batch, channels, height, width)` for `"channels_first"`.
+
+    Output shape:
+        `(batch, new_height, new_width, filters)`, or with channels first.
+
+    Raises:
+        TypeError: If `density` is not a number.
+        ValueError: If `density` is not in (0, 1], `groups` is not 1, `group_size` does not divide `filters`, or
+            `activation` moves zero.
+
+    Example:
+
+    >>> layer = fbs_keras.FBSConv2D(64, 3, padding="same", density=0.5)
+    >>> layer(keras.random.normal((8, 32, 32, 16))).shape
+    (8, 32, 32, 64)
+
+    Source: Gao et al., "Dynamic Channel Pruning: Feature Boosting and Suppression", ICLR 2019, section 3.
+    """
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides=(1, 1),
+        padding="valid",
+        data_format=None,
+        dilation_rate=(1, 1),
+        groups=1,
+        activation="relu",
+        use_bias=True,
+        kernel_initializer="glorot_uniform",
+        bias_initializer="zeros",
+        gate_kernel_initializer=None,
+        gate_bias_initializer="ones",
+        kernel_regularizer=None,
+        bias_regularizer=None,
+        gate_kernel_regularizer=None,
+        gate_bias_regularizer=None,
+        activity_regularizer=None,
+        kernel_constraint=None,
+        bias_constraint=None,
+        gate_kernel_constraint=None,
+        gate_bias_constraint=None,
+        density=1.0,
+        group_size=1,
+        normalize=True,
+        momentum=0.99,
+        epsilon=1e-3,
+        **kwargs,
+    ):
+        super().__init__(
+            filters=filters,
+            kernel_size=kernel_size,
+            strides=strides,
+            padding=padding,
+            data_format=data_format,
+            dilation_rate=dilation_rate,
+            groups=groups,
+            activation=activation,
+            use_bias=use_bias,
+            kernel_initializer=kernel_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            bias_regularizer=bias_regularizer,
+            activity_regularizer=activity_regularizer,
+            kernel_constraint=kernel_constraint,
+            bias_constraint=bias_constraint,
+            **kwargs,
+        )
+        if groups != 1:
+            raise ValueError(f"groups must be 1 in FBSConv2D, got {groups}; use Conv2D for grouped convolutions")
+        if isinstance(group_size, bool) or not isinstance(group_size, int):
+            raise TypeError(f"group_size must be an integer, got {group_size!r}")
+        if group_size < 1 or filters % group_size:
+            raise ValueError(f"group_size must be positive and divide filters = {filters}, got {group_size}")
+        if not keeps_zero(self.activation):
+            raise ValueError(
+                f"activation must map 0 to 0, so that suppressed channels stay zero, got {activation!r}; "
+                "use activation=None and a separate Activation layer"
+            )
+        # 0.02 = 2 * 0.1 ** 2: He-normal is VarianceScaling(2). The full one has diverged within an epoch at d = 0.5,
+        # since every gate multiplies the activations that the next gate reads.
+        if gate_kernel_initializer is None:
+            gate_kernel_initializer = keras.initializers.VarianceScaling(0.02, "fan_in", "truncated_normal")
+        self.gate_kernel_initializer = keras.initializers.get(gate_kernel_initializer)
+        self.gate_bias_initializer = keras.initializers.get(gate_bias_initializer)
+        self.gate_kernel_regularizer = keras.regularizers.get(gate_kernel_regularizer)
+        self.gate_bias_regularizer = keras.regularizers.get(gate_bias_regularizer)
+        self.gate_kernel_constraint = keras.constraints.get(gate_kernel_constraint)
+        self.gate_bias_constraint = keras.constraints.get(gate_bias_constraint)
+        self.group_size = group_size
+        self.normalize = normalize
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.channel_axis = -1 if self.data_format == "channels_last" else 1
+        self.norm = None
+        if normalize:
+            self.norm = keras.layers.BatchNormalization(
+                axis=self.channel_axis,
+                momentum=momentum,
+                epsilon=epsilon,
+                center=False,
+                scale=False,
+                dtype=self.dtype_policy,
+                name="norm",
+            )
+        self.density = self._add_state("density", gating.check_density(density))
+        self.saliency_weight = self._add_state("saliency_weight", 0.0)
+
+    def _add_state(self, name, value, shape=()):
+        """Adds a float32 variable that no gradient trains and no dtype policy casts."""
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=keras.initializers.Constant(value),
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+        )
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        # autocast=False: half precision would decide between channels by rounding.
+        self.gate_kernel = self.add_weight(
+            name="gate_kernel",
+            shape=(input_shape[self.channel_axis], self.filters),
+            initializer=self.gate_kernel_initializer,
+            regularizer=self.gate_kernel_regularizer,
+            constraint=self.gate_kernel_constraint,
+            autocast=False,
+        )
+        self.gate_bias = self.add_weight(
+            name="gate_bias",
+            shape=(self.filters,),
+            initializer=self.gate_bias_initializer,
+            regularizer=self.gate_bias_regularizer,
+            constraint=self.gate_bias_constraint,
+            autocast=False,
+        )
+        self.usage = self._add_state("usage", 1.0, (self.filters,))
+        self.saliency = self._add_state("saliency", 0.0, (self.filters,))
+        if self.norm is not None:
+            self.norm.build(self.compute_output_shape(input_shape))
+
+    def predict_saliency(self, x):
+        """Computes `g = relu(ss(x) @ phi + rho)`, `[N, filters]`, in float32 or better."""
+        dtype = keras.backend.result_type(x.dtype, "float32")
+        s = gating.saliency(ops.cast(x, dtype), self.data_format)
+        return gating.predict(s, ops.cast(self.gate_kernel, dtype), ops.cast(self.gate_bias, dtype))
+
+    def gate(self, x):
+        """Computes `pi = wta_k(g(x))`, `[N, filters]`: 0 for a suppressed channel, its boost for a winner."""
+        return gating.winner_take_all(self.predict_saliency(x), self.density, self.group_size)
+
+    def call(self, inputs, training=False):
+        g = self.predict_saliency(inputs)
+        mask = gating.winners(g, self.density, self.group_size)
+        self.add_loss(self.saliency_weight * ops.mean(ops.sum(g, axis=-1)))
+        if training:
+            self._update_average(self.usage, mask)
+            self._update_average(self.saliency, g)
+        pi = ops.expand_dims(g * mask, (1, 2) if self.channel_axis == -1 else (2, 3))
+        y = self.convolution_op(inputs, self.kernel)
+        if self.norm is not None:
+            y = self.norm(y, training=training)
+        if self.use_bias:
+            y = y + (self.bias if self.channel_axis == -1 else ops.reshape(self.bias, (1, -1, 1, 1)))
+        return self.activation(ops.cast(pi, y.dtype) * y)
+
+    def _update_average(self, variable, rows):
+        """Moves a per-channel average towards the batch's, at batch norm's pace."""
+        mean = ops.cast(ops.mean(ops.stop_gradient(rows), axis=0), variable.dtype)
+        variable.assign(variable * self.momentum + mean * (1.0 - self.momentum))
+
+    @property
+    def active_channels(self):
+        """k, the number of channels that win at the present density."""
+        return gating.active_channels(current_density(self), self.filters, self.group_size)
+
+    # Conv2D stores its kernel and bias only.
+    save_own_variables = keras.layers.Layer.save_own_variables
+    load_own_variables = keras.layers.Layer.load_own_variables
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "gate_kernel_initializer": keras.initializers.serialize(self.gate_kernel_initializer),
+            "gate_bias_initializer": keras.initializers.serialize(self.gate_bias_initializer),
+            "gate_kernel_regularizer": keras.regularizers.serialize(self.gate_kernel_regularizer),
+            "gate_bias_regularizer": keras.regularizers.serialize(self.gate_bias_regularizer),
+            "gate_kernel_constraint": keras.constraints.serialize(self.gate_kernel_constraint),
+            "gate_bias_constraint": keras.constraints.serialize(self.gate_bias_constraint),
+            "density": current_density(self),
+            "group_size": self.group_size,
+            "normalize": self.normalize,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+        }
+
+
+def keeps_zero(activation):
+    """Whether an activation function maps 0 to 0, so that suppressed channels stay suppressed."""
+    return float(ops.convert_to_numpy(activation(ops.zeros((1, 1))))[0, 0]) == 0.0
+
+
+def current_density(layer):
+    """The density of a layer, rounded to what was set: float32 holds 0.7 as 0.699999988."""
+    return round(float(ops.convert_to_numpy(layer.density)), 6)
+
+
+def fbs_layers(model):
+    """Lists the FBS layers of a model, nested models included, in the order of `model.layers`.
+
+    Args:
+        model: A Keras model or layer.
+
+    Returns:
+        A list of `FBSConv2D` layers, each once.
+    """
+    found = {}
+    for layer in getattr(model, "layers", [model]):
+        if isinstance(layer, FBSConv2D):
+            found[id(layer)] = layer
+        elif isinstance(layer, keras.Model):
+            found.update((id(inner), inner) for inner in fbs_layers(layer))
+    return list(found.values())
+
+
+def set_density(model, density):
+    """Sets the density of a model's FBS layers; takes effect at once, with no recompilation.
+
+    Args:
+        model: A Keras model with FBS layers.
+        density: A number in (0, 1] for all of them, or `{layer name: density}` for some.
+
+    Raises:
+        TypeError: If a density is not a number.
+        ValueError: If a density is not in (0, 1], a name is not that of an FBS layer, or the model has no FBS layer.
+
+    Example:
+
+    >>> fbs_keras.set_density(model, 0.5)
+    >>> fbs_keras.set_density(model, {"conv0": 1.0, "conv7": 0.3})
+    """
+    layers = {layer.name: layer for layer in fbs_layers(model)}
+    if not layers:
+        raise ValueError(f"model {model.name!r} has no FBSConv2D layer; make one with fbs_keras.wrap(model)")
+    wanted = density if isinstance(density, dict) else dict.fromkeys(layers, density)
+    unknown = sorted(set(wanted) - set(layers))
+    if unknown:
+        raise ValueError(f"no FBSConv2D layer is named {unknown[0]!r}; the model has {sorted(layers)}")
+    values = {name: gating.check_density(value) for name, value in wanted.items()}
+    for name, value in values.items():
+        layers[name].density.assign(value)
