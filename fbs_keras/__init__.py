@@ -2,6 +2,7 @@
 
 from fbs_keras import models
 from fbs_keras.layers import FBSConv2D, set_density
+from fbs_keras.wrapping import wrap
 
 __version__ = "0.1.0"
-__all__ = ["FBSConv2D", "models", "set_density"]
+__all__ = ["FBSConv2D", "models", "set_density", "wrap"]

@@ -108,6 +108,15 @@ def check_model(model):
         )
 
 
+def is_readable(model):
+    """Whether `read` can read a Keras model's graph."""
+    try:
+        check_model(model)
+    except ValueError:
+        return False
+    return True
+
+
 def read(model):
     """Reads the graph of a Sequential or Functional model.
 

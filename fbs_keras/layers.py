@@ -292,13 +292,15 @@ def set_density(model, density):
     >>> fbs_keras.set_density(model, 0.5)
     >>> fbs_keras.set_density(model, {"conv0": 1.0, "conv7": 0.3})
     """
-    layers = {layer.name: layer for layer in fbs_layers(model)}
+    layers = fbs_layers(model)
     if not layers:
         raise ValueError(f"model {model.name!r} has no FBSConv2D layer; make one with fbs_keras.wrap(model)")
-    wanted = density if isinstance(density, dict) else dict.fromkeys(layers, density)
-    unknown = sorted(set(wanted) - set(layers))
+    names = [layer.name for layer in layers]
+    wanted = density if isinstance(density, dict) else dict.fromkeys(names, density)
+    unknown = [name for name in wanted if name not in names]
     if unknown:
-        raise ValueError(f"no FBSConv2D layer is named {unknown[0]!r}; the model has {sorted(layers)}")
+        raise ValueError(f"no FBSConv2D layer is named {unknown[0]!r}; the model has {names}")
     values = {name: gating.check_density(value) for name, value in wanted.items()}
-    for name, value in values.items():
-        layers[name].density.assign(value)
+    for layer in layers:
+        if layer.name in values:
+            layer.density.assign(values[layer.name])
