@@ -201,7 +201,7 @@ def _followers(node, model_graph, calls):
     if node.layer.activation is not keras.activations.linear:
         return None, None, ""
     after = _only_consumer(node, model_graph, calls)
-    if after is not None and type(after.layer) is keras.layers.BatchNormalization and "mask" not in after.kwargs:
+    if after is not None and type(after.layer) is keras.layers.BatchNormalization and after.kwargs.get("mask") is None:
         axis = after.layer.axis
         if (axis if axis >= 0 else axis + 4) == channel_axis:
             norm = after.layer
