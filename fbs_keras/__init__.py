@@ -1,8 +1,18 @@
 """fbs_keras: convolutional networks that skip, for each input, the channels that do not matter for it."""
 
-from fbs_keras import models
+from fbs_keras import models, schedules
+from fbs_keras.callbacks import DensityScheduler, SaliencyRegularizer, gate_statistics
 from fbs_keras.layers import FBSConv2D, set_density
 from fbs_keras.wrapping import wrap
 
 __version__ = "0.1.0"
-__all__ = ["FBSConv2D", "models", "set_density", "wrap"]
+__all__ = [
+    "DensityScheduler",
+    "FBSConv2D",
+    "SaliencyRegularizer",
+    "gate_statistics",
+    "models",
+    "schedules",
+    "set_density",
+    "wrap",
+]

@@ -1,0 +1,207 @@
+"""Callbacks of FBS training: the density's schedule and the gates' regularisation and statistics."""
+
+import dataclasses
+import math
+import numbers
+
+import keras
+from keras import ops
+
+from fbs_keras import schedules
+from fbs_keras.layers import current_density, fbs_layers, set_density
+
+UNITS = ("epoch", "step")
+
+
+def _require_fbs_layers(model, callback):
+    layers = fbs_layers(model)
+    if not layers:
+        raise ValueError(
+            f"{type(callback).__name__} found no FBSConv2D layer in model {model.name!r}; "
+            "make them with fbs_keras.wrap(model)"
+        )
+    return layers
+
+
+class DensityScheduler(keras.callbacks.Callback):
+    """Sets the density of all FBS layers as training goes on, and logs it as `density`.
+
+    The density is a variable of each layer: nothing is recompiled, and it is saved with the model. In a custom loop,
+    call `set_model(model)` once and `on_epoch_begin(epoch)` or `on_train_batch_begin(step)` where `fit` would.
+
+    Args:
+        schedule: A function from epoch or step to density, such as `fbs_keras.schedules.StepDown(0.5)`, or a tfmot
+            `PruningSchedule`, whose sparsity s means density 1 - s.
+        unit: What `schedule` counts: `"epoch"`, or `"step"`, the optimizer's steps since the model was compiled.
+            Defaults to `"step"` for a tfmot `PruningSchedule`, else to `"epoch"`.
+
+    Raises:
+        TypeError: If `schedule` is not callable.
+        ValueError: If `unit` is unknown; at the start of training, if the model has no FBS layer.
+
+    Example:
+
+    >>> model.fit(x, y, epochs=60, callbacks=[fbs_keras.DensityScheduler(fbs_keras.schedules.StepDown(0.5, every=10))])
+
+    Source: paper, section 4.1.
+    """
+
+    def __init__(self, schedule, unit=None):
+        super().__init__()
+        if not callable(schedule):
+            raise TypeError(
+                f"schedule must be a function from time to density, got {schedule!r}; "
+                "for a fixed density use fbs_keras.set_density(model, density)"
+            )
+        if unit is None:
+            unit = "step" if hasattr(schedule, "begin_step") else "epoch"
+        if unit not in UNITS:
+            raise ValueError(f"unit must be 'epoch' or 'step', got {unit!r}")
+        self.schedule = schedule
+        self.unit = unit
+        self.density = None
+        self._step = None
+
+    def on_train_begin(self, logs=None):
+        _require_fbs_layers(self.model, self)
+        self._step = int(self.model.optimizer.iterations)  # goes on where a resumed run stopped
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.unit == "epoch":
+            self._set(epoch)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.unit == "step":
+            # In fit the batch number starts again each epoch; a custom loop passes the step itself.
+            self._set(batch if self._step is None else self._step)
+            if self._step is not None:
+                self._step += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None and self.density is not None:
+            logs["density"] = self.density
+
+    def _set(self, time):
+        density = schedules.density_at(self.schedule, time)
+        if density is None or density == self.density:
+            return
+        _require_fbs_layers(self.model, self)
+        if hasattr(self.model, "jax_state_sync"):  # on JAX, fit holds the variables' values between steps
+            self.model.jax_state_sync()
+        set_density(self.model, density)
+        self.density = density
+
+
+@dataclasses.dataclass(frozen=True)
+class GateStatistics:
+    """What one layer's gates did, as moving averages over training batches.
+
+    Attributes:
+        name: The layer's name.
+        density: The layer's density.
+        saliency: Mean predicted saliency of a channel, before winner-take-all.
+        never: Share of channels that win for less than 1 % of the inputs.
+        always: Share of channels that win for more than 99 % of the inputs.
+    """
+
+    name: str
+    density: float
+    saliency: float
+    never: float
+    always: float
+
+    @property
+    def dynamic(self):
+        """Share of channels that win for some inputs and not for others."""
+        return 1.0 - self.never - self.always
+
+
+def gate_statistics(model):
+    """Reads what the gates of each FBS layer did lately in training.
+
+    Args:
+        model: A Keras model with FBS layers.
+
+    Returns:
+        A list with a `GateStatistics` for each layer.
+
+    Example:
+
+    >>> for row in fbs_keras.gate_statistics(model):
+    ...     print(row.name, row.dynamic)
+    """
+    rows = []
+    for layer in fbs_layers(model):
+        usage = ops.convert_to_numpy(layer.usage)
+        rows.append(
+            GateStatistics(
+                name=layer.name,
+                density=current_density(layer),
+                saliency=float(ops.convert_to_numpy(layer.saliency).mean()),
+                never=float((usage < 0.01).mean()),
+                always=float((usage > 0.99).mean()),
+            )
+        )
+    return rows
+
+
+class SaliencyRegularizer(keras.callbacks.Callback):
+    """Sets the weight of the gates' L1 regularisation and reports the gates' statistics.
+
+    Adds to the loss `lambda * sum_l mean_x ||g_l(x)||_1`, g before winner-take-all. Logs, at each epoch's end, the means
+    over layers `gate_saliency`, `gate_never` and `gate_always` (see `GateStatistics`).
+
+    In a custom loop, call `set_model(model)` once and `on_epoch_begin(epoch)` where `fit` would, and add
+    `sum(model.losses)` to the loss.
+
+    Args:
+        weight: lambda, a number not below 0, or a function from epoch to such a number. Defaults to 1e-8, the paper's.
+        print_fn: Called with a line for each layer at each epoch's end. Defaults to no report.
+
+    Raises:
+        TypeError: If `weight` is neither a number nor callable.
+        ValueError: If a weight is negative or not finite; at the start of training, if the model has no FBS layer.
+
+    Example:
+
+    >>> model.fit(x, y, callbacks=[fbs_keras.SaliencyRegularizer(1e-8, print_fn=print)])
+
+    Source: paper, section 3.4, equation 9.
+    """
+
+    def __init__(self, weight=1e-8, print_fn=None):
+        super().__init__()
+        if not callable(weight):
+            _check_weight(weight)
+        self.weight = weight
+        self.print_fn = print_fn
+
+    def on_train_begin(self, logs=None):
+        _require_fbs_layers(self.model, self)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        weight = _check_weight(self.weight(epoch) if callable(self.weight) else self.weight)
+        for layer in _require_fbs_layers(self.model, self):
+            layer.saliency_weight.assign(weight)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if hasattr(self.model, "jax_state_sync"):
+            self.model.jax_state_sync()
+        rows = gate_statistics(self.model)
+        if logs is not None:
+            for name in ("saliency", "never", "always"):
+                logs[f"gate_{name}"] = sum(getattr(row, name) for row in rows) / len(rows)
+        if self.print_fn is not None:
+            for row in rows:
+                self.print_fn(
+                    f"{row.name}: density {row.density:g}, saliency {row.saliency:.3g}, channels never {row.never:.0%}, "
+                    f"always {row.always:.0%}, by input {row.dynamic:.0%}"
+                )
+
+
+def _check_weight(weight):
+    if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
+        raise TypeError(f"weight must be a number not below 0 or a function of the epoch, got {weight!r}")
+    if not (math.isfinite(weight) and weight >= 0):
+        raise ValueError(f"weight must be finite and not below 0, got {weight}")
+    return float(weight)
