@@ -1,0 +1,97 @@
+/* Which shapes can be computed. Everything that the kernels rely on is checked here, once. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "conv2d.h"
+
+static const char* refuse(char* message, size_t size, const char* format, ...) __attribute__((format(printf, 3, 4)));
+
+static const char* refuse(char* message, size_t size, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(message, size, format, arguments);
+  va_end(arguments);
+  return message;
+}
+
+/* a * b for factors that are not negative, or -1 when the product exceeds INT32_MAX or a factor already did. */
+static int64_t product(int64_t a, int64_t b) { return a < 0 || b < 0 || (b > 0 && a > INT32_MAX / b) ? -1 : a * b; }
+
+const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t message_size) {
+  const struct {
+    const char* name;
+    int32_t value, least, most;
+  } fields[] = {
+      {"batch", s->batch, 1, INT32_MAX},
+      {"in_height", s->in_height, 1, INT32_MAX},
+      {"in_width", s->in_width, 1, INT32_MAX},
+      {"in_channels", s->in_channels, 1, INT32_MAX},
+      {"in_active", s->in_active, 1, s->in_channels},
+      {"out_channels", s->out_channels, 1, INT32_MAX},
+      {"out_active", s->out_active, 1, s->out_channels},
+      {"group_size", s->group_size, 1, s->out_active},
+      {"kernel_height", s->kernel_height, 1, INT32_MAX},
+      {"kernel_width", s->kernel_width, 1, INT32_MAX},
+      {"stride_height", s->stride_height, 1, INT32_MAX},
+      {"stride_width", s->stride_width, 1, INT32_MAX},
+      {"dilation_height", s->dilation_height, 1, INT32_MAX},
+      {"dilation_width", s->dilation_width, 1, INT32_MAX},
+      {"pad_top", s->pad_top, 0, INT32_MAX},
+      {"pad_left", s->pad_left, 0, INT32_MAX},
+      {"out_height", s->out_height, 1, INT32_MAX},
+      {"out_width", s->out_width, 1, INT32_MAX},
+      {"activation", (int32_t)s->activation, kFbsActivationNone, kFbsActivationRelu6},
+  };
+  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+    if (fields[i].value >= fields[i].least && fields[i].value <= fields[i].most) continue;
+    if (fields[i].most == INT32_MAX) {
+      return refuse(message, message_size, "%s must be at least %" PRId32 ", got %" PRId32, fields[i].name,
+                    fields[i].least, fields[i].value);
+    }
+    return refuse(message, message_size, "%s must be from %" PRId32 " to %" PRId32 ", got %" PRId32, fields[i].name,
+                  fields[i].least, fields[i].most, fields[i].value);
+  }
+  if (s->out_channels % s->group_size != 0) {
+    return refuse(message, message_size, "group_size must divide out_channels %" PRId32 ", got %" PRId32,
+                  s->out_channels, s->group_size);
+  }
+  if (s->out_active % s->group_size != 0) {
+    return refuse(message, message_size, "out_active must be a multiple of group_size %" PRId32 ", got %" PRId32,
+                  s->group_size, s->out_active);
+  }
+
+  const int64_t taps = product(s->kernel_height, s->kernel_width);
+  const struct {
+    const char* name;
+    int64_t elements;
+  } sizes[] = {
+      {"the input", product(product(product(s->batch, s->in_height), s->in_width), s->in_active)},
+      {"the output", product(product(product(s->batch, s->out_height), s->out_width), s->out_active)},
+      {"the weights", product(product(taps, s->in_channels), s->out_channels)},
+      {"the gate kernel", product(s->in_channels, s->out_channels)},
+      {"the table of window rows", product(s->out_height, s->kernel_height)},
+      {"the table of window columns", product(s->out_width, s->kernel_width)},
+      {"the list of input indices", product(s->batch, s->in_active)},
+      {"the list of output indices", product(s->batch, s->out_active)},
+  };
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    if (sizes[i].elements < 0) {
+      return refuse(message, message_size, "%s must have at most %" PRId32 " elements; these dimensions give more",
+                    sizes[i].name, INT32_MAX);
+    }
+  }
+
+  /* Window coordinates are computed in 64 bits from factors below 2^31, so these sums cannot overflow. */
+  const int64_t last_row = (int64_t)(s->out_height - 1) * s->stride_height +
+                           (int64_t)(s->kernel_height - 1) * s->dilation_height - s->pad_top;
+  const int64_t last_column =
+      (int64_t)(s->out_width - 1) * s->stride_width + (int64_t)(s->kernel_width - 1) * s->dilation_width - s->pad_left;
+  if (last_row > INT32_MAX || last_column > INT32_MAX) {
+    return refuse(message, message_size,
+                  "the last window must end within %" PRId32 " rows and columns, got row %" PRId64
+                  " and column %" PRId64,
+                  INT32_MAX, last_row, last_column);
+  }
+  return NULL;
+}
