@@ -1,0 +1,147 @@
+"""Installs fbs_keras, and compiles its LiteRT delegate with the system's C compiler.
+
+The delegate is one shared library in plain C (tflite/): it needs a C11 compiler and POSIX threads, nothing of TensorFlow or LiteRT. It is
+installed as fbs_keras/lib/<platform>/libfbs_delegate.so, where `fbs_keras.delegate_path()` finds it. Environment variables:
+
+    CC=clang                   another compiler than cc, gcc or clang, whichever comes first
+    CFLAGS="..."               further flags for it
+    FBS_KERAS_NO_DELEGATE=1    install without the delegate: train and export only; portable files still run in stock LiteRT
+"""
+
+import glob
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+try:
+    from setuptools.command.bdist_wheel import bdist_wheel
+except ImportError:  # setuptools < 70.1
+    from wheel.bdist_wheel import bdist_wheel
+
+ROOT = Path(__file__).parent
+
+# `pip install fbs-keras` is enough to wrap and train with whatever Keras backend is there; like Keras, it brings none. What else a
+# user may want is an extra. The ranges hold the releases that the tests have run with; the upper ends are the majors (minors for
+# TensorFlow, whose converter changes with each) after them.
+KERAS = ["keras>=3.8,<4", "numpy>=1.26,<3", "absl-py>=1.4,<3", "tqdm>=4.64,<5"]
+EXTRAS = {
+    "tensorflow": ["tensorflow>=2.19,<2.22"],
+    "jax": ["jax>=0.4.34"],
+    "runtime": ["ai-edge-litert>=2.0.2,<3"],  # Interpreter: run an exported file
+    "export": ["tensorflow>=2.19,<2.22", "ai-edge-litert>=2.0.2,<3", "flatbuffers>=24.3.25"],  # convert()
+    "data": ["tensorflow-datasets>=4.9.7,<5"],  # the data sets of scripts/
+    "tfmot": ["tensorflow-model-optimization>=0.8,<0.9"],  # its pruning schedules in DensityScheduler
+    "plots": ["matplotlib>=3.8,<4"],
+}
+EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+EXTRAS["dev"] = [
+    "clang-format>=18",
+    "hypothesis>=6.100",
+    "mypy>=1.10",
+    "pytest>=8",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+]
+
+
+REMEDY = (
+    "install one (Debian and Ubuntu: apt-get install gcc libc6-dev; macOS: xcode-select --install), or set CC to yours, or set "
+    "FBS_KERAS_NO_DELEGATE=1 to install without the delegate"
+)
+
+
+def platform_name():
+    """This machine in the names of `delegate_path`, such as "linux-x86_64"."""
+    system = {"Darwin": "macos"}.get(platform.system(), platform.system().lower())
+    machine = {"AMD64": "x86_64"}.get(platform.machine(), platform.machine())
+    return f"{system}-{machine}"
+
+
+def find_compiler():
+    """The C compiler's command as a list."""
+    if os.environ.get("CC"):
+        return shlex.split(os.environ["CC"])
+    for name in ("cc", "gcc", "clang"):
+        if shutil.which(name):
+            return [name]
+    raise CompileError(
+        f"a C compiler is needed to build the delegate, and neither cc, gcc nor clang was found: {REMEDY}"
+    )
+
+
+class BuildDelegate(build_ext):
+    """Compiles the sources of the extension into a plain shared library: no Python headers, no Python symbols."""
+
+    def get_ext_filename(self, fullname):
+        return os.path.join(*fullname.split(".")) + ".so"
+
+    def build_extension(self, ext):
+        library = Path(self.get_ext_fullpath(ext.name))
+        library.parent.mkdir(parents=True, exist_ok=True)
+        command = [*find_compiler(), "-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-shared"]
+        command += shlex.split(os.environ.get("CFLAGS", ""))
+        command += [*ext.sources, "-o", str(library), "-lm", "-pthread"]
+        print(shlex.join(command), flush=True)
+        try:
+            subprocess.run(command, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            status = (
+                error.strerror
+                if isinstance(error, OSError)
+                else f"exit status {error.returncode}, see its message above"
+            )
+            raise CompileError(
+                f"the C compiler '{command[0]}' could not build the delegate ({status}): {REMEDY}"
+            ) from None
+
+    def copy_extensions_to_source(self):
+        for extension in self.extensions:
+            Path(*extension.name.split(".")[:-1]).mkdir(parents=True, exist_ok=True)
+        super().copy_extensions_to_source()
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel for this platform and any Python: the library does not use Python's ABI."""
+
+    def get_tag(self):
+        python, abi, platform_tag = super().get_tag()
+        return ("py3", "none", platform_tag) if self.distribution.has_ext_modules() else (python, abi, platform_tag)
+
+
+def delegate():
+    if os.environ.get("FBS_KERAS_NO_DELEGATE") == "1" or sys.platform == "win32":
+        return []
+    os.chdir(ROOT)
+    sources = sorted(glob.glob("tflite/core/*.c") + glob.glob("tflite/delegate/*.c"))
+    headers = sorted(glob.glob("tflite/core/*.h") + glob.glob("tflite/delegate/*.h"))
+    return [Extension(f"fbs_keras.lib.{platform_name()}.libfbs_delegate", sources, depends=headers)]
+
+
+def read(name):
+    path = ROOT / name
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+setup(
+    name="fbs-keras",
+    version="0.1.0",
+    description="Dynamic channel pruning (Feature Boosting and Suppression) for Keras, and a LiteRT delegate that makes it fast",
+    long_description=read("README.md"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["fbs_keras", "fbs_keras.*"]),
+    install_requires=KERAS,
+    extras_require=EXTRAS,
+    ext_modules=delegate(),
+    cmdclass={"build_ext": BuildDelegate, "bdist_wheel": PlatformWheel},
+    zip_safe=False,
+)

@@ -1,0 +1,238 @@
+"""Writes .tflite files that hold FBS ops and nothing else, and computes in NumPy what they should give.
+
+The exporter is not involved: these files follow docs/design.md ("The op"), so they test the delegate against the design, and they can be
+wrong in ways that the exporter never is.
+"""
+
+import dataclasses
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import flexbuffers
+
+FLOAT32 = schema.TensorType.FLOAT32
+INT32 = schema.TensorType.INT32
+
+
+@dataclasses.dataclass
+class Op:
+    """One FBS convolution. `active` is how many of `in_channels` the input holds; None: it is dense."""
+
+    batch: int = 1
+    height: int = 6
+    width: int = 5
+    in_channels: int = 8
+    active: int | None = None
+    filters: int = 16
+    k: int = 8
+    kernel: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: str = "SAME"
+    activation: str = "RELU"
+    group_size: int = 1
+    seed: int = 0
+
+    def __post_init__(self):
+        random = np.random.default_rng(self.seed)
+        taps = self.kernel[0] * self.kernel[1]
+        scale = 1 / np.sqrt(taps * (self.active or self.in_channels))
+
+        def normal(*shape):
+            return random.normal(size=shape).astype(np.float32)
+
+        self.weights = normal(self.in_channels, taps, self.filters) * np.float32(scale)
+        self.bias = normal(self.filters) * np.float32(0.1)
+        self.gate_kernel = normal(self.in_channels, self.filters) * np.float32(0.5)
+        self.gate_bias = 1 + normal(self.filters) * np.float32(0.5)
+
+    @property
+    def sparse_in(self):
+        return self.active is not None
+
+    @property
+    def sparse_out(self):
+        return self.k < self.filters
+
+    @property
+    def x_shape(self):
+        return self.batch, self.height, self.width, self.active or self.in_channels
+
+    @property
+    def attributes(self):
+        return {
+            "version": 1,
+            "sparse_in": int(self.sparse_in),
+            "k": self.k,
+            "group_size": self.group_size,
+            "kernel_h": self.kernel[0],
+            "kernel_w": self.kernel[1],
+            "stride_h": self.strides[0],
+            "stride_w": self.strides[1],
+            "dilation_h": self.dilation[0],
+            "dilation_w": self.dilation[1],
+            "padding": self.padding,
+            "activation": self.activation,
+        }
+
+    def windows(self):
+        """Output size and zeros before the first element, for each of the two axes."""
+        sizes, zeros = [], []
+        axes = zip((self.height, self.width), self.kernel, self.strides, self.dilation, strict=True)
+        for size, kernel, stride, dilation in axes:
+            window = (kernel - 1) * dilation + 1
+            if self.padding == "SAME":
+                out = -(-size // stride)
+                zeros.append(max((out - 1) * stride + window - size, 0) // 2)
+            else:
+                out = (size - window) // stride + 1
+                zeros.append(0)
+            sizes.append(out)
+        return sizes, zeros
+
+    def inputs(self, seed=1):
+        """Random x, and in_indices where the op takes them."""
+        random = np.random.default_rng(seed)
+        x = random.normal(size=self.x_shape).astype(np.float32)
+        if not self.sparse_in:
+            return [x]
+        indices = [random.permutation(self.in_channels)[: self.active] for _ in range(self.batch)]
+        return [x, np.array(indices, np.int32)]
+
+    def reference(self, x, in_indices=None):
+        """The equations of docs/design.md in float64: y, and out_indices in ascending order (None when y is dense)."""
+        x = x.astype(np.float64)
+        if in_indices is None:
+            in_indices = np.tile(np.arange(self.in_channels), (len(x), 1))
+        (out_h, out_w), (top, left) = self.windows()
+        y = np.zeros((len(x), out_h, out_w, self.k))
+        out_indices = np.zeros((len(x), self.k), np.int32)
+        for image, rows, result, winners in zip(x, in_indices, y, out_indices, strict=True):
+            saliency = np.abs(image).mean(axis=(0, 1))
+            gate = np.maximum(saliency @ self.gate_kernel[rows] + self.gate_bias, 0)
+            score = gate.reshape(-1, self.group_size).mean(axis=1)
+            groups = np.sort(np.argsort(-score, kind="stable")[: self.k // self.group_size])
+            winners[:] = (groups[:, None] * self.group_size + np.arange(self.group_size)).ravel()
+            weights = self.weights[rows][:, :, winners].astype(np.float64)
+            for i in range(out_h):
+                for j in range(out_w):
+                    total = self.bias[winners].astype(np.float64)
+                    for tap in range(weights.shape[1]):
+                        row = i * self.strides[0] - top + tap // self.kernel[1] * self.dilation[0]
+                        column = j * self.strides[1] - left + tap % self.kernel[1] * self.dilation[1]
+                        if 0 <= row < self.height and 0 <= column < self.width:
+                            total = total + image[row, column] @ weights[:, tap]
+                    result[i, j] = gate[winners] * total
+        if self.activation != "NONE":
+            y = np.clip(y, 0, 6 if self.activation == "RELU6" else None)
+        return y, out_indices if self.sparse_out else None
+
+
+class Writer:
+    """Builds a model whose main graph is a chain of FBS ops; every part stays open to change until `pack`."""
+
+    def __init__(self, ops, form="custom"):
+        self.model = schema.ModelT()
+        self.model.version = 3
+        self.model.description = "FBS ops"
+        self.model.buffers = [schema.BufferT()]
+        self.model.operatorCodes = [self._operator_code(form)]
+        self.graph = self._subgraph(b"main")
+        self.model.subgraphs = [self.graph]
+        self.nodes = []
+
+        x = self.tensor("x", ops[0].x_shape)
+        indices = self.tensor("in_indices", ops[0].x_shape[::3], INT32) if ops[0].sparse_in else None
+        self.graph.inputs = [x] if indices is None else [x, indices]
+        for number, op in enumerate(ops):
+            x, indices = self._node(number, op, x, indices, form)
+        self.graph.outputs = [x] if indices is None else [x, indices]
+
+    @staticmethod
+    def _operator_code(form):
+        code = schema.OperatorCodeT()
+        code.version = 1
+        if form == "custom":
+            code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
+            code.customCode = b"FbsConv2D"
+        else:
+            code.builtinCode = schema.BuiltinOperator.STABLEHLO_COMPOSITE
+            code.deprecatedBuiltinCode = 127
+        return code
+
+    @staticmethod
+    def _subgraph(name):
+        graph = schema.SubGraphT()
+        graph.name, graph.tensors, graph.operators, graph.inputs, graph.outputs = name, [], [], [], []
+        return graph
+
+    def _node(self, number, op, x, indices, form):
+        name = f"conv{number}"
+        operands = [x] if indices is None else [x, indices]
+        for part in ("weights", "bias", "gate_kernel", "gate_bias"):
+            operands.append(self.constant(f"{name}/{part}", getattr(op, part)))
+        sizes, _ = op.windows()
+        results = [self.tensor(name, (op.batch, *sizes, op.k))]
+        if op.sparse_out:
+            results.append(self.tensor(f"{name}/out_indices", (op.batch, op.k), INT32))
+
+        node = schema.OperatorT()
+        node.opcodeIndex, node.inputs, node.outputs = 0, operands, results
+        self.graph.operators.append(node)
+        self.nodes.append(node)
+        if form == "composite":
+            # The decomposition is never run: the delegate claims the op.
+            decomposition = self._subgraph(f"{name}/decomposition".encode())
+            for operand in operands:
+                tensor = self.graph.tensors[operand]
+                self.tensor(tensor.name.decode(), tensor.shape, tensor.type, decomposition)
+            decomposition.inputs = list(range(len(operands)))
+            decomposition.outputs = [0]
+            self.model.subgraphs.append(decomposition)
+            node.builtinOptions2Type = schema.BuiltinOptions2.StableHLOCompositeOptions
+            node.builtinOptions2 = schema.StableHLOCompositeOptionsT()
+            node.builtinOptions2.name = "fbs.conv2d"
+            node.builtinOptions2.decompositionSubgraphIndex = len(self.model.subgraphs) - 1
+            node.builtinOptions2.version = 1
+        self.set_attributes(node, op.attributes)
+        return results[0], results[1] if op.sparse_out else None
+
+    def set_attributes(self, node, attributes):
+        """`attributes`: a dict, or bytes to store as they are."""
+        data = attributes if isinstance(attributes, bytes) else bytes(flexbuffers.Dumps(attributes))
+        if node.builtinOptions2 is None:
+            node.customOptions = np.frombuffer(data, np.uint8)
+        else:
+            node.builtinOptions2.compositeAttributes = np.frombuffer(data, np.uint8)
+
+    def tensor(self, name, shape, dtype=FLOAT32, graph=None):
+        """Adds a tensor that is computed; returns its index."""
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.type, tensor.buffer = name.encode(), [int(n) for n in shape], dtype, 0
+        graph = graph or self.graph
+        graph.tensors.append(tensor)
+        return len(graph.tensors) - 1
+
+    def constant(self, name, values):
+        """Adds a constant tensor; returns its index."""
+        index = self.tensor(name, values.shape, INT32 if values.dtype == np.int32 else FLOAT32)
+        buffer = schema.BufferT()
+        buffer.data = np.frombuffer(values.tobytes(), np.uint8)
+        self.model.buffers.append(buffer)
+        self.graph.tensors[index].buffer = len(self.model.buffers) - 1
+        return index
+
+    def named(self, name):
+        """The tensor of that name in the main graph."""
+        return next(tensor for tensor in self.graph.tensors if tensor.name == name.encode())
+
+    def pack(self):
+        builder = flatbuffers.Builder(1 << 16)
+        builder.Finish(self.model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+def op_file(*ops, form="custom"):
+    """The bytes of a model that runs `ops` one after another."""
+    return Writer(ops, form).pack()

@@ -1,0 +1,33 @@
+/* How long each op took, written as a tab-separated table. */
+#ifndef FBS_DELEGATE_PROFILE_H_
+#define FBS_DELEGATE_PROFILE_H_
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "message.h"
+
+/* The latest runs of one op. */
+enum { kFbsProfileRuns = 1024 };
+
+typedef struct {
+  int64_t runs; /* all of them, also those no longer in the ring */
+  int64_t nanoseconds[kFbsProfileRuns];
+} FbsProfile;
+
+int64_t fbs_profile_now(void); /* nanoseconds of a steady clock */
+
+void fbs_profile_add(FbsProfile* profile, int64_t nanoseconds);
+
+/* Empties the file and writes the header; "-" is stderr. */
+bool fbs_profile_open(const char* path, FbsMessage* message);
+
+/* Appends one op's line. Sorts the ring. */
+void fbs_profile_write(FbsProfile* profile, const char* path, const char* name, const char* kernel, const char* shape,
+                       int64_t macs);
+
+/* Writes the text to stderr without a stdio stream (bionic has had `stderr` only since API 23). */
+void fbs_print(const char* text);
+
+#endif
