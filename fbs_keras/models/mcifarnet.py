@@ -56,4 +56,5 @@ def MCifarNet(input_shape=(32, 32, 3), classes=10, weight_decay=1e-4, name="mcif
         convolutions += 1
     x = layers.GlobalAveragePooling2D(keepdims=True, name="pool")(x)
     x = layers.Conv2D(classes, 1, kernel_regularizer=l2, name="logits")(x)
-    return keras.Model(inputs, layers.Flatten(name="flatten")(x), name=name)
+    logits = layers.Flatten(dtype="float32", name="flatten")(x)  # the loss wants float32 whatever the dtype policy
+    return keras.Model(inputs, logits, name=name)
