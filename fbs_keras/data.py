@@ -1,0 +1,213 @@
+"""Image classification data sets of TensorFlow Datasets (TFDS), as batches for `fit` and `evaluate` on any backend."""
+
+import dataclasses
+import difflib
+import math
+import numbers
+import os
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+# Mean and standard deviation of the training images' red, green and blue, in 0..1. Other data sets use ImageNet's.
+STATISTICS = {
+    "cifar10": ((0.49140, 0.48216, 0.44653), (0.24703, 0.24349, 0.26159)),
+    "imagenet2012": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+_PADDING = 4  # for random crops of small images: He et al., "Deep Residual Learning", section 4.2
+_AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of random crops of large ones: Szegedy et al., "Going Deeper", section 6
+_CENTRAL = 224 / 256  # the part of the shorter side that is evaluated, as usual on ImageNet
+_CACHE_BYTES = 2**30
+_SHUFFLE_BUFFER = 10_000  # images, still encoded, of a set too large to be cached
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A split of a data set, ready to train or evaluate on.
+
+    Attributes:
+        batches: A `tf.data.Dataset` of `(images [N, H, W, C] float32, labels [N] int64)`, one epoch long.
+        steps: Number of batches.
+        image_shape: `(height, width, channels)` of every image.
+        classes: Number of labels.
+        class_names: One name for each label.
+    """
+
+    batches: tf.data.Dataset
+    steps: int
+    image_shape: tuple[int, int, int]
+    classes: int
+    class_names: tuple[str, ...]
+
+
+def normalise(images, name):
+    """Scales images of the data set `name` to zero mean and unit variance in each channel: `(x / 255 - mean) / std`.
+
+    Args:
+        images: `[..., C]`, 0 to 255: a uint8 or float32 array, or a float32 tensor. C is 3, or 1 for grey images.
+        name: The data set, as in `load`: models trained on it expect its statistics.
+
+    Returns:
+        The float32 images, of the same shape.
+    """
+    mean, std = np.asarray(STATISTICS.get(_base_name(name), STATISTICS["imagenet2012"]), np.float32)
+    if images.shape[-1] == 1:
+        mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
+    return images * (1 / (255 * std)) - mean / std
+
+
+def load(
+    name, split, batch_size, *, data_dir=None, training=False, augment=True, image_size=None, seed=None
+) -> Dataset:
+    """A TFDS image classification data set as batches of normalised images and their labels.
+
+    For training, the images are shuffled anew each epoch and augmented, and an incomplete last batch is dropped.
+    Augmentation flips half of the images and crops them at random: images of one size after padding them by 4, images
+    that vary in size to 8 to 100 % of their area. Without training, images come in the stored order, and those that
+    vary in size are cropped at the centre. Sets below 1 GiB are cached in memory.
+
+    Args:
+        name: Any TFDS image classification data set, such as `"cifar10"` or `"imagenet2012"`.
+        split: A TFDS split, such as `"train"`, `"test"` or `"train[:90%]"`.
+        batch_size: Number of images in a batch; positive.
+        data_dir: The TFDS data_dir that holds the prepared data set. Defaults to TFDS_DATA_DIR if set, else `data`.
+        training: Whether to shuffle and augment.
+        augment: Whether training crops and flips.
+        image_size: Height and width to resize to; needed where the images vary in size. Defaults to their own size.
+        seed: An integer that makes the order and the augmentation repeatable.
+
+    Returns:
+        A `Dataset`.
+
+    Raises:
+        ValueError: If the data set or split is unknown, holds no labelled images, or an argument is out of range.
+        FileNotFoundError: If the data set is not in `data_dir`.
+
+    Example:
+
+    >>> train = fbs_keras.data.load("cifar10", "train", 128, training=True)
+    >>> model.fit(train.batches, epochs=40)
+    """
+    for argument, value in {"batch_size": batch_size, "image_size": image_size}.items():
+        if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
+            raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+    builder = _prepared_builder(name, data_dir or os.environ.get("TFDS_DATA_DIR", "data"))
+    image_feature, label_feature = _features(builder)
+    *own_size, channels = image_feature.shape
+    size = own_size if image_size is None else [image_size, image_size]
+    count = builder.info.splits[split].num_examples
+    if None in size:
+        raise ValueError(f"the images of {name!r} vary in size: image_size must say what to resize them to, got None")
+    augment = augment and training
+    varies = None in own_size
+    cached = not (varies and augment) and count * math.prod([*size, channels]) <= _CACHE_BYTES
+
+    def decode(example):
+        image = image_feature.decode_example(example["image"])
+        if varies and not augment:
+            image = _central_crop(image)
+        if size != own_size and not (varies and augment):
+            image = _resize(image, size)
+        return image, example["label"]
+
+    dataset = builder.as_dataset(
+        split=split,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        shuffle_files=training and not cached,
+        read_config=tfds.ReadConfig(shuffle_seed=seed, try_autocache=False),
+    )
+    if training and not cached:
+        dataset = dataset.shuffle(_SHUFFLE_BUFFER, seed=seed)  # while the images are small
+    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    if cached:
+        dataset = dataset.cache()
+        if training:
+            dataset = dataset.shuffle(count, seed=seed)
+    if varies and augment:
+        dataset = _map_random(dataset, lambda image, seed: _resize(_random_crop(image, seed), size), seed)
+    dataset = dataset.batch(batch_size, drop_remainder=training)
+    if augment:
+        padding = 0 if varies else _PADDING
+        dataset = _map_random(dataset, lambda images, seed: _shift_and_flip(images, padding, seed), seed)
+    dataset = dataset.map(lambda images, labels: (normalise(tf.cast(images, tf.float32), name), labels))
+    return Dataset(
+        batches=dataset.prefetch(tf.data.AUTOTUNE),
+        steps=count // batch_size if training else math.ceil(count / batch_size),
+        image_shape=(*size, channels),
+        classes=label_feature.num_classes,
+        class_names=tuple(label_feature.names),
+    )
+
+
+def _base_name(name):
+    return name.split(":")[0].split("/")[0]  # of "name/config:version"
+
+
+def _prepared_builder(name, data_dir):
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        near = difflib.get_close_matches(_base_name(name), tfds.list_builders())
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        raise ValueError(f"name must be a data set of TensorFlow Datasets, got {name!r}{hint}") from None
+    if not builder.is_prepared():
+        command = "python scripts/prepare_cifar10.py" if builder.name == "cifar10" else f"tfds build {name}"
+        raise FileNotFoundError(f"{name!r} is not prepared in {data_dir!r}: run `{command} --data_dir {data_dir}`")
+    return builder
+
+
+def _features(builder):
+    features = builder.info.features
+    image, label = (dict(features).get(key) for key in ("image", "label"))
+    if not isinstance(image, tfds.features.Image) or not isinstance(label, tfds.features.ClassLabel):
+        raise ValueError(
+            f"{builder.name!r} is no image classification data set: expected the features 'image', an Image, "
+            f"and 'label', a ClassLabel, got {', '.join(features)}"
+        )
+    return image, label
+
+
+def _map_random(dataset, function, seed):
+    """Maps `function(images, seed)` over the images, with a fresh seed for each element and epoch."""
+    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
+    return tf.data.Dataset.zip(dataset, seeds).map(
+        lambda example, seed: (function(example[0], seed), example[1]), num_parallel_calls=tf.data.AUTOTUNE
+    )
+
+
+def _shift_and_flip(images, padding, seed):
+    """Crops each image of a batch at random from its zero-padded self, and flips half of them: two gathers a batch."""
+    count = tf.shape(images)[0]
+    height, width = images.shape[1:3]
+    row_seed, column_seed, flip_seed = tf.unstack(tf.random.split(seed, 3))
+    shift = (count, 1)
+    rows = tf.range(height) + tf.random.stateless_uniform(shift, row_seed, 0, 2 * padding + 1, tf.int32)
+    columns = tf.range(width) + tf.random.stateless_uniform(shift, column_seed, 0, 2 * padding + 1, tf.int32)
+    flip = tf.random.stateless_uniform(shift, flip_seed) < 0.5
+    columns = tf.where(flip, columns[:, ::-1], columns)
+    images = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+    return tf.gather(tf.gather(images, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+
+
+def _random_crop(image, seed):
+    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.shape(image),
+        tf.zeros([1, 0, 4]),
+        seed,
+        aspect_ratio_range=_ASPECT,
+        area_range=_AREA,
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.slice(image, begin, size)
+
+
+def _central_crop(image):
+    shape = tf.shape(image)[:2]
+    side = tf.cast(tf.round(_CENTRAL * tf.cast(tf.reduce_min(shape), tf.float32)), tf.int32)
+    top, left = tf.unstack((shape - side) // 2)
+    return image[top : top + side, left : left + side]
+
+
+def _resize(image, size):
+    return tf.cast(tf.round(tf.image.resize(image, size, antialias=True)), tf.uint8)
