@@ -1,0 +1,6 @@
+"""From a Keras model to a .tflite file."""
+
+from fbs_keras.export.baselines import baseline
+from fbs_keras.export.convert import convert, explain
+
+__all__ = ["baseline", "convert", "explain"]

@@ -1,0 +1,122 @@
+"""The exported op: its names, its attributes and its constants, as in docs/design.md ("The op")."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+CUSTOM_NAME = "FbsConv2D"
+COMPOSITE_NAME = "fbs.conv2d"
+VERSION = 1
+
+# The activations that the op itself applies. A ReLU layer with max_value=6 arrives as relu6.
+ACTIVATIONS = {
+    keras.activations.linear: "NONE",
+    keras.activations.relu: "RELU",
+    keras.activations.relu6: "RELU6",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Attributes:
+    """The attributes of one exported FBS convolution.
+
+    Attributes:
+        sparse_in: Whether the op takes `in_indices`, that is, whether `x` holds the active channels only.
+        k: How many output channels win.
+        group_size: Winners are whole groups of this many neighbouring channels.
+        kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w: Integers, as in `keras.layers.Conv2D`.
+        padding: `"SAME"` (TensorFlow's, asymmetric) or `"VALID"`.
+        activation: `"NONE"`, `"RELU"` or `"RELU6"`.
+    """
+
+    sparse_in: bool
+    k: int
+    group_size: int
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    padding: str
+    activation: str
+
+    @classmethod
+    def from_layer(cls, layer, sparse_in):
+        """Reads the attributes off a built `FBSConv2D`.
+
+        Args:
+            layer: The layer. An activation that the op does not have becomes `"NONE"` and is to be applied after it.
+            sparse_in: Whether the op gets the active channels of its input only.
+
+        Returns:
+            The `Attributes` at the layer's present density.
+        """
+        kernel_h, kernel_w = layer.kernel_size
+        stride_h, stride_w = layer.strides
+        dilation_h, dilation_w = layer.dilation_rate
+        return cls(
+            sparse_in=sparse_in,
+            k=layer.active_channels,
+            group_size=layer.group_size,
+            kernel_h=kernel_h,
+            kernel_w=kernel_w,
+            stride_h=stride_h,
+            stride_w=stride_w,
+            dilation_h=dilation_h,
+            dilation_w=dilation_w,
+            padding=layer.padding.upper(),
+            activation=ACTIVATIONS.get(layer.activation, "NONE"),
+        )
+
+    def to_dict(self):
+        """The flexbuffer map of the op: integers and strings. Booleans are integers: the converter writes True as -1."""
+        values = {name: value if isinstance(value, str) else int(value) for name, value in vars(self).items()}
+        return {"version": VERSION, **values}
+
+    @property
+    def implements(self):
+        """The `experimental_implements` value that makes the converter write a function's calls as one custom op."""
+        attributes = " ".join(
+            f'attr {{ key: "{key}" value {{ {"s" if isinstance(value, str) else "i"}: {_literal(value)} }} }}'
+            for key, value in self.to_dict().items()
+        )
+        return f'name: "{CUSTOM_NAME}" attr {{ key: "tfl_fusable_op" value {{ b: true }} }} {attributes}'
+
+
+def _literal(value):
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def constants(layer):
+    """Folds an FBS layer's normalisation away: `norm(conv(x)) + beta = conv(x, weights) + bias`.
+
+    Args:
+        layer: A built `FBSConv2D`.
+
+    Returns:
+        The op's constants by name, float32 arrays: `weights` `[C_in, KH * KW, C_out]` with `1 / sqrt(var + eps)`
+        folded in, `bias` `[C_out]` = `beta - mean / sqrt(var + eps)`, `gate_kernel` `[C_in, C_out]` and `gate_bias`
+        `[C_out]`.
+    """
+    weights, bias = _array(layer.kernel), np.zeros(layer.filters)
+    if layer.use_bias:
+        bias = _array(layer.bias)
+    if layer.norm is not None:
+        scale = 1 / np.sqrt(_array(layer.norm.moving_variance) + layer.norm.epsilon)
+        weights = weights * scale
+        bias = bias - _array(layer.norm.moving_mean) * scale
+    kernel_h, kernel_w, channels, filters = weights.shape
+    weights = weights.reshape(kernel_h * kernel_w, channels, filters).transpose(1, 0, 2)
+    folded = {
+        "weights": weights,
+        "bias": bias,
+        "gate_kernel": _array(layer.gate_kernel),
+        "gate_bias": _array(layer.gate_bias),
+    }
+    return {name: np.ascontiguousarray(value, "float32") for name, value in folded.items()}
+
+
+def _array(variable):
+    return np.asarray(keras.ops.convert_to_numpy(variable), "float64")

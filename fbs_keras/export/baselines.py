@@ -1,0 +1,35 @@
+"""Plain networks to compare an FBS model's speed with."""
+
+from fbs_keras.export.convert import input_names, load, plan_model, to_tflite
+
+KINDS = ("dense", "static")
+
+
+def baseline(model, kind, batch_size=1):
+    """Converts a plain convolutional network of a model's shape: what FBS has to beat.
+
+    Args:
+        model: A built Sequential or Functional Keras model with FBS layers, or the path of a `.keras` file.
+        kind: `"dense"`: each FBS layer is a convolution with all its channels, and with its gate at rest, `pi = rho`.
+            `"static"`: each has only k channels, the first ones, in all places: the ideal, a smaller net whose channels
+            do not depend on the input. Its output is of no use.
+        batch_size: The file's batch size. Defaults to 1.
+
+    Returns:
+        The bytes of a .tflite file. Its convolutions are CONV_2D with bias and ReLU fused, as of any Keras model.
+
+    Raises:
+        TypeError, ValueError: As `fbs_keras.convert`.
+
+    Example:
+
+    >>> dense = fbs_keras.export.baseline(model, "dense")
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+    model = load(model)
+    plan = plan_model(model, batch_size, aligned=kind == "static")
+
+    from fbs_keras.export import tracing
+
+    return to_tflite(tracing.PlainTracer(static=kind == "static").trace(plan, input_names(model)), model.variables)

@@ -1,0 +1,138 @@
+"""Turns custom ops into composites: `fbs.conv2d` with a subgraph of built-in ops that any LiteRT can run.
+
+The weights are inputs of the composite, so they are stored once, and equal layers share a subgraph.
+"""
+
+import flatbuffers
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import flexbuffers
+
+from fbs_keras.export.attributes import COMPOSITE_NAME, CUSTOM_NAME, Attributes
+
+
+class _Builder(flatbuffers.Builder):
+    """Aligns vectors to 16 bytes, as the schema asks for buffers; the generated Python code does not."""
+
+    def StartVector(self, elemSize, numElems, alignment):  # noqa: N802, N803
+        return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
+
+
+def read(content):
+    """Reads a .tflite file's bytes into a `ModelT`."""
+    return schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
+
+
+def write(model):
+    """Writes a `ModelT` as a .tflite file's bytes."""
+    builder = _Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def ops(model):
+    """Lists the ops of each subgraph by name: `"CONV_2D"`, or `"CUSTOM FbsConv2D"`."""
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    codes = []
+    for code in model.operatorCodes:
+        custom = code.customCode.decode() if code.customCode else ""
+        codes.append(f"{names[max(code.builtinCode, code.deprecatedBuiltinCode)]} {custom}".strip())
+    return [[codes[op.opcodeIndex] for op in subgraph.operators or []] for subgraph in model.subgraphs]
+
+
+def order_inputs_and_outputs(content, inputs):
+    """Puts a file's inputs and outputs into the order of the function it was converted from.
+
+    Args:
+        content: The bytes of a .tflite file with one signature, whose outputs are called `output_0`, `output_1` ...
+        inputs: The names of the function's inputs, in order.
+
+    Returns:
+        The new file's bytes.
+    """
+    model = read(content)
+    (signature,) = model.signatureDefs
+    tensors = {item.name.decode(): item.tensorIndex for item in signature.inputs}
+    model.subgraphs[0].inputs = [tensors[name] for name in inputs]
+    outputs = sorted(signature.outputs, key=lambda item: int(item.name.decode().removeprefix("output_")))
+    model.subgraphs[0].outputs = [item.tensorIndex for item in outputs]
+    return write(model)
+
+
+def to_composites(content, decompose):
+    """Rewrites every `FbsConv2D` custom op of a file as a composite.
+
+    Args:
+        content: The .tflite file's bytes.
+        decompose: A function of the op's `Attributes` and the shapes of its inputs that returns the .tflite bytes of
+            its decomposition, whose inputs and outputs are the op's, in order.
+
+    Returns:
+        The new file's bytes.
+    """
+    model = read(content)
+    main = model.subgraphs[0]
+    subgraphs = {}
+    for op in main.operators:
+        if model.operatorCodes[op.opcodeIndex].customCode != CUSTOM_NAME.encode():
+            continue
+        options = bytes(bytearray(op.customOptions))
+        shapes = tuple(tuple(int(size) for size in main.tensors[index].shape) for index in op.inputs)
+        if (options, shapes) not in subgraphs:
+            decomposition = read(decompose(_attributes(options), shapes))
+            subgraphs[options, shapes] = _append(model, decomposition, f"{COMPOSITE_NAME}_{len(subgraphs)}")
+        composite = schema.StableHLOCompositeOptionsT()
+        composite.name = COMPOSITE_NAME
+        composite.version = 1
+        composite.decompositionSubgraphIndex = subgraphs[options, shapes]
+        composite.compositeAttributes = list(options)
+        op.opcodeIndex = _opcode(model, schema.BuiltinOperator.STABLEHLO_COMPOSITE)
+        op.builtinOptions2Type = schema.BuiltinOptions2.StableHLOCompositeOptions
+        op.builtinOptions2 = composite
+        op.customOptions = None
+    _drop_unused_opcodes(model)
+    return write(model)
+
+
+def _attributes(options):
+    values = flexbuffers.Loads(options)
+    del values["version"]
+    return Attributes(**{**values, "sparse_in": bool(values["sparse_in"])})
+
+
+def _append(model, other, name):
+    """Appends the only subgraph of another model, with its constants and opcodes; returns its index."""
+    (subgraph,) = other.subgraphs
+    for tensor in subgraph.tensors:
+        buffer = other.buffers[tensor.buffer]
+        tensor.buffer = 0
+        if buffer.data is not None and len(buffer.data):
+            model.buffers.append(buffer)
+            tensor.buffer = len(model.buffers) - 1
+    for op in subgraph.operators:
+        code = other.operatorCodes[op.opcodeIndex]
+        op.opcodeIndex = _opcode(model, code.builtinCode, code.version)
+    subgraph.name = name.encode()
+    model.subgraphs.append(subgraph)
+    return len(model.subgraphs) - 1
+
+
+def _opcode(model, builtin, version=1):
+    """The index of a built-in op's code, added where it is missing."""
+    for index, code in enumerate(model.operatorCodes):
+        if (code.builtinCode, code.version, code.customCode) == (builtin, version, None):
+            return index
+    code = schema.OperatorCodeT()
+    code.builtinCode = builtin
+    code.deprecatedBuiltinCode = min(builtin, 127)
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def _drop_unused_opcodes(model):
+    """Removes op codes without an op: a runtime looks up the custom op's even when no op has it."""
+    used = sorted({op.opcodeIndex for subgraph in model.subgraphs for op in subgraph.operators or []})
+    for subgraph in model.subgraphs:
+        for op in subgraph.operators or []:
+            op.opcodeIndex = used.index(op.opcodeIndex)
+    model.operatorCodes = [model.operatorCodes[index] for index in used]

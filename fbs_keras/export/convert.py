@@ -1,0 +1,259 @@
+"""convert(): a Keras model with FBS layers -> a .tflite file."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+
+import keras
+
+from fbs_keras import graph
+from fbs_keras.export import sparsity
+from fbs_keras.export.attributes import CUSTOM_NAME
+
+TARGETS = ("portable", "builtin", "custom")
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def convert(model, path=None, *, target="portable", quantize=None, batch_size=1):
+    """Converts a Keras model to a .tflite file in which FBS layers compute their winning channels only.
+
+    Between FBS layers only the winners are stored, `[N, H, W, k]` with `k = ceil(density * C)`, together with their
+    indices. All shapes are static.
+
+    Args:
+        model: A built Sequential or Functional Keras model, or the path of a `.keras` file. Models without FBS layers
+            are converted too.
+        path: Where to write the file; nothing is written before it is complete. Defaults to no file.
+        target: What FBS layers become:
+            `"portable"` (default): composites of built-in ops; run in any current LiteRT, faster with our delegate.
+            `"builtin"`: built-in ops; run in any LiteRT or TensorFlow Lite, but the delegate does not see them.
+            `"custom"`: custom ops; run only with the delegate, `fbs_keras.delegate_path()`.
+        quantize: Must be `None`: float32.
+        batch_size: The file's batch size, a positive integer. Defaults to 1.
+
+    Returns:
+        The file's bytes.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has the wrong value, Keras runs on another backend than TensorFlow, or the model is
+            not built, is subclassed, has an input of unknown size, uses channels_first, or a layer that TFLite has no
+            ops for.
+
+    Example:
+
+    >>> content = fbs_keras.convert(model, "model.tflite")
+    """
+    if target not in TARGETS:
+        raise ValueError(f"target must be one of {', '.join(map(repr, TARGETS))}, got {target!r}")
+    if quantize is not None:
+        raise ValueError(f"quantize must be None in this version (float32 only), got {quantize!r}")
+    path = _check_path(path)
+    model = load(model)
+    plan = plan_model(model, batch_size)
+
+    from fbs_keras.export import composite, tracing
+
+    content = to_tflite(
+        tracing.Tracer(fuse=target != "builtin").trace(plan, input_names(model)), model.variables
+    )
+    if target == "portable":
+        content = composite.to_composites(content, decompose)
+    _check_ops(composite.ops(composite.read(content)), target)
+    if target == "custom":
+        _LOGGER.info("the file needs the delegate: load fbs_keras.delegate_path(), or use fbs_keras.Interpreter")
+    if path is not None:
+        _write_atomically(path, content)
+    return content
+
+
+def explain(model, batch_size=1):
+    """Tells how each layer of a model is exported, and which tensors are compact (`32/64` channels).
+
+    Args:
+        model: A built Sequential or Functional Keras model, or the path of a `.keras` file.
+        batch_size: The file's batch size. Defaults to 1.
+
+    Returns:
+        A table, as a string.
+
+    Raises:
+        As `convert`.
+
+    Example:
+
+    >>> print(explain(model))
+    conv0    fbs          1x32x32x3 -> 1x30x30x32/64
+    conv1    fbs          1x30x30x32/64 -> 1x30x30x32/64
+    ...
+    """
+    return str(plan_model(load(model), batch_size))
+
+
+def load(model):
+    """Returns a model, from a `.keras` file where its path is given, in float32, after checking that it can be exported."""
+    if keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            f"export needs Keras on its tensorflow backend, got {keras.backend.backend()!r}; save the model as a .keras "
+            "file and export that with the environment variable KERAS_BACKEND=tensorflow"
+        )
+    if isinstance(model, (str, os.PathLike)):
+        model = _load_file(os.fspath(model))
+    graph.check_model(model)
+    for layer in _all_layers(model):
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise ValueError(
+                f"layer {layer.name!r} has data_format 'channels_first', which TFLite does not know; "
+                "rebuild the model with 'channels_last'"
+            )
+    return _as_float32(model)
+
+
+def plan_model(model, batch_size, aligned=False):
+    """Plans a whole model for a batch size; see `sparsity.plan`."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+        raise TypeError(f"batch_size must be an integer, got {batch_size!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    inputs = []
+    for tensor in model.inputs:
+        if None in tensor.shape[1:]:
+            raise ValueError(
+                f"input {tensor.name!r} of model {model.name!r} has shape {tuple(tensor.shape)}, but every size except "
+                "the batch's must be known; rebuild the model with keras.Input of a fixed size"
+            )
+        if tensor.shape[0] not in (None, batch_size):
+            raise ValueError(f"input {tensor.name!r} has batch size {tensor.shape[0]}, got batch_size={batch_size}")
+        inputs.append(sparsity.Tensor((batch_size, *tensor.shape[1:]), tensor.dtype))
+    return sparsity.plan(model, inputs, aligned)
+
+
+def input_names(model):
+    """The names of a model's inputs, in order."""
+    return [tensor.name for tensor in model.inputs]
+
+
+def to_tflite(function, variables=()):
+    """Converts a concrete function to a .tflite file's bytes, quietly.
+
+    Args:
+        function: The function, with one signature of tensors.
+        variables: The Keras variables that it reads.
+    """
+    import tensorflow as tf
+
+    from fbs_keras.export import composite
+
+    owner = tf.Module()
+    owner.function = function
+    owner.variables_ = [variable.value for variable in variables]
+    # With an owner the converter goes through a SavedModel, which keeps the functions that are to become custom ops.
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+    # Ops that TFLite lacks become custom ones, which _check_ops names; the converter's own error is pages long.
+    converter.allow_custom_ops = True
+    with _quiet():
+        content = converter.convert()
+    return composite.order_inputs_and_outputs(
+        content, [spec.name for spec in tf.nest.flatten(function.structured_input_signature)]
+    )
+
+
+def decompose(attributes, shapes):
+    """Converts the built-in ops of one FBS op, given its `Attributes` and its inputs' shapes."""
+    import tensorflow as tf
+
+    from fbs_keras.export import lowering
+
+    names = ["x", *(["in_indices"] if attributes.sparse_in else []), "weights", "bias", "gate_kernel", "gate_bias"]
+    specs = [
+        tf.TensorSpec(shape, tf.int32 if name == "in_indices" else tf.float32, f"{index}_{name}")
+        for index, (name, shape) in enumerate(zip(names, shapes, strict=True))
+    ]
+
+    @tf.function(input_signature=specs, autograph=False)
+    def op(x, *constants):
+        in_indices, constants = (constants[0], constants[1:]) if attributes.sparse_in else (None, constants)
+        return [y for y in lowering.fbs_conv2d(attributes, x, in_indices, *constants) if y is not None]
+
+    return to_tflite(op.get_concrete_function())
+
+
+def _load_file(path):
+    if not os.path.exists(path):
+        raise ValueError(f"{path!r} does not exist; expected a .keras file or a Keras model")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras raises anything from KeyError to zipfile's errors
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"{path!r} cannot be loaded as a Keras model: {reason}") from error
+
+
+def _all_layers(model):
+    for layer in model.layers:
+        yield layer
+        if isinstance(layer, keras.Model):
+            yield from _all_layers(layer)
+
+
+def _as_float32(model):
+    """A copy of a model trained in mixed precision that computes in float32; a model that does so already as it is."""
+    return model
+
+
+def _check_path(path):
+    if path is None:
+        return None
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be a string or a path, got {type(path).__name__}")
+    path = os.fspath(path)
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise ValueError(f"cannot write {path!r}: folder {folder!r} does not exist")
+    if os.path.isdir(path):
+        raise ValueError(f"cannot write {path!r}: it is a folder; expected a file name")
+    return path
+
+
+def _check_ops(subgraphs, target):
+    allowed = {f"CUSTOM {CUSTOM_NAME}"} if target == "custom" else set()
+    unknown = sorted({op for names in subgraphs for op in names if op.startswith("CUSTOM")} - allowed)
+    if unknown:
+        names = ", ".join(op.removeprefix("CUSTOM ") for op in unknown)
+        raise ValueError(f"the model uses TensorFlow ops that TFLite has no built-in op for: {names}")
+
+
+def _write_atomically(path, content):
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=os.path.basename(path))
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keeps what the converter writes to stderr, from Python and C++, unless it fails."""
+    sys.stderr.flush()
+    level = logging.getLogger("absl").level
+    with tempfile.TemporaryFile() as log:
+        stderr = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(stderr, log.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            logging.getLogger("absl").setLevel(level)

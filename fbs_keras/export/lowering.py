@@ -1,0 +1,176 @@
+"""The op and its neighbours in TensorFlow, in the form that TFLite's built-in ops run fastest.
+
+What the shapes of this file follow from, measured with XNNPACK on one core (M-CifarNet's layers at density 0.5):
+
+- XNNPACK multiplies by a matrix it does not know beforehand only in BATCH_MATMUL. 2-D matmuls become FULLY_CONNECTED,
+  which runs outside of it, or lose the ReLU behind them; all operands here are 3-D.
+- GATHER copies whole rows at memory speed but takes 2 ns an element on the last axis. So the filters are transposed to
+  `[C_out, KH * KW * C_in]` in every inference (XNNPACK's TRANSPOSE), and whole filters are gathered: 90 us a layer
+  where gathering elements took 155 us and the product alone takes 79.
+- im2col is one GATHER of pixels by a constant index: 109 us a layer with the product, against 123 with nine slices,
+  and 62 against 291 at stride 2, where XNNPACK's STRIDED_SLICE is slow.
+- Zero padding is one more pixel of zeros, which that index points at, instead of a PAD.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+
+def fbs_conv2d(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias):
+    """Computes one FBS convolution for its active channels, in TFLite's built-in ops.
+
+        s = mean_{h,w} |x|;  g = relu(s @ gate_kernel[in_indices] + gate_bias);  out_indices = the k largest of g
+        y = act(g[out_indices] * (conv(x, weights[in_indices, :, out_indices]) + bias[out_indices]))
+
+    Args:
+        attributes: `Attributes`.
+        x: `[N, H, W, K_in]`, of static shape.
+        in_indices: `[N, K_in]` int32, the channels that `x` holds; `None` when it holds all.
+        weights: `[C_in, KH * KW, C_out]`.
+        bias: `[C_out]`.
+        gate_kernel: `[C_in, C_out]`.
+        gate_bias: `[C_out]`.
+
+    Returns:
+        `(y, out_indices)`: `[N, OH, OW, k]`, and `[N, k]` int32, best first; `None` when k equals C_out.
+    """
+    s = tf.reduce_mean(tf.abs(x), axis=[1, 2])
+    g = tf.nn.relu(rows(s, in_indices, gate_kernel) + gate_bias)
+    pi, out_indices = _winners(g, attributes)
+
+    index, out_height, out_width = patch_index(x.shape[1], x.shape[2], attributes)
+    cols = _patches(x, index, out_height * out_width)
+    if in_indices is not None:
+        weights = tf.gather(weights, in_indices)  # [N, K_in, KH * KW, C_out]
+    axes = list(range(len(weights.shape)))
+    weights = tf.transpose(weights, axes[:-3] + axes[:-4:-1])  # [(N,) C_out, KH * KW, K_in]
+    if out_indices is not None:
+        weights = tf.gather(weights, out_indices, axis=len(axes) - 3, batch_dims=len(axes) - 3)
+        bias = tf.gather(bias, out_indices)
+    y = _matmul(cols, tf.reshape(weights, (-1, attributes.k, cols.shape[-1])))
+
+    y = tf.reshape(pi, (-1, 1, attributes.k)) * (y + tf.reshape(bias, (-1, 1, attributes.k)))
+    y = {"NONE": tf.identity, "RELU": tf.nn.relu, "RELU6": tf.nn.relu6}[attributes.activation](y)
+    return tf.reshape(y, (-1, out_height, out_width, attributes.k)), out_indices
+
+
+def as_custom_op(attributes):
+    """Wraps `fbs_conv2d` as a function whose calls the converter writes as one custom op.
+
+    Args:
+        attributes: `Attributes`.
+
+    Returns:
+        A function of the op's inputs, in the op's order, without `in_indices` when `sparse_in` is 0; it returns
+        the op's outputs, without `out_indices` when k equals C_out.
+    """
+
+    def op(*inputs):
+        x, *constants = inputs
+        in_indices = constants.pop(0) if attributes.sparse_in else None
+        y, out_indices = fbs_conv2d(attributes, x, in_indices, *constants)
+        return y if out_indices is None else (y, out_indices)
+
+    return tf.function(op, experimental_implements=attributes.implements)
+
+
+def rows(x, indices, kernel):
+    """Computes `x @ kernel[indices]`: a dense layer, or a 1x1 convolution, on the active channels.
+
+    Args:
+        x: `[N, ..., K]`, of static shape.
+        indices: `[N, K]` int32, or `None` when x holds all channels.
+        kernel: `[C, M]`.
+
+    Returns:
+        `[N, ..., M]`.
+    """
+    cols = tf.reshape(x, (x.shape[0], -1, x.shape[-1]))
+    if indices is None:
+        cols, kernel = tf.reshape(cols, (1, -1, cols.shape[-1])), kernel[None]
+    else:
+        kernel = tf.gather(kernel, indices)
+    return tf.reshape(tf.matmul(cols, kernel), (*x.shape[:-1], kernel.shape[-1]))
+
+
+def expand(x, indices, channels):
+    """Writes compact channels at their places among zeros, as a product with a matrix of zeros and ones.
+
+    Args:
+        x: `[N, ..., K]`, of static shape.
+        indices: `[N, K]` int32.
+        channels: C.
+
+    Returns:
+        `[N, ..., C]`.
+    """
+    cols = tf.reshape(x, (x.shape[0], -1, x.shape[-1]))
+    return tf.reshape(tf.matmul(cols, tf.one_hot(indices, channels)), (*x.shape[:-1], channels))
+
+
+def patch_index(height, width, attributes):
+    """The pixels under each window of a convolution.
+
+    Args:
+        height, width: The input's size.
+        attributes: `Attributes`.
+
+    Returns:
+        `(index, out_height, out_width)`: `[OH * OW * KH * KW]` int32, pixel `y * width + x`, or `height * width` for
+        one outside of the image, or `None` when the windows are the pixels in order.
+    """
+    rows_, cols_ = (
+        _taps(height, attributes.kernel_h, attributes.stride_h, attributes.dilation_h, attributes.padding),
+        _taps(width, attributes.kernel_w, attributes.stride_w, attributes.dilation_w, attributes.padding),
+    )
+    y, x = rows_[:, None, :, None], cols_[None, :, None, :]
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    index = np.where(inside, y * width + x, height * width).astype("int32").ravel()
+    if np.array_equal(index, np.arange(height * width)):
+        index = None
+    return index, len(rows_), len(cols_)
+
+
+def _taps(size, kernel, stride, dilation, padding):
+    """The input positions that each output position reads along one axis, `[outputs, kernel]`."""
+    reach = (kernel - 1) * dilation + 1
+    if padding == "SAME":
+        outputs = -(-size // stride)
+        before = max((outputs - 1) * stride + reach - size, 0) // 2
+    else:
+        outputs, before = (size - reach) // stride + 1, 0
+    return np.arange(outputs)[:, None] * stride + np.arange(kernel) * dilation - before
+
+
+def _patches(x, index, pixels):
+    """im2col: `[N, pixels, KH * KW * K]`."""
+    batch, height, width, channels = x.shape
+    x = tf.reshape(x, (batch, height * width, channels))
+    if index is None:
+        return x
+    if index.max() == height * width:
+        x = tf.concat([x, tf.zeros((batch, 1, channels))], axis=1)
+    return tf.reshape(tf.gather(x, index, axis=1), (batch, pixels, -1))
+
+
+def _winners(g, attributes):
+    """The k largest of each row of g and which they are; the lower index first among equals."""
+    batch, channels = g.shape
+    if attributes.k == channels:
+        return g, None
+    if attributes.group_size == 1:
+        return tf.math.top_k(g, attributes.k)
+    size = attributes.group_size
+    means = tf.reduce_mean(tf.reshape(g, (batch, channels // size, size)), axis=2)
+    _, groups = tf.math.top_k(means, attributes.k // size)
+    indices = tf.reshape(groups[:, :, None] * size + tf.range(size), (batch, attributes.k))
+    return tf.gather(g, indices, axis=1, batch_dims=1), indices
+
+
+def _matmul(cols, filters):
+    """`cols @ filters.T`, `[N, P, K]` by `[N or 1, M, K]`."""
+    batch, pixels, depth = cols.shape
+    if filters.shape[0] == 1:
+        cols = tf.reshape(cols, (1, batch * pixels, depth))
+    y = tf.matmul(cols, filters, transpose_b=True)
+    return tf.reshape(y, (batch, pixels, filters.shape[1]))
