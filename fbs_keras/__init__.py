@@ -3,6 +3,8 @@
 from fbs_keras import models, schedules
 from fbs_keras.callbacks import DensityScheduler, SaliencyRegularizer, gate_statistics
 from fbs_keras.layers import FBSConv2D, set_density
+from fbs_keras.macs import count_macs
+from fbs_keras.summary import summary
 from fbs_keras.wrapping import wrap
 
 __version__ = "0.1.0"
@@ -10,9 +12,11 @@ __all__ = [
     "DensityScheduler",
     "FBSConv2D",
     "SaliencyRegularizer",
+    "count_macs",
     "gate_statistics",
     "models",
     "schedules",
     "set_density",
+    "summary",
     "wrap",
 ]

@@ -22,16 +22,23 @@ class Node:
         layer: The live Keras layer or operation.
         index: The number of this call among the layer's calls in the graph.
         args, kwargs: The call's arguments, with a `Ref` in the place of each tensor.
+        scope: In a flat graph, the names of the nested models that the call is in: `"backbone/"`.
     """
 
     layer: typing.Any
     index: int
     args: tuple
     kwargs: dict
+    scope: str = ""
+
+    @property
+    def name(self):
+        return self.scope + self.layer.name
 
     @property
     def output(self):
-        return Ref(self.layer.name, self.index)
+        """The call's output, the first one if there are several."""
+        return Ref(self.name, self.index)
 
     @property
     def inputs(self):
@@ -42,6 +49,12 @@ class Node:
         """Calls the layer on `values`, a mapping from `Ref` to tensors."""
         args, kwargs = replace_refs((self.args, self.kwargs), values.__getitem__)
         return self.layer(*args, **kwargs)
+
+    def outputs(self, structure):
+        """Pairs what the call returned, a tensor or a structure of tensors, with the graph's `Ref`s."""
+        return {
+            Ref(self.name, self.index, position): value for position, value in enumerate(keras.tree.flatten(structure))
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,6 +165,65 @@ def read(model):
         for index, node in enumerate(entry["inbound_nodes"])
     ]
     return Graph(_sort(nodes, set(refs(inputs))), inputs, outputs)
+
+
+def flatten(model):
+    """Reads the graph of a model with the nested models' nodes in the place of theirs.
+
+    Args:
+        model: A built Sequential or Functional Keras model.
+
+    Returns:
+        A `Graph` whose nodes carry a `scope`. A nested subclassed model stays one node.
+
+    Raises:
+        TypeError, ValueError: As `read`.
+
+    Example:
+
+    >>> [node.name for node in flatten(model).nodes]
+    ['backbone/conv', 'backbone/relu', 'logits']
+    """
+    graph = read(model)
+    return _inline(graph, "", list(refs(graph.inputs)))
+
+
+def _inline(graph, scope, inputs):
+    """Copies a graph into a scope, where its inputs are the tensors `inputs`."""
+    renamed = dict(zip(refs(graph.inputs), inputs, strict=True))
+
+    def rename(ref):
+        return renamed.get(ref, Ref(scope + ref.layer, ref.node, ref.tensor))
+
+    nodes = []
+    for node in graph.nodes:
+        args, kwargs = replace_refs((node.args, node.kwargs), rename)
+        if isinstance(node.layer, keras.Model) and is_readable(node.layer):
+            call = f":{node.index}" if node.index else ""
+            inner = _inline(read(node.layer), f"{scope}{node.layer.name}{call}/", list(refs((args, kwargs))))
+            nodes += inner.nodes
+            for position, ref in enumerate(refs(inner.outputs)):
+                renamed[Ref(node.layer.name, node.index, position)] = ref
+        else:
+            nodes.append(dataclasses.replace(node, args=args, kwargs=kwargs, scope=scope))
+    return Graph(nodes, replace_refs(graph.inputs, rename), replace_refs(graph.outputs, rename))
+
+
+def specs(graph, model):
+    """Computes the shape and dtype of every tensor of a graph, without calling a layer.
+
+    Args:
+        graph: `read(model)` or `flatten(model)`.
+        model: The model.
+
+    Returns:
+        A dict from `Ref` to `keras.KerasTensor`.
+    """
+    values = dict(zip(refs(graph.inputs), keras.tree.flatten(model.inputs), strict=True))
+    for node in graph.nodes:
+        args, kwargs = replace_refs((node.args, node.kwargs), values.__getitem__)
+        values.update(node.outputs(node.layer.compute_output_spec(*args, **kwargs)))
+    return values
 
 
 def _config(model):
