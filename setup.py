@@ -37,7 +37,7 @@ EXTRAS = {
     "jax": ["jax>=0.4.34"],
     "runtime": ["ai-edge-litert>=2.0.2,<3"],  # Interpreter: run an exported file
     "export": ["tensorflow>=2.19,<2.22", "ai-edge-litert>=2.0.2,<3", "flatbuffers>=24.3.25"],  # convert()
-    "data": ["tensorflow-datasets>=4.9.7,<5"],  # the data sets of scripts/
+    "data": ["tensorflow-datasets>=4.9.7,<5", "importlib_resources"],  # the data sets of scripts/; TFDS forgets to ask for the second
     "tfmot": ["tensorflow-model-optimization>=0.8,<0.9"],  # its pruning schedules in DensityScheduler
     "plots": ["matplotlib>=3.8,<4"],
 }
