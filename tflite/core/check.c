@@ -5,6 +5,9 @@
 
 #include "conv2d.h"
 
+/* The largest size or element count. It leaves room to round up to whole vectors in 32 bits. */
+enum { kMost = INT32_MAX - 63 };
+
 static const char* refuse(char* message, size_t size, const char* format, ...) __attribute__((format(printf, 3, 4)));
 
 static const char* refuse(char* message, size_t size, const char* format, ...) {
@@ -15,37 +18,37 @@ static const char* refuse(char* message, size_t size, const char* format, ...) {
   return message;
 }
 
-/* a * b for factors that are not negative, or -1 when the product exceeds INT32_MAX or a factor already did. */
-static int64_t product(int64_t a, int64_t b) { return a < 0 || b < 0 || (b > 0 && a > INT32_MAX / b) ? -1 : a * b; }
+/* a * b for factors that are not negative, or -1 when the product exceeds kMost or a factor already did. */
+static int64_t product(int64_t a, int64_t b) { return a < 0 || b < 0 || (b > 0 && a > kMost / b) ? -1 : a * b; }
 
 const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t message_size) {
   const struct {
     const char* name;
     int32_t value, least, most;
   } fields[] = {
-      {"batch", s->batch, 1, INT32_MAX},
-      {"in_height", s->in_height, 1, INT32_MAX},
-      {"in_width", s->in_width, 1, INT32_MAX},
-      {"in_channels", s->in_channels, 1, INT32_MAX},
+      {"batch", s->batch, 1, kMost},
+      {"in_height", s->in_height, 1, kMost},
+      {"in_width", s->in_width, 1, kMost},
+      {"in_channels", s->in_channels, 1, kMost},
       {"in_active", s->in_active, 1, s->in_channels},
-      {"out_channels", s->out_channels, 1, INT32_MAX},
+      {"out_channels", s->out_channels, 1, kMost},
       {"out_active", s->out_active, 1, s->out_channels},
       {"group_size", s->group_size, 1, s->out_active},
-      {"kernel_height", s->kernel_height, 1, INT32_MAX},
-      {"kernel_width", s->kernel_width, 1, INT32_MAX},
-      {"stride_height", s->stride_height, 1, INT32_MAX},
-      {"stride_width", s->stride_width, 1, INT32_MAX},
-      {"dilation_height", s->dilation_height, 1, INT32_MAX},
-      {"dilation_width", s->dilation_width, 1, INT32_MAX},
-      {"pad_top", s->pad_top, 0, INT32_MAX},
-      {"pad_left", s->pad_left, 0, INT32_MAX},
-      {"out_height", s->out_height, 1, INT32_MAX},
-      {"out_width", s->out_width, 1, INT32_MAX},
+      {"kernel_height", s->kernel_height, 1, kMost},
+      {"kernel_width", s->kernel_width, 1, kMost},
+      {"stride_height", s->stride_height, 1, kMost},
+      {"stride_width", s->stride_width, 1, kMost},
+      {"dilation_height", s->dilation_height, 1, kMost},
+      {"dilation_width", s->dilation_width, 1, kMost},
+      {"pad_top", s->pad_top, 0, kMost},
+      {"pad_left", s->pad_left, 0, kMost},
+      {"out_height", s->out_height, 1, kMost},
+      {"out_width", s->out_width, 1, kMost},
       {"activation", (int32_t)s->activation, kFbsActivationNone, kFbsActivationRelu6},
   };
   for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
     if (fields[i].value >= fields[i].least && fields[i].value <= fields[i].most) continue;
-    if (fields[i].most == INT32_MAX) {
+    if (fields[i].most == kMost) {
       return refuse(message, message_size, "%s must be at least %" PRId32 ", got %" PRId32, fields[i].name,
                     fields[i].least, fields[i].value);
     }
@@ -78,7 +81,7 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
   for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
     if (sizes[i].elements < 0) {
       return refuse(message, message_size, "%s must have at most %" PRId32 " elements; these dimensions give more",
-                    sizes[i].name, INT32_MAX);
+                    sizes[i].name, (int32_t)kMost);
     }
   }
 

@@ -2,14 +2,36 @@
 
 #include <stdlib.h>
 
+#include "gate.h"
+#include "gemm.h"
 #include "reference.h"
 #include "select.h"
+#include "workspace.h"
+
+typedef struct {
+  size_t g, winners, scratch, size;
+} Layout;
 
 struct FbsConv2d {
   FbsConv2dShape shape;
   FbsConv2dWeights weights;
-  int32_t threads;
+  const FbsKernels* kernels; /* NULL: the reference */
+  FbsGemm* gemm;
+  Layout layout;
 };
+
+static Layout layout_of(const FbsConv2d* plan) {
+  Layout layout = {0};
+  if (plan->kernels == NULL) {
+    layout.scratch = fbs_reserve(&layout.size, fbs_reference_workspace_size(&plan->shape));
+    return layout;
+  }
+  layout.g = fbs_reserve(&layout.size, sizeof(float) * (size_t)plan->shape.out_channels);
+  layout.winners = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)plan->shape.out_active);
+  const size_t gate = fbs_gate_workspace_size(&plan->shape), gemm = fbs_gemm_workspace_size(plan->gemm);
+  layout.scratch = fbs_reserve(&layout.size, gate > gemm ? gate : gemm);
+  return layout;
+}
 
 FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, FbsPath path,
                              int32_t threads) {
@@ -18,27 +40,52 @@ FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights
   if (plan == NULL) return NULL;
   plan->shape = *shape;
   plan->weights = *weights;
-  plan->threads = threads;
+  plan->kernels = fbs_select_kernels(path);
+  if (plan->kernels != NULL) {
+    plan->gemm = fbs_gemm_create(shape, weights, plan->kernels, threads);
+    if (plan->gemm == NULL) {
+      free(plan);
+      return NULL;
+    }
+  }
+  plan->layout = layout_of(plan);
   return plan;
 }
 
-void fbs_conv2d_destroy(FbsConv2d* plan) { free(plan); }
+void fbs_conv2d_destroy(FbsConv2d* plan) {
+  if (plan == NULL) return;
+  fbs_gemm_destroy(plan->gemm);
+  free(plan);
+}
 
-size_t fbs_conv2d_workspace_size(const FbsConv2d* plan) { return fbs_reference_workspace_size(&plan->shape); }
+size_t fbs_conv2d_workspace_size(const FbsConv2d* plan) { return plan->layout.size; }
 
 const char* fbs_conv2d_kernel_name(const FbsConv2d* plan) {
-  (void)plan;
-  return "reference";
+  return plan->kernels == NULL ? "reference" : plan->kernels->name;
 }
 
 int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, float* y,
                    int32_t* out_indices, void* workspace) {
   const FbsConv2dShape* s = &plan->shape;
-  (void)threads;
   const int64_t indices = in_indices == NULL ? 0 : (int64_t)s->batch * s->in_active;
   for (int64_t i = 0; i < indices; i++) {
     if (in_indices[i] < 0 || in_indices[i] >= s->in_channels) return -1;
   }
-  fbs_reference_run(s, &plan->weights, x, in_indices, y, out_indices, workspace);
+  char* memory = workspace;
+  void* scratch = memory + plan->layout.scratch;
+  if (plan->kernels == NULL) {
+    fbs_reference_run(s, &plan->weights, x, in_indices, y, out_indices, scratch);
+    return 0;
+  }
+  float* g = (float*)(memory + plan->layout.g);
+  for (int64_t n = 0; n < s->batch; n++) {
+    int32_t* winners =
+        out_indices == NULL ? (int32_t*)(memory + plan->layout.winners) : out_indices + n * s->out_active;
+    const float* image = x + n * s->in_height * s->in_width * s->in_active;
+    const int32_t* image_indices = in_indices == NULL ? NULL : in_indices + n * s->in_active;
+    fbs_gate_run(s, &plan->weights, plan->kernels, threads, image, image_indices, g, winners, scratch);
+    fbs_gemm_run(plan->gemm, threads, image, image_indices, g, winners,
+                 y + n * s->out_height * s->out_width * s->out_active, scratch);
+  }
   return 0;
 }

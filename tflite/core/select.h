@@ -3,8 +3,9 @@
 #define FBS_CORE_SELECT_H_
 
 #include "conv2d.h"
+#include "kernels.h"
 
-/* The path itself, the fastest available one for kFbsPathAuto. */
-FbsPath fbs_select_path(FbsPath path);
+/* The kernels of an available path, of the fastest available one for kFbsPathAuto; NULL for kFbsPathReference. */
+const FbsKernels* fbs_select_kernels(FbsPath path);
 
 #endif

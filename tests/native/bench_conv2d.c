@@ -1,0 +1,205 @@
+/* Times the convolution on a table of layers, for each path of this CPU:
+ *
+ *   cc -std=c11 -O3 -I tflite/core tests/native/bench_conv2d.c tflite/core/[a-z]*.c -lm -lpthread -o bench_conv2d
+ *   ./bench_conv2d [threads] [path] [part of a layer's name]
+ *
+ * `gate` and `conv` are the two parts of a run; GMAC/s counts the convolution's active MACs over the whole run. `peak`
+ * is what the FMA units reach in registers in the same moment. Medians.
+ */
+#define _POSIX_C_SOURCE 200809L
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "conv2d.h"
+#include "gate.h"
+#include "gemm.h"
+#include "select.h"
+
+typedef struct {
+  const char* name;
+  int size, in, out, kernel, stride, same;
+  double in_density, out_density;
+} Layer;
+
+static const Layer layers[] = {
+    {"mcifarnet.0 32x32x3-64", 32, 3, 64, 3, 1, 0, 1, .5},
+    {"mcifarnet.1 30x30x64-64", 30, 64, 64, 3, 1, 1, .5, .5},
+    {"mcifarnet.2 30x30x64-128/2", 30, 64, 128, 3, 2, 1, .5, .5},
+    {"mcifarnet.3 15x15x128-128", 15, 128, 128, 3, 1, 1, .5, .5},
+    {"mcifarnet.4 15x15x128-128", 15, 128, 128, 3, 1, 1, .5, .5},
+    {"mcifarnet.5 15x15x128-192/2", 15, 128, 192, 3, 2, 1, .5, .5},
+    {"mcifarnet.6 8x8x192-192", 8, 192, 192, 3, 1, 1, .5, .5},
+    {"mcifarnet.7 8x8x192-192", 8, 192, 192, 3, 1, 1, .5, .5},
+    {"3x3 56x56x64 d=.5", 56, 64, 64, 3, 1, 1, .5, .5},
+    {"3x3 28x28x128 d=.5", 28, 128, 128, 3, 1, 1, .5, .5},
+    {"3x3 28x28x128 d=.3", 28, 128, 128, 3, 1, 1, .3, .3},
+    {"3x3 28x28x128 d=.7", 28, 128, 128, 3, 1, 1, .7, .7},
+    {"3x3 28x28x128 d=1", 28, 128, 128, 3, 1, 1, 1, 1},
+    {"3x3 28x28x512 d=.5", 28, 512, 512, 3, 1, 1, .5, .5},
+    {"3x3 14x14x256 d=.5", 14, 256, 256, 3, 1, 1, .5, .5},
+    {"3x3 7x7x512 d=.5", 7, 512, 512, 3, 1, 1, .5, .5},
+    {"1x1 56x56x64-256 d=.5", 56, 64, 256, 1, 1, 1, .5, .5},
+    {"1x1 28x28x512-128 d=.5", 28, 512, 128, 1, 1, 1, .5, .5},
+    {"1x1 14x14x1024-256 d=.5", 14, 1024, 256, 1, 1, 1, .5, .5},
+    {"1x1 7x7x2048-512 d=.5", 7, 2048, 512, 1, 1, 1, .5, .5},
+};
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int compare(const void* a, const void* b) {
+  const double difference = *(const double*)a - *(const double*)b;
+  return (difference > 0) - (difference < 0);
+}
+
+/* GMAC/s of independent multiply-adds in registers; 12 chains hide the latency of the units we know of. */
+#define DEFINE_PEAK(name, attribute, bytes, constraint, instruction)                    \
+  attribute static double name(void) {                                                  \
+    enum { kChains = 12, kRounds = 1 << 16 };                                           \
+    typedef float Vector __attribute__((vector_size(bytes)));                           \
+    Vector sum[kChains] = {{0}}, a = {0};                                               \
+    const double start = now();                                                         \
+    for (int n = 0; n < kRounds; n++) {                                                 \
+      _Pragma("GCC unroll 16") for (int i = 0; i < kChains; i++) {                      \
+        __asm__ volatile(instruction : "+" constraint(sum[i]) : constraint(a));         \
+      }                                                                                 \
+    }                                                                                   \
+    return (double)kRounds * kChains * (bytes) / sizeof(float) / (now() - start) / 1e9; \
+  }
+
+#if defined(__x86_64__)
+DEFINE_PEAK(peak_avx512, __attribute__((target("avx512f"))), 64, "v", "vfmadd231ps %1, %1, %0")
+DEFINE_PEAK(peak_avx2, __attribute__((target("avx2,fma"))), 32, "x", "vfmadd231ps %1, %1, %0")
+#elif defined(__aarch64__)
+DEFINE_PEAK(peak_neon, , 16, "w", "fmla %0.4s, %1.4s, %1.4s")
+#endif
+
+/* 0 where it is not known. */
+static double peak_of(FbsPath path) {
+  switch (path) {
+#if defined(__x86_64__)
+    case kFbsPathAvx512:
+      return peak_avx512();
+    case kFbsPathAvx2:
+      return peak_avx2();
+#elif defined(__aarch64__)
+    case kFbsPathNeon:
+      return peak_neon();
+#endif
+    default:
+      return 0;
+  }
+}
+
+static float* random_floats(size_t n) {
+  float* values = aligned_alloc(64, (n * sizeof *values + 63) / 64 * 64);
+  for (size_t i = 0; i < n; i++) values[i] = (float)rand() / (float)RAND_MAX - 0.5f;
+  return values;
+}
+
+static FbsConv2dShape shape_of(const Layer* l) {
+  const int out = l->same ? (l->size + l->stride - 1) / l->stride : (l->size - l->kernel) / l->stride + 1;
+  const int pad = (out - 1) * l->stride + l->kernel - l->size;
+  return (FbsConv2dShape){.batch = 1,
+                          .in_height = l->size,
+                          .in_width = l->size,
+                          .in_channels = l->in,
+                          .in_active = (int32_t)ceil(l->in * l->in_density),
+                          .out_channels = l->out,
+                          .out_active = (int32_t)ceil(l->out * l->out_density),
+                          .group_size = 1,
+                          .kernel_height = l->kernel,
+                          .kernel_width = l->kernel,
+                          .stride_height = l->stride,
+                          .stride_width = l->stride,
+                          .dilation_height = 1,
+                          .dilation_width = 1,
+                          .pad_top = pad > 0 ? pad / 2 : 0,
+                          .pad_left = pad > 0 ? pad / 2 : 0,
+                          .out_height = out,
+                          .out_width = out,
+                          .activation = kFbsActivationRelu};
+}
+
+enum { kRuns = 300 };
+
+typedef struct {
+  double run, gate, peak; /* seconds, seconds, GMAC/s: medians */
+} Times;
+
+static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count) {
+  const size_t taps = (size_t)(s->kernel_height * s->kernel_width);
+  const FbsConv2dWeights weights = {
+      random_floats((size_t)s->in_channels * taps * (size_t)s->out_channels), random_floats((size_t)s->out_channels),
+      random_floats((size_t)s->in_channels * (size_t)s->out_channels), random_floats((size_t)s->out_channels)};
+  float* x = random_floats((size_t)(s->in_height * s->in_width * s->in_active));
+  float* y = random_floats((size_t)(s->out_height * s->out_width * s->out_active));
+  float* g = random_floats((size_t)s->out_channels);
+  int32_t* in_indices = malloc(sizeof(int32_t) * (size_t)s->in_active);
+  int32_t* winners = malloc(sizeof(int32_t) * (size_t)s->out_active);
+  for (int32_t i = 0, n = 0; i < s->in_channels; i++) { /* a random subset in ascending order */
+    if (rand() % (s->in_channels - i) < s->in_active - n) in_indices[n++] = i;
+  }
+  const int32_t* indices = s->in_active < s->in_channels ? in_indices : NULL;
+
+  FbsThreads* threads = fbs_threads_create(count);
+  FbsConv2d* plan = fbs_conv2d_create(s, &weights, path, count);
+  const size_t gate_size = fbs_gate_workspace_size(s), size = fbs_conv2d_workspace_size(plan);
+  void* workspace = aligned_alloc(64, ((gate_size > size ? gate_size : size) + 63) / 64 * 64);
+  double run[kRuns], gate[kRuns], peak[kRuns];
+  for (int i = 0; i < kRuns; i++) {
+    const double start = now();
+    fbs_conv2d_run(plan, threads, x, indices, y, winners, workspace);
+    run[i] = now() - start;
+  }
+  for (int i = 0; i < kRuns; i++) {
+    const double start = now();
+    fbs_gate_run(s, &weights, fbs_select_kernels(path), threads, x, indices, g, winners, workspace);
+    gate[i] = now() - start;
+    peak[i] = peak_of(path);
+  }
+  qsort(run, kRuns, sizeof *run, compare);
+  qsort(gate, kRuns, sizeof *gate, compare);
+  qsort(peak, kRuns, sizeof *peak, compare);
+  fbs_conv2d_destroy(plan);
+  fbs_threads_destroy(threads);
+  free(workspace);
+  free(winners);
+  free(in_indices);
+  free(g);
+  free(y);
+  free(x);
+  free((void*)weights.gate_bias);
+  free((void*)weights.gate_kernel);
+  free((void*)weights.bias);
+  free((void*)weights.weights);
+  return (Times){run[kRuns / 2], gate[kRuns / 2], peak[kRuns / 2]};
+}
+
+int main(int argc, char** argv) {
+  const int threads = argc > 1 ? atoi(argv[1]) : 1;
+  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    if (!fbs_path_available(path) || (argc > 2 && strcmp(argv[2], fbs_path_name(path)) != 0)) continue;
+    printf("%-32s %9s %9s %9s %8s %8s\n", fbs_path_name(path), "ms", "gate ms", "conv ms", "GMAC/s", "of peak");
+    double total = 0;
+    for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
+      if (argc > 3 && strstr(layers[i].name, argv[3]) == NULL) continue;
+      const FbsConv2dShape s = shape_of(&layers[i]);
+      const Times t = time_layer(&s, path, threads);
+      const double macs =
+          (double)s.out_height * s.out_width * s.out_active * s.in_active * s.kernel_height * s.kernel_width;
+      const double rate = macs / t.run / 1e9;
+      total += t.run;
+      printf("%-32s %9.4f %9.4f %9.4f %8.1f %8.2f\n", layers[i].name, t.run * 1e3, t.gate * 1e3, (t.run - t.gate) * 1e3,
+             rate, t.peak > 0 ? rate / t.peak / threads : 0);
+    }
+    printf("%-32s %9.4f\n\n", "sum", total * 1e3);
+  }
+  return 0;
+}

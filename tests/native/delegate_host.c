@@ -1,0 +1,348 @@
+/* Drives the delegate without LiteRT: a TfLiteContext of our own around one FBS op, which no file format stands in
+ * front of.
+ *
+ *   delegate_host ROUNDS
+ *
+ * runs the valid op, checks that running it allocates nothing, then spoils it ROUNDS times at random: bytes of the
+ * attributes, tensor indices, types, shapes, sizes, allocation types, data pointers. Each must be refused with a
+ * message or computed within its memory; the program is built with sanitizers, and every buffer is exactly as large as
+ * its tensor. Prints how many were refused.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../tflite/delegate/abi.h"
+
+TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values, size_t count,
+                                              void (*report_error)(const char*));
+void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate);
+
+/* flexbuffers.Dumps() of the attributes: k 3 of 6 channels, groups of 1, 3x2 kernel, stride 2x1, dilation 1x2, SAME,
+ * RELU6. */
+#include "delegate_attributes.inc"
+
+/* ---- counting allocations: linked with -Wl,--wrap ---- */
+
+static int allocations;
+
+void* __real_malloc(size_t size);
+void* __real_calloc(size_t count, size_t size);
+void* __real_realloc(void* memory, size_t size);
+int __real_posix_memalign(void** memory, size_t alignment, size_t size);
+
+void* __wrap_malloc(size_t size) {
+  ++allocations;
+  return __real_malloc(size);
+}
+void* __wrap_calloc(size_t count, size_t size) {
+  ++allocations;
+  return __real_calloc(count, size);
+}
+void* __wrap_realloc(void* memory, size_t size) {
+  ++allocations;
+  return __real_realloc(memory, size);
+}
+int __wrap_posix_memalign(void** memory, size_t alignment, size_t size) {
+  ++allocations;
+  return __real_posix_memalign(memory, alignment, size);
+}
+
+/* ---- one op and its tensors ---- */
+
+enum { kX, kInIndices, kWeights, kBias, kGateKernel, kGateBias, kY, kOutIndices, kTensors };
+enum { kArenaRw = 2, kDynamic = 4 };
+enum { kMostBytes = 1 << 24 }; /* what this host is willing to allocate */
+
+static const struct {
+  const char* name;
+  int type, allocation_type, rank, sizes[4];
+} kValid[kTensors] = {
+    {"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},          {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
+    {"weights", kTfLiteFloat32, kTfLiteMmapRo, 3, {5, 6, 6}},  {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
+    {"gate_kernel", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 6}}, {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
+    {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 3}},          {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}},
+};
+
+typedef struct {
+  TfLiteContext context; /* first, so that a TfLiteContext* is a Host* */
+  TfLiteTensor tensors[kTensors];
+  TfLiteNode node, delegate_node;
+  TfLiteRegistration registration, delegate_registration;
+  TfLiteStablehloCompositeParams composite;
+  TfLiteIntArray *inputs, *outputs, *plan;
+  uint8_t* attributes;
+  size_t attributes_size;
+  void* memory[kTensors]; /* what to free; tensors[i].data may be spoilt */
+  char message[1024];
+} Host;
+
+static void die(const char* why, const Host* host) {
+  fprintf(stderr, "delegate_host: %s: %s\n", why, host->message);
+  exit(1);
+}
+
+static TfLiteIntArray* int_array(int size, const int* values) {
+  TfLiteIntArray* array = __real_malloc(sizeof *array + (size_t)size * sizeof *values);
+  array->size = size;
+  if (size > 0) memcpy(array->data, values, (size_t)size * sizeof *values);
+  return array;
+}
+
+static void report_error(TfLiteContext* context, const char* format, ...) {
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(((Host*)context)->message, sizeof((Host*)context)->message, format, arguments);
+  va_end(arguments);
+}
+
+static TfLiteStatus get_execution_plan(TfLiteContext* context, TfLiteIntArray** plan) {
+  *plan = ((Host*)context)->plan;
+  return kTfLiteOk;
+}
+
+static TfLiteStatus get_node(TfLiteContext* context, int index, TfLiteNode** node, TfLiteRegistration** registration) {
+  if (index != 0) return kTfLiteError;
+  *node = &((Host*)context)->node;
+  *registration = &((Host*)context)->registration;
+  return kTfLiteOk;
+}
+
+static TfLiteStatus replace_nodes(TfLiteContext* context, TfLiteRegistration registration, const TfLiteIntArray* nodes,
+                                  TfLiteDelegate* delegate) {
+  Host* host = (Host*)context;
+  TfLiteDelegateParams params = {.delegate = delegate, .nodes_to_replace = (TfLiteIntArray*)nodes};
+  host->delegate_registration = registration;
+  host->delegate_node.user_data = registration.init(context, (const char*)&params, 0);
+  return kTfLiteOk;
+}
+
+static TfLiteStatus resize_tensor(TfLiteContext* context, TfLiteTensor* tensor, TfLiteIntArray* dims) {
+  Host* host = (Host*)context;
+  const ptrdiff_t index = tensor - host->tensors;
+  if (index < 0 || index >= kTensors) die("resize of no tensor", host);
+  free(tensor->dims);
+  tensor->dims = dims;
+  size_t bytes = 4;
+  for (int i = 0; i < dims->size; ++i) bytes *= (size_t)dims->data[i];
+  if (bytes > kMostBytes) {
+    report_error(context, "the host has no %zu bytes", bytes);
+    return kTfLiteError;
+  }
+  tensor->bytes = bytes;
+  free(host->memory[index]);
+  tensor->data = host->memory[index] = __real_malloc(bytes);
+  return kTfLiteOk;
+}
+
+static void fill(Host* host, int index) {
+  float* values = host->memory[index];
+  for (size_t i = 0; i < host->tensors[index].bytes / 4; ++i) {
+    if (index == kInIndices) {
+      ((int32_t*)values)[i] = (int32_t)(i * 3 % 5);
+    } else {
+      values[i] = (float)((int)(i * 7 + (size_t)index) % 11 - 4) / 8;
+    }
+  }
+}
+
+static Host* create_host(int composite) {
+  Host* host = __real_calloc(1, sizeof *host);
+  host->context.tensors_size = kTensors;
+  host->context.tensors = host->tensors;
+  host->context.GetExecutionPlan = get_execution_plan;
+  host->context.GetNodeAndRegistration = get_node;
+  host->context.ReplaceNodeSubsetsWithDelegateKernels = replace_nodes;
+  host->context.ResizeTensor = resize_tensor;
+  host->context.ReportError = report_error;
+  host->context.recommended_num_threads = 1;
+  for (int t = 0; t < kTensors; ++t) {
+    TfLiteTensor* tensor = &host->tensors[t];
+    tensor->name = kValid[t].name;
+    tensor->type = kValid[t].type;
+    tensor->allocation_type = kValid[t].allocation_type;
+    tensor->dims = int_array(kValid[t].rank, kValid[t].sizes);
+    tensor->bytes = 4;
+    for (int i = 0; i < kValid[t].rank; ++i) tensor->bytes *= (size_t)kValid[t].sizes[i];
+    tensor->data = host->memory[t] = __real_malloc(tensor->bytes);
+    fill(host, t);
+  }
+  host->inputs = int_array(6, (int[]){kX, kInIndices, kWeights, kBias, kGateKernel, kGateBias});
+  host->outputs = int_array(2, (int[]){kY, kOutIndices});
+  host->plan = int_array(1, (int[]){0});
+  host->attributes_size = sizeof kAttributes;
+  host->attributes = __real_malloc(sizeof kAttributes);
+  memcpy(host->attributes, kAttributes, sizeof kAttributes);
+  host->node.inputs = host->inputs;
+  host->node.outputs = host->outputs;
+  host->registration.builtin_code = composite ? kTfLiteBuiltinStablehloComposite : kTfLiteBuiltinCustom;
+  host->registration.custom_name = composite ? NULL : "FbsConv2D";
+  host->composite.name = "fbs.conv2d";
+  host->node.builtin_data = composite ? &host->composite : NULL;
+  return host;
+}
+
+static void destroy_host(Host* host) {
+  for (int t = 0; t < kTensors; ++t) {
+    free(host->tensors[t].dims);
+    free(host->memory[t]);
+  }
+  free(host->inputs);
+  free(host->outputs);
+  free(host->plan);
+  free(host->attributes);
+  free(host);
+}
+
+/* Prepares and runs the op three times, the second time prepared again; 0 when it was refused. */
+static int run(Host* host) {
+  host->node.custom_initial_data = host->attributes;
+  host->node.custom_initial_data_size = (int)host->attributes_size;
+  host->composite.attributes = host->attributes;
+  host->composite.attributes_size = host->attributes_size;
+  TfLiteDelegate* delegate = tflite_plugin_create_delegate(NULL, NULL, 0, NULL);
+  if (delegate == NULL || delegate->Prepare(&host->context, delegate) != kTfLiteOk) die("no delegate", host);
+  const TfLiteRegistration* kernel = &host->delegate_registration;
+  TfLiteStatus status = kTfLiteOk;
+  for (int i = 0; i < 3 && status == kTfLiteOk; ++i) {
+    if (i < 2) status = kernel->prepare(&host->context, &host->delegate_node);
+    if (status == kTfLiteOk) {
+      const int before = allocations;
+      status = kernel->invoke(&host->context, &host->delegate_node);
+      if (allocations != before) die("running the op allocates memory", host);
+    }
+  }
+  if (status != kTfLiteOk && host->message[0] == '\0') die("refused without a message", host);
+  /* Either order must do. */
+  if (host->attributes_size % 2) tflite_plugin_destroy_delegate(delegate);
+  kernel->free(&host->context, host->delegate_node.user_data);
+  if (host->attributes_size % 2 == 0) tflite_plugin_destroy_delegate(delegate);
+  return status == kTfLiteOk;
+}
+
+/* ---- spoiling ---- */
+
+static uint64_t state = 1;
+
+static unsigned random_below(unsigned limit) { /* xorshift64* */
+  state ^= state >> 12;
+  state ^= state << 25;
+  state ^= state >> 27;
+  return (unsigned)((state * 2685821657736338717u) >> 33) % limit;
+}
+
+static int interesting(void) {
+  static const int kValues[] = {-1, 0,   1,   2,   3,     4,     5,       6,          7,
+                                8,  127, 128, 255, 65535, 65536, 1 << 30, 2147483647, -2147483647 - 1};
+  return kValues[random_below(sizeof kValues / sizeof *kValues)];
+}
+
+static void spoil_attributes(Host* host) {
+  const unsigned size = (unsigned)host->attributes_size;
+  switch (random_below(4)) {
+    case 0: /* bits */
+      for (unsigned n = 1 + random_below(4); n > 0; --n)
+        host->attributes[random_below(size)] ^= (uint8_t)(1u << random_below(8));
+      break;
+    case 1: /* bytes */
+      for (unsigned n = 1 + random_below(4); n > 0; --n) host->attributes[random_below(size)] = (uint8_t)interesting();
+      break;
+    case 2: /* one end cut off */
+      host->attributes_size = random_below(size);
+      if (random_below(2))
+        memmove(host->attributes, host->attributes + size - host->attributes_size, host->attributes_size);
+      host->attributes = realloc(host->attributes, host->attributes_size + (host->attributes_size == 0));
+      break;
+    default: /* a run overwritten with another */
+      for (unsigned n = 1 + random_below(8), to = random_below(size), from = random_below(size); n > 0; --n) {
+        host->attributes[(to + n) % size] = host->attributes[(from + n) % size];
+      }
+  }
+}
+
+static void spoil_tensor(Host* host) {
+  const int index = (int)random_below(kTensors);
+  TfLiteTensor* tensor = &host->tensors[index];
+  switch (random_below(9)) {
+    case 0:
+      tensor->type = interesting();
+      break;
+    case 1:
+      tensor->allocation_type = (int)random_below(10);
+      break;
+    case 2:
+      tensor->bytes = random_below(2) ? (size_t)interesting() : tensor->bytes - 4;
+      break;
+    case 3:
+      tensor->data = random_below(2) ? NULL : (char*)tensor->data + 1;
+      break;
+    case 4:
+      tensor->dims->data[random_below((unsigned)tensor->dims->size)] = interesting();
+      break;
+    case 5: /* as many elements in another shape */
+      if (tensor->dims->size > 1) {
+        const unsigned other = 1 + random_below((unsigned)tensor->dims->size - 1);
+        const int first = tensor->dims->data[0];
+        tensor->dims->data[0] = tensor->dims->data[other];
+        tensor->dims->data[other] = first;
+      }
+      break;
+    case 6:
+      if (random_below(2)) {
+        tensor->dims->size = (int)random_below((unsigned)tensor->dims->size);
+      } else {
+        free(tensor->dims);
+        tensor->dims = NULL;
+      }
+      break;
+    case 7:
+      tensor->sparsity = tensor;
+      break;
+    default:
+      tensor->name = NULL;
+  }
+}
+
+static void spoil_node(Host* host) {
+  TfLiteIntArray* operands = random_below(2) ? host->inputs : host->outputs;
+  switch (random_below(3)) {
+    case 0:
+      operands->data[random_below((unsigned)operands->size)] = interesting();
+      break;
+    case 1:
+      operands->size = (int)random_below((unsigned)operands->size + 1);
+      break;
+    default:
+      ((int32_t*)host->memory[kInIndices])[random_below(8)] = interesting();
+      if (random_below(2)) host->tensors[kInIndices].allocation_type = kTfLiteMmapRo;
+  }
+}
+
+int main(int argc, char** argv) {
+  const long rounds = argc > 1 ? atol(argv[1]) : 1000;
+  for (int composite = 0; composite < 2; ++composite) {
+    Host* host = create_host(composite);
+    if (!run(host)) die("the valid op was refused", host);
+    destroy_host(host);
+  }
+  long refused = 0;
+  for (long round = 0; round < rounds; ++round) {
+    Host* host = create_host((int)random_below(2));
+    host->context.recommended_num_threads = (int)random_below(4) - 1;
+    switch (random_below(3)) {
+      case 0:
+        spoil_attributes(host);
+        break;
+      case 1:
+        spoil_tensor(host);
+        break;
+      default:
+        spoil_node(host);
+    }
+    refused += !run(host);
+    destroy_host(host);
+  }
+  printf("%ld of %ld refused\n", refused, rounds);
+  return 0;
+}

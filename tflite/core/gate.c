@@ -1,0 +1,70 @@
+#include "gate.h"
+
+#include "winners.h"
+#include "workspace.h"
+
+/* Pixels that are summed in one go. The sums do not depend on the number of threads, since the blocks do not, and
+ * sums of sums stay accurate on large maps. */
+enum { kBlockPixels = 64 };
+
+static int32_t blocks_of(const FbsConv2dShape* s) {
+  return (int32_t)(((int64_t)s->in_height * s->in_width + kBlockPixels - 1) / kBlockPixels);
+}
+
+typedef struct {
+  size_t sums, saliency, keys, size;
+} Layout;
+
+static Layout layout_of(const FbsConv2dShape* s) {
+  Layout layout = {0};
+  layout.sums = fbs_reserve(&layout.size, sizeof(float) * (size_t)blocks_of(s) * (size_t)s->in_active);
+  layout.saliency = fbs_reserve(&layout.size, sizeof(float) * (size_t)s->in_active);
+  layout.keys = fbs_reserve(&layout.size, sizeof(uint32_t) * (size_t)(s->out_channels / s->group_size));
+  return layout;
+}
+
+size_t fbs_gate_workspace_size(const FbsConv2dShape* shape) { return layout_of(shape).size; }
+
+typedef struct {
+  const FbsConv2dShape* shape;
+  const FbsKernels* kernels;
+  const float* x;
+  float* sums; /* [blocks][in_active] */
+} SaliencyTask;
+
+static void sum_blocks(void* context, int32_t thread, int32_t count) {
+  const SaliencyTask* task = context;
+  const int32_t blocks = blocks_of(task->shape), pixels = task->shape->in_height * task->shape->in_width;
+  const int64_t channels = task->shape->in_active;
+  for (int64_t i = fbs_share(blocks, thread, count); i < fbs_share(blocks, thread + 1, count); i++) {
+    const int32_t first = (int32_t)i * kBlockPixels;
+    const int32_t size = pixels - first < kBlockPixels ? pixels - first : kBlockPixels;
+    task->kernels->saliency(task->x + first * channels, size, (int32_t)channels, task->sums + i * channels);
+  }
+}
+
+void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const FbsKernels* kernels,
+                  FbsThreads* threads, const float* x, const int32_t* in_indices, float* g, int32_t* winners,
+                  void* workspace) {
+  const Layout layout = layout_of(shape);
+  float* sums = (float*)((char*)workspace + layout.sums);
+  float* saliency = (float*)((char*)workspace + layout.saliency);
+  uint32_t* keys = (uint32_t*)((char*)workspace + layout.keys);
+
+  SaliencyTask task = {shape, kernels, x, sums};
+  fbs_threads_run(threads, sum_blocks, &task);
+  const int32_t blocks = blocks_of(shape), channels = shape->in_active;
+  const float pixels = (float)shape->in_height * (float)shape->in_width;
+  for (int32_t c = 0; c < channels; c++) saliency[c] = 0;
+  for (int64_t i = 0; i < blocks; i++) {
+    for (int32_t c = 0; c < channels; c++) saliency[c] += sums[i * channels + c];
+  }
+  for (int32_t c = 0; c < channels; c++) saliency[c] /= pixels;
+
+  kernels->predict(saliency, in_indices, channels, weights->gate_kernel, shape->out_channels, g);
+  for (int32_t o = 0; o < shape->out_channels; o++) {
+    const float value = g[o] + weights->gate_bias[o];
+    g[o] = value < 0 ? 0 : value; /* NaN stays */
+  }
+  fbs_choose_winners(g, shape->out_channels, shape->group_size, shape->out_active, keys, winners);
+}

@@ -1,0 +1,16 @@
+/* The gate: which output channels are computed, and what they are multiplied with. */
+#ifndef FBS_CORE_GATE_H_
+#define FBS_CORE_GATE_H_
+
+#include "conv2d.h"
+#include "kernels.h"
+
+size_t fbs_gate_workspace_size(const FbsConv2dShape* shape);
+
+/* For one image: g [out_channels] = ReLU(s @ gate_kernel[in_indices] + gate_bias), s = mean_{h,w} |x|, and the
+ * winners [out_active], ascending. */
+void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const FbsKernels* kernels,
+                  FbsThreads* threads, const float* x, const int32_t* in_indices, float* g, int32_t* winners,
+                  void* workspace);
+
+#endif

@@ -1,0 +1,332 @@
+#include "gemm.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "workspace.h"
+
+/* Packed weights that are multiplied before more are packed: they should stay in the L2 cache, of which the cores in
+ * question have 512 KiB to 2 MiB. */
+enum { kChunkBytes = 512 * 1024 };
+
+/* Added to an offset inside the input, the sum stays negative; added to itself, it does not overflow. */
+static const int64_t kOutside = INT64_MIN / 2;
+
+typedef struct {
+  size_t gate, bias, zeros, stretches, first_stretch, packed, windows, size;
+} Layout;
+
+struct FbsGemm {
+  FbsConv2dShape shape;
+  FbsConv2dWeights weights;
+  const FbsKernels* kernels;
+  int32_t threads, taps, pixels;
+  int32_t vectors; /* of output channels, the last one perhaps partly used */
+  int32_t panels;
+  FbsPanel* panel;
+  int64_t *row_offsets, *column_offsets;
+  float* packed;       /* all weights in order, where a dense input meets density 1; else NULL */
+  size_t window_bytes; /* of each thread */
+  Layout layout;
+};
+
+/* Panels are two vectors wide, which makes the best tile; an odd vector at the end widens the last one to three. */
+static void divide_into_panels(FbsGemm* gemm) {
+  gemm->panels = gemm->vectors > 1 ? gemm->vectors / 2 : 1;
+  for (int32_t i = 0; i < gemm->panels; i++) {
+    gemm->panel[i] = (FbsPanel){.first_vector = 2 * i, .vectors = 2};
+  }
+  gemm->panel[gemm->panels - 1].vectors = gemm->vectors - gemm->panel[gemm->panels - 1].first_vector;
+}
+
+static void find_offsets(int64_t* offsets, int32_t out_size, int32_t kernel_size, int32_t stride, int32_t dilation,
+                         int32_t pad, int32_t in_size, int64_t step) {
+  for (int64_t o = 0; o < out_size; o++) {
+    for (int64_t k = 0; k < kernel_size; k++) {
+      const int64_t i = o * stride + k * dilation - pad;
+      *offsets++ = i < 0 || i >= in_size ? kOutside : i * step;
+    }
+  }
+}
+
+static size_t packed_bytes(const FbsGemm* gemm, int64_t vectors) {
+  return sizeof(float) * (size_t)gemm->shape.in_active * (size_t)gemm->taps * (size_t)(vectors * gemm->kernels->lanes);
+}
+
+/* The end of the chunk that begins with panel `begin`: as many panels as kChunkBytes hold, but at least one. */
+static int32_t chunk_end(const FbsGemm* gemm, int32_t begin) {
+  int32_t end = begin + 1;
+  const int32_t first = gemm->panel[begin].first_vector;
+  while (end < gemm->panels &&
+         packed_bytes(gemm, gemm->panel[end].first_vector + gemm->panel[end].vectors - first) <= kChunkBytes) {
+    end++;
+  }
+  return end;
+}
+
+static int64_t chunk_vectors(const FbsGemm* gemm, int32_t begin, int32_t end) {
+  return gemm->panel[end - 1].first_vector + gemm->panel[end - 1].vectors - gemm->panel[begin].first_vector;
+}
+
+static size_t largest_chunk_bytes(const FbsGemm* gemm) {
+  size_t largest = 0;
+  for (int32_t begin = 0, end; begin < gemm->panels; begin = end) {
+    end = chunk_end(gemm, begin);
+    const size_t bytes = packed_bytes(gemm, chunk_vectors(gemm, begin, end));
+    if (bytes > largest) largest = bytes;
+  }
+  return largest;
+}
+
+/* ---- Packing ---- */
+
+typedef struct {
+  const FbsGemm* gemm;
+  const int32_t* winners;
+  const FbsPanel* panels;
+  int32_t count;
+  FbsPacking packing;
+  float* packed;
+} PackTask;
+
+/* Covers the winners of each packed vector with as few stretches of `lanes` neighbouring columns as possible. */
+static void find_stretches(const FbsGemm* gemm, const int32_t* winners, FbsStretch* stretches, int32_t* first_stretch) {
+  const int32_t lanes = gemm->kernels->lanes, last_column = gemm->shape.out_channels - lanes;
+  int32_t count = 0;
+  for (int32_t v = 0; v < gemm->vectors; v++) {
+    first_stretch[v] = count;
+    const int32_t* winner = winners + v * lanes;
+    const int32_t left = gemm->shape.out_active - v * lanes, used = left < lanes ? left : lanes;
+    for (int32_t lane = 0; lane < used;) {
+      FbsStretch* stretch = &stretches[count++];
+      stretch->column = winner[lane] < last_column ? winner[lane] : last_column;
+      memset(stretch->select, -1, sizeof stretch->select);
+      for (; lane < used && winner[lane] - stretch->column < lanes; lane++) {
+        stretch->select[lane] = winner[lane] - stretch->column;
+      }
+    }
+  }
+  first_stretch[gemm->vectors] = count;
+}
+
+static int packs_stretches(const FbsGemm* gemm) {
+  return gemm->kernels->pack != NULL && gemm->shape.out_channels >= gemm->kernels->lanes;
+}
+
+/* As the kernels' pack, one channel after the other. */
+static void pack_channels(const PackTask* task, int64_t begin, int64_t end) {
+  const FbsGemm* gemm = task->gemm;
+  const int64_t lanes = gemm->kernels->lanes, depth = gemm->shape.in_active, taps = gemm->taps;
+  for (int64_t row = begin; row < end; row++) {
+    const int64_t i = row / taps, t = row % taps;
+    const int64_t in = task->packing.in_indices == NULL ? i : task->packing.in_indices[i];
+    const float* source = gemm->weights.weights + (in * taps + t) * gemm->shape.out_channels;
+    float* packed = task->packed;
+    for (int32_t n = 0; n < task->count; n++) {
+      const int64_t first = task->panels[n].first_vector * lanes, width = task->panels[n].vectors * lanes;
+      const int64_t left = gemm->shape.out_active - first, used = left < width ? left : width;
+      float* target = packed + (t * depth + i) * width;
+      for (int64_t c = 0; c < used; c++) target[c] = source[task->winners[first + c]];
+      for (int64_t c = used; c < width; c++) target[c] = 0;
+      packed += taps * depth * width;
+    }
+  }
+}
+
+static void pack_share(void* context, int32_t thread, int32_t count) {
+  const PackTask* task = context;
+  const int64_t rows = (int64_t)task->gemm->shape.in_active * task->gemm->taps;
+  const int64_t begin = fbs_share(rows, thread, count), end = fbs_share(rows, thread + 1, count);
+  if (packs_stretches(task->gemm)) {
+    task->gemm->kernels->pack(&task->packing, task->panels, task->count, begin, end, task->packed);
+  } else {
+    pack_channels(task, begin, end);
+  }
+}
+
+static PackTask pack_task(const FbsGemm* gemm, const int32_t* in_indices, const int32_t* winners, FbsStretch* stretches,
+                          int32_t* first_stretch, float* packed) {
+  if (packs_stretches(gemm)) find_stretches(gemm, winners, stretches, first_stretch);
+  return (PackTask){.gemm = gemm,
+                    .winners = winners,
+                    .packing = {.weights = gemm->weights.weights,
+                                .in_indices = in_indices,
+                                .taps = gemm->taps,
+                                .depth = gemm->shape.in_active,
+                                .out_channels = gemm->shape.out_channels,
+                                .stretches = stretches,
+                                .first_stretch = first_stretch},
+                    .packed = packed};
+}
+
+/* ---- Multiplication ---- */
+
+typedef struct {
+  const FbsGemm* gemm;
+  FbsMultiplication multiplication;
+  const FbsPanel* panels;
+  int32_t count;
+  const float* packed;
+  char* windows;
+} MultiplyTask;
+
+static int32_t tiles_of(const FbsGemm* gemm, const FbsPanel* panel) {
+  const int32_t most = gemm->kernels->tile_pixels[panel->vectors];
+  return gemm->pixels / most + (gemm->pixels % most != 0);
+}
+
+/* The tiles of all panels stand in one row, panel after panel, of which each thread takes an equal share. */
+static void multiply_share(void* context, int32_t thread, int32_t count) {
+  const MultiplyTask* task = context;
+  const FbsGemm* gemm = task->gemm;
+  if (count > gemm->threads) count = gemm->threads; /* there are windows for so many */
+  if (thread >= count) return;
+  int64_t total = 0;
+  for (int32_t n = 0; n < task->count; n++) total += tiles_of(gemm, &task->panels[n]);
+  int64_t begin = fbs_share(total, thread, count), end = fbs_share(total, thread + 1, count);
+  const float** window = (const float**)(task->windows + (size_t)thread * gemm->window_bytes);
+  const float* packed = task->packed;
+  for (int32_t n = 0; n < task->count && end > 0; n++) {
+    const FbsPanel* panel = &task->panels[n];
+    const int32_t tiles = tiles_of(gemm, panel);
+    const int64_t last = end < tiles ? end : tiles;
+    if (begin < last) {
+      gemm->kernels->multiply(&task->multiplication, panel, packed, tiles, begin < 0 ? 0 : (int32_t)begin,
+                              (int32_t)last, window);
+    }
+    begin -= tiles;
+    end -= tiles;
+    packed += packed_bytes(gemm, panel->vectors) / sizeof(float);
+  }
+}
+
+/* ---- The interface ---- */
+
+/* A run on a dense input uses all weights in order: pack them once. */
+static int pack_all(FbsGemm* gemm) {
+  const int32_t channels = gemm->shape.out_channels;
+  int32_t* winners = malloc(sizeof *winners * (size_t)channels);
+  FbsStretch* stretches = malloc(sizeof *stretches * (size_t)channels);
+  int32_t* first_stretch = malloc(sizeof *first_stretch * (size_t)(gemm->vectors + 1));
+  gemm->packed = aligned_alloc(64, (packed_bytes(gemm, gemm->vectors) + 63) / 64 * 64);
+  const int enough = winners != NULL && stretches != NULL && first_stretch != NULL && gemm->packed != NULL;
+  if (enough) {
+    for (int32_t i = 0; i < channels; i++) winners[i] = i;
+    PackTask task = pack_task(gemm, NULL, winners, stretches, first_stretch, gemm->packed);
+    task.panels = gemm->panel;
+    task.count = gemm->panels;
+    pack_share(&task, 0, 1);
+  }
+  free(first_stretch);
+  free(stretches);
+  free(winners);
+  return enough;
+}
+
+static Layout layout_of(const FbsGemm* gemm) {
+  const size_t channels = (size_t)gemm->vectors * (size_t)gemm->kernels->lanes;
+  Layout layout = {0};
+  layout.gate = fbs_reserve(&layout.size, sizeof(float) * channels);
+  layout.bias = fbs_reserve(&layout.size, sizeof(float) * channels);
+  layout.zeros = fbs_reserve(&layout.size, sizeof(float) * (size_t)gemm->shape.in_active);
+  layout.windows = fbs_reserve(&layout.size, gemm->window_bytes * (size_t)gemm->threads);
+  layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)gemm->shape.out_active);
+  layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(gemm->vectors + 1));
+  layout.packed = fbs_reserve(&layout.size, largest_chunk_bytes(gemm));
+  return layout;
+}
+
+FbsGemm* fbs_gemm_create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const FbsKernels* kernels,
+                         int32_t threads) {
+  FbsGemm* gemm = calloc(1, sizeof *gemm);
+  if (gemm == NULL) return NULL;
+  gemm->shape = *s;
+  gemm->weights = *weights;
+  gemm->kernels = kernels;
+  gemm->threads = threads;
+  gemm->taps = s->kernel_height * s->kernel_width;
+  gemm->pixels = s->out_height * s->out_width;
+  gemm->vectors = s->out_active / kernels->lanes + (s->out_active % kernels->lanes != 0);
+  gemm->window_bytes = (sizeof(float*) * (size_t)gemm->taps * kFbsMaxPixels + 63) / 64 * 64;
+  gemm->panel = malloc(sizeof *gemm->panel * (size_t)gemm->vectors);
+  gemm->row_offsets = malloc(sizeof(int64_t) * (size_t)s->out_height * (size_t)s->kernel_height);
+  gemm->column_offsets = malloc(sizeof(int64_t) * (size_t)s->out_width * (size_t)s->kernel_width);
+  if (gemm->panel == NULL || gemm->row_offsets == NULL || gemm->column_offsets == NULL) {
+    fbs_gemm_destroy(gemm);
+    return NULL;
+  }
+  divide_into_panels(gemm);
+  find_offsets(gemm->row_offsets, s->out_height, s->kernel_height, s->stride_height, s->dilation_height, s->pad_top,
+               s->in_height, (int64_t)s->in_width * s->in_active);
+  find_offsets(gemm->column_offsets, s->out_width, s->kernel_width, s->stride_width, s->dilation_width, s->pad_left,
+               s->in_width, s->in_active);
+  if (s->in_active == s->in_channels && s->out_active == s->out_channels && !pack_all(gemm)) {
+    fbs_gemm_destroy(gemm);
+    return NULL;
+  }
+  gemm->layout = layout_of(gemm);
+  return gemm;
+}
+
+void fbs_gemm_destroy(FbsGemm* gemm) {
+  if (gemm == NULL) return;
+  free(gemm->packed);
+  free(gemm->column_offsets);
+  free(gemm->row_offsets);
+  free(gemm->panel);
+  free(gemm);
+}
+
+size_t fbs_gemm_workspace_size(const FbsGemm* gemm) { return gemm->layout.size; }
+
+void fbs_gemm_run(const FbsGemm* gemm, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
+                  const int32_t* winners, float* y, void* workspace) {
+  const FbsConv2dShape* s = &gemm->shape;
+  const Layout* layout = &gemm->layout;
+  char* memory = workspace;
+  float* gate = (float*)(memory + layout->gate);
+  float* bias = (float*)(memory + layout->bias);
+  float* zeros = (float*)(memory + layout->zeros);
+  const int32_t channels = gemm->vectors * gemm->kernels->lanes;
+  for (int32_t c = 0; c < channels; c++) {
+    gate[c] = c < s->out_active ? g[winners[c]] : 0;
+    bias[c] = c < s->out_active ? gemm->weights.bias[winners[c]] : 0;
+  }
+  memset(zeros, 0, sizeof(float) * (size_t)s->in_active);
+
+  MultiplyTask multiply = {.gemm = gemm,
+                           .windows = memory + layout->windows,
+                           .multiplication = {.x = x,
+                                              .zeros = zeros,
+                                              .y = y,
+                                              .pixels = gemm->pixels,
+                                              .out_width = s->out_width,
+                                              .kernel_height = s->kernel_height,
+                                              .kernel_width = s->kernel_width,
+                                              .depth = s->in_active,
+                                              .out_active = s->out_active,
+                                              .row_offsets = gemm->row_offsets,
+                                              .column_offsets = gemm->column_offsets,
+                                              .gate = gate,
+                                              .bias = bias,
+                                              .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
+                                              .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY}};
+  if (gemm->packed != NULL && in_indices == NULL) {
+    multiply.panels = gemm->panel;
+    multiply.count = gemm->panels;
+    multiply.packed = gemm->packed;
+    fbs_threads_run(threads, multiply_share, &multiply);
+    return;
+  }
+  PackTask pack = pack_task(gemm, in_indices, winners, (FbsStretch*)(memory + layout->stretches),
+                            (int32_t*)(memory + layout->first_stretch), (float*)(memory + layout->packed));
+  for (int32_t begin = 0, end; begin < gemm->panels; begin = end) {
+    end = chunk_end(gemm, begin);
+    pack.panels = multiply.panels = gemm->panel + begin;
+    pack.count = multiply.count = end - begin;
+    multiply.packed = pack.packed;
+    fbs_threads_run(threads, pack_share, &pack);
+    fbs_threads_run(threads, multiply_share, &multiply);
+  }
+}

@@ -1,0 +1,78 @@
+/* The inner loops, which exist once for each instruction set. Their one source is kernels_template.h. */
+#ifndef FBS_CORE_KERNELS_H_
+#define FBS_CORE_KERNELS_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+  kFbsMaxLanes = 16,  /* floats in the widest vector of any instruction set */
+  kFbsMaxVectors = 3, /* vectors of output channels in the widest tile */
+  kFbsMaxPixels = 14, /* output pixels in the tallest tile */
+};
+
+/* A stretch of `lanes` neighbouring weight columns, and where each lane of a packed vector finds its column in it:
+ * select[lane] is the distance from `column`, or -1 when another stretch holds that lane's column. */
+typedef struct {
+  int32_t select[kFbsMaxLanes];
+  int32_t column;
+} FbsStretch;
+
+/* Output channels that are multiplied together: `vectors` packed vectors. */
+typedef struct {
+  int32_t first_vector, vectors;
+} FbsPanel;
+
+/* Packing copies weights[in_indices[i]][t][winners] to packed[panel][t][i][vectors * lanes]. */
+typedef struct {
+  const float* weights;      /* [in_channels][taps][out_channels] */
+  const int32_t* in_indices; /* NULL when all rows are used */
+  int32_t taps, depth, out_channels;
+  const FbsStretch* stretches;
+  const int32_t* first_stretch; /* of each packed vector, and one entry more for the end */
+} FbsPacking;
+
+/* The multiplication of packed panels with windows of the input. A window is a list of input pixels, found as
+ * x + row_offsets[oy][ky] + column_offsets[ox][kx], or the zeros where that sum is negative (padding). */
+typedef struct {
+  const float* x;
+  const float* zeros; /* depth zeros */
+  float* y;
+  int32_t pixels, out_width, kernel_height, kernel_width, depth, out_active;
+  const int64_t* row_offsets;    /* [out_height][kernel_height] */
+  const int64_t* column_offsets; /* [out_width][kernel_width] */
+  const float* gate;             /* g of the winners, padded to whole vectors */
+  const float* bias;             /* of the winners, padded to whole vectors */
+  float low, high;               /* the activation: min(max(v, low), high) */
+} FbsMultiplication;
+
+typedef struct {
+  const char* name;
+  int32_t lanes;
+  int32_t tile_pixels[kFbsMaxVectors + 1]; /* most output pixels in a tile that is this many vectors wide */
+
+  /* Rows begin..end of the depth * taps weight rows, in the order [depth][taps]. out_channels >= lanes. NULL: packing
+   * one channel after the other is as fast. `packed` begins with the first of the panels. */
+  void (*pack)(const FbsPacking* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
+               float* packed);
+
+  /* Tiles begin..end of the `tiles` nearly equal ones that the output pixels are cut into, for the channels of one
+   * panel. window: room for kernel_height * kernel_width * tile_pixels pointers. */
+  void (*multiply)(const FbsMultiplication* multiplication, const FbsPanel* panel, const float* packed, int32_t tiles,
+                   int32_t begin, int32_t end, const float** window);
+
+  /* sums[c] = sum over pixels of |x[pixel][c]| */
+  void (*saliency)(const float* x, int32_t pixels, int32_t channels, float* sums);
+
+  /* g[o] = sum_i s[i] * gate_kernel[in_indices[i]][o] */
+  void (*predict)(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,
+                  int32_t out_channels, float* g);
+} FbsKernels;
+
+/* NULL where the instruction set is not one of this architecture's. */
+extern const FbsKernels* const fbs_kernels_plain;
+extern const FbsKernels* const fbs_kernels_avx2;
+extern const FbsKernels* const fbs_kernels_avx512;
+extern const FbsKernels* const fbs_kernels_neon;
+
+#endif

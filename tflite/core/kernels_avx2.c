@@ -1,0 +1,62 @@
+#include "kernels.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+
+/* The first n of eight lanes: all bits set in a window of this array. */
+static const int32_t lane_masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
+#define FIRST(n) _mm256_loadu_si256((const __m256i*)(lane_masks + 8 - (n)))
+
+#define NAME "gemm_avx2"
+#define LANES 8
+#define V __m256
+#define ZERO() _mm256_setzero_ps()
+#define BROADCAST(f) _mm256_set1_ps(f)
+#define LOAD(p) _mm256_loadu_ps(p)
+#define STORE(p, v) _mm256_storeu_ps(p, v)
+#define LOAD_FIRST(p, n) _mm256_maskload_ps(p, FIRST(n))
+#define STORE_FIRST(p, v, n) _mm256_maskstore_ps(p, FIRST(n), v)
+#define ADD(a, b) _mm256_add_ps(a, b)
+#define MUL(a, b) _mm256_mul_ps(a, b)
+#define ABS(a) _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a)
+#define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define MAX(a, b) _mm256_max_ps(a, b)
+#define MIN(a, b) _mm256_min_ps(a, b)
+
+#define SELECT __m256i
+#define LOAD_SELECT(p) _mm256_loadu_si256((const __m256i*)(p))
+/* blendv looks at the sign alone, so a select of -1 keeps the lane as it is. */
+#define MERGE(v, select, p) \
+  _mm256_blendv_ps(_mm256_permutevar8x32_ps(_mm256_loadu_ps(p), select), v, _mm256_castsi256_ps(select))
+
+/* 12 of the 16 registers hold sums. */
+#define TILE_PIXELS {0, 12, 6, 4}
+#define TILES(T)                                                                                                     \
+  T(1, 1)                                                                                                            \
+  T(2, 1)                                                                                                            \
+  T(3, 1) T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(9, 1) T(10, 1) T(11, 1) T(12, 1) T(1, 2) T(2, 2) T(3, 2) T(4, 2) \
+      T(5, 2) T(6, 2) T(1, 3) T(2, 3) T(3, 3) T(4, 3)
+
+#include "kernels_template.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const FbsKernels* const fbs_kernels_avx2 = &kernels;
+
+#else
+
+const FbsKernels* const fbs_kernels_avx2 = NULL;
+
+#endif

@@ -1,0 +1,58 @@
+#include "kernels.h"
+
+#if defined(__x86_64__)
+
+#include <immintrin.h>
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f")
+#endif
+
+#define NAME "gemm_avx512"
+#define LANES 16
+#define V __m512
+#define ZERO() _mm512_setzero_ps()
+#define BROADCAST(f) _mm512_set1_ps(f)
+#define LOAD(p) _mm512_loadu_ps(p)
+#define STORE(p, v) _mm512_storeu_ps(p, v)
+#define LOAD_FIRST(p, n) _mm512_maskz_loadu_ps((__mmask16)((1u << (n)) - 1), p)
+#define STORE_FIRST(p, v, n) _mm512_mask_storeu_ps(p, (__mmask16)((1u << (n)) - 1), v)
+#define ADD(a, b) _mm512_add_ps(a, b)
+#define MUL(a, b) _mm512_mul_ps(a, b)
+#define ABS(a) _mm512_abs_ps(a)
+#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define MAX(a, b) _mm512_max_ps(a, b)
+#define MIN(a, b) _mm512_min_ps(a, b)
+
+#define SELECT __m512i
+#define LOAD_SELECT(p) _mm512_loadu_si512(p)
+#define MERGE(v, select, p) \
+  _mm512_mask_permutexvar_ps(v, _mm512_cmpge_epi32_mask(select, _mm512_setzero_si512()), select, _mm512_loadu_ps(p))
+
+/* 24 of the 32 registers hold sums; the pixels' pointers fill the general registers. */
+#define TILE_PIXELS {0, 12, 12, 8}
+#define TILES(T)                                                                                                     \
+  T(1, 1)                                                                                                            \
+  T(2, 1)                                                                                                            \
+  T(3, 1) T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(9, 1) T(10, 1) T(11, 1) T(12, 1) T(1, 2) T(2, 2) T(3, 2) T(4, 2) \
+      T(5, 2) T(6, 2) T(7, 2) T(8, 2) T(9, 2) T(10, 2) T(11, 2) T(12, 2) T(1, 3) T(2, 3) T(3, 3) T(4, 3) T(5, 3)     \
+          T(6, 3) T(7, 3) T(8, 3)
+
+#include "kernels_template.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+const FbsKernels* const fbs_kernels_avx512 = &kernels;
+
+#else
+
+const FbsKernels* const fbs_kernels_avx512 = NULL;
+
+#endif

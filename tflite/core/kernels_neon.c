@@ -1,0 +1,79 @@
+#include "kernels.h"
+
+#if defined(__aarch64__)
+
+#include <arm_neon.h>
+
+static inline float32x4_t load_first(const float* p, int n) {
+  float first[4] = {0};
+  for (int i = 0; i < n; i++) first[i] = p[i];
+  return vld1q_f32(first);
+}
+
+static inline void store_first(float* p, float32x4_t v, int n) {
+  float first[4];
+  vst1q_f32(first, v);
+  for (int i = 0; i < n; i++) p[i] = first[i];
+}
+
+#define NAME "gemm_neon"
+#define LANES 4
+#define V float32x4_t
+#define ZERO() vdupq_n_f32(0)
+#define BROADCAST(f) vdupq_n_f32(f)
+#define LOAD(p) vld1q_f32(p)
+#define STORE(p, v) vst1q_f32(p, v)
+#define LOAD_FIRST(p, n) load_first(p, n)
+#define STORE_FIRST(p, v, n) store_first(p, v, n)
+#define ADD(a, b) vaddq_f32(a, b)
+#define MUL(a, b) vmulq_f32(a, b)
+#define ABS(a) vabsq_f32(a)
+#define FMA(a, b, c) vfmaq_f32(c, a, b)
+#define MAX(a, b) vmaxq_f32(a, b) /* NaN where either is, which serves as well as b */
+#define MIN(a, b) vminq_f32(a, b)
+
+/* Byte s * 4 + {0, 1, 2, 3} of the table; a select of -1 gives bytes outside of it, which TBX leaves alone. */
+#define SELECT uint8x16_t
+#define LOAD_SELECT(p) vreinterpretq_u8_s32(vaddq_s32(vmulq_n_s32(vld1q_s32(p), 0x04040404), vdupq_n_s32(0x03020100)))
+#define MERGE(v, select, p) \
+  vreinterpretq_f32_u8(vqtbx1q_u8(vreinterpretq_u8_f32(v), vreinterpretq_u8_f32(vld1q_f32(p)), select))
+
+/* Four input channels at once: one load brings four values of a pixel, and FMLA takes its factor from a lane. */
+#define STEPS 4
+#define MULTIPLY_STEP(sum, values, w, lane, pixels, vectors)                                       \
+  do {                                                                                             \
+    V channels[kFbsMaxVectors];                                                                    \
+    UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(w + (lane * vectors + v) * LANES); \
+    UNROLL for (int p = 0; p < pixels; p++) {                                                      \
+      UNROLL for (int v = 0; v < vectors; v++) {                                                   \
+        sum[p][v] = vfmaq_laneq_f32(sum[p][v], channels[v], values[p], lane);                      \
+      }                                                                                            \
+    }                                                                                              \
+  } while (0)
+#define MULTIPLY_STEPS(sum, x, i, w, pixels, vectors)                   \
+  do {                                                                  \
+    V values[kFbsMaxPixels];                                            \
+    UNROLL for (int p = 0; p < pixels; p++) values[p] = LOAD(x[p] + i); \
+    MULTIPLY_STEP(sum, values, w, 0, pixels, vectors);                  \
+    MULTIPLY_STEP(sum, values, w, 1, pixels, vectors);                  \
+    MULTIPLY_STEP(sum, values, w, 2, pixels, vectors);                  \
+    MULTIPLY_STEP(sum, values, w, 3, pixels, vectors);                  \
+  } while (0)
+
+/* Of 32 registers, 16 to 18 hold sums and one for each pixel its four values. */
+#define TILE_PIXELS {0, 12, 8, 6}
+#define TILES(T)                                                                                                     \
+  T(1, 1)                                                                                                            \
+  T(2, 1)                                                                                                            \
+  T(3, 1) T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(9, 1) T(10, 1) T(11, 1) T(12, 1) T(1, 2) T(2, 2) T(3, 2) T(4, 2) \
+      T(5, 2) T(6, 2) T(7, 2) T(8, 2) T(1, 3) T(2, 3) T(3, 3) T(4, 3) T(5, 3) T(6, 3)
+
+#include "kernels_template.h"
+
+const FbsKernels* const fbs_kernels_neon = &kernels;
+
+#else
+
+const FbsKernels* const fbs_kernels_neon = NULL;
+
+#endif

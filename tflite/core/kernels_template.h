@@ -1,0 +1,223 @@
+/* The kernels, written with the vector operations that the including file defines for its instruction set:
+ *
+ *   LANES, V                 floats in a vector; its type
+ *   ZERO() BROADCAST(f)      all lanes 0; all lanes f
+ *   LOAD(p) STORE(p, v)      unaligned
+ *   LOAD_FIRST(p, n) STORE_FIRST(p, v, n)   the first n lanes only, 0 < n < LANES; the others read as 0
+ *   ADD MUL ABS FMA(a, b, c) the last is a * b + c
+ *   MAX(a, b) MIN(a, b)      b where either is NaN
+ *   SELECT, LOAD_SELECT(p), MERGE(v, select, p)   (for packing, optional) lanes whose select is s >= 0 become p[s]
+ *   STEPS, MULTIPLY_STEPS    (optional) a multiply loop over several input channels at once
+ *   TILES(T)                 T(pixels, vectors) for every tile size
+ *   NAME, TILE_PIXELS        the entries of FbsKernels
+ */
+#include "kernels.h"
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 16")
+
+typedef struct {
+  const float* const* window; /* [taps][pixels] */
+  int64_t taps, depth;
+  const float* packed; /* [taps][depth][vectors * LANES] */
+  float* y;
+  int64_t y_stride;  /* floats from one output pixel to the next */
+  int32_t last_lane; /* channels in the last vector */
+  const float *gate, *bias;
+  float low, high;
+} Tile;
+
+/* y[pixel][channel] = act(gate[channel] * (sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel] + bias[channel])) */
+INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors) {
+  V sum[kFbsMaxPixels][kFbsMaxVectors];
+  UNROLL for (int p = 0; p < pixels; p++) { UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = ZERO(); }
+  const float* w = tile->packed;
+  const int64_t depth = tile->depth;
+  const float* const* end = tile->window + tile->taps * pixels;
+  for (const float* const* window = tile->window; window < end; window += pixels) {
+    const float* x[kFbsMaxPixels];
+    UNROLL for (int p = 0; p < pixels; p++) x[p] = window[p];
+    int64_t i = 0;
+#ifdef STEPS
+    for (; i + STEPS <= depth; i += STEPS) {
+      MULTIPLY_STEPS(sum, x, i, w, pixels, vectors);
+      w += STEPS * vectors * LANES;
+    }
+#endif
+    for (; i < depth; i++) {
+      V channels[kFbsMaxVectors];
+      UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(w + v * LANES);
+      UNROLL for (int p = 0; p < pixels; p++) {
+        const V value = BROADCAST(x[p][i]);
+        UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = FMA(value, channels[v], sum[p][v]);
+      }
+      w += vectors * LANES;
+    }
+  }
+  const V low = BROADCAST(tile->low), high = BROADCAST(tile->high);
+  UNROLL for (int v = 0; v < vectors; v++) {
+    const V gate = LOAD(tile->gate + v * LANES), bias = LOAD(tile->bias + v * LANES);
+    float* y = tile->y + v * LANES;
+    const int whole = v < vectors - 1 || tile->last_lane == LANES;
+    UNROLL for (int p = 0; p < pixels; p++) {
+      const V out = MIN(high, MAX(low, MUL(gate, ADD(sum[p][v], bias))));
+      if (whole) {
+        STORE(y + p * tile->y_stride, out);
+      } else {
+        STORE_FIRST(y + p * tile->y_stride, out, tile->last_lane);
+      }
+    }
+  }
+}
+
+#define DEFINE_TILE(pixels, vectors) \
+  static void multiply_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors); }
+TILES(DEFINE_TILE)
+
+#define TILE_ENTRY(pixels, vectors) [vectors][pixels] = multiply_##pixels##x##vectors,
+static void (*const tile_functions[kFbsMaxVectors + 1][kFbsMaxPixels + 1])(const Tile*) = {TILES(TILE_ENTRY)};
+
+static void multiply(const FbsMultiplication* m, const FbsPanel* panel, const float* packed, int32_t tiles,
+                     int32_t begin, int32_t end, const float** window) {
+  const int32_t channel = panel->first_vector * LANES;
+  const int32_t channels = m->out_active - channel;
+  const int32_t smaller = m->pixels / tiles, larger = m->pixels % tiles; /* `larger` tiles have one pixel more */
+  Tile tile = {.window = window,
+               .taps = (int64_t)m->kernel_height * m->kernel_width,
+               .depth = m->depth,
+               .packed = packed,
+               .y_stride = m->out_active,
+               .last_lane = channels >= panel->vectors * LANES ? LANES : channels - (panel->vectors - 1) * LANES,
+               .gate = m->gate + channel,
+               .bias = m->bias + channel,
+               .low = m->low,
+               .high = m->high};
+  for (int32_t i = begin; i < end; i++) {
+    const int32_t first = i * smaller + (i < larger ? i : larger), pixels = smaller + (i < larger);
+    int32_t oy = first / m->out_width, ox = first % m->out_width;
+    for (int32_t p = 0; p < pixels; p++) {
+      const int64_t* rows = m->row_offsets + (int64_t)oy * m->kernel_height;
+      const int64_t* columns = m->column_offsets + (int64_t)ox * m->kernel_width;
+      const float** pointer = window + p;
+      for (int32_t ky = 0; ky < m->kernel_height; ky++) {
+        const int64_t row = rows[ky];
+        for (int32_t kx = 0; kx < m->kernel_width; kx++, pointer += pixels) {
+          const int64_t offset = row + columns[kx];
+          *pointer = offset < 0 ? m->zeros : m->x + offset;
+        }
+      }
+      if (++ox == m->out_width) ox = 0, oy++;
+    }
+    tile.y = m->y + (int64_t)first * m->out_active + channel;
+    tile_functions[panel->vectors][pixels](&tile);
+  }
+}
+
+#ifdef MERGE
+/* Rows packed together, so that their loads overlap and a stretch's select is loaded once for all of them. */
+enum { kRows = 8 };
+
+static void pack(const FbsPacking* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
+                 float* packed) {
+  const int64_t taps = packing->taps, depth = packing->depth, out_channels = packing->out_channels;
+  for (int64_t group = begin; group < end; group += kRows) {
+    const float* source[kRows];
+    int64_t target[kRows];
+    for (int r = 0; r < kRows; r++) {
+      const int64_t row = group + r < end ? group + r : end - 1; /* the last row fills up the last group */
+      const int64_t i = row / taps, t = row % taps;
+      const int64_t in = packing->in_indices == NULL ? i : packing->in_indices[i];
+      source[r] = packing->weights + (in * taps + t) * out_channels;
+      target[r] = t * depth + i;
+    }
+    float* panel_packed = packed;
+    for (int32_t n = 0; n < count; n++) {
+      const int64_t width = panels[n].vectors * LANES;
+      const int32_t* first = packing->first_stretch + panels[n].first_vector;
+      for (int32_t v = 0; v < panels[n].vectors; v++) {
+        V row[kRows];
+        UNROLL for (int r = 0; r < kRows; r++) row[r] = ZERO();
+        const FbsStretch* stop = packing->stretches + first[v + 1];
+        for (const FbsStretch* stretch = packing->stretches + first[v]; stretch < stop; stretch++) {
+          const SELECT select = LOAD_SELECT(stretch->select);
+          UNROLL for (int r = 0; r < kRows; r++) row[r] = MERGE(row[r], select, source[r] + stretch->column);
+        }
+        UNROLL for (int r = 0; r < kRows; r++) STORE(panel_packed + target[r] * width + v * LANES, row[r]);
+      }
+      panel_packed += taps * depth * width;
+    }
+  }
+}
+#endif
+
+/* Vectors of sums that are held in registers while the loop runs over pixels or rows. */
+enum { kSums = 4 };
+
+INLINE void sum_absolute(const float* x, int32_t pixels, int64_t stride, const int vectors, float* sums) {
+  V sum[kSums];
+  UNROLL for (int v = 0; v < vectors; v++) sum[v] = ZERO();
+  for (int32_t p = 0; p < pixels; p++, x += stride) {
+    UNROLL for (int v = 0; v < vectors; v++) sum[v] = ADD(sum[v], ABS(LOAD(x + v * LANES)));
+  }
+  UNROLL for (int v = 0; v < vectors; v++) STORE(sums + v * LANES, sum[v]);
+}
+
+static void saliency(const float* x, int32_t pixels, int32_t channels, float* sums) {
+  int32_t c = 0;
+  for (; c + kSums * LANES <= channels; c += kSums * LANES) sum_absolute(x + c, pixels, channels, kSums, sums + c);
+  for (; c + LANES <= channels; c += LANES) sum_absolute(x + c, pixels, channels, 1, sums + c);
+  if (c < channels) {
+    V sum = ZERO();
+    for (int32_t p = 0; p < pixels; p++) {
+      sum = ADD(sum, ABS(LOAD_FIRST(x + (int64_t)p * channels + c, channels - c)));
+    }
+    STORE_FIRST(sums + c, sum, channels - c);
+  }
+}
+
+INLINE const float* gate_row(const float* gate_kernel, const int32_t* in_indices, int32_t i, int64_t out_channels) {
+  return gate_kernel + (in_indices == NULL ? i : in_indices[i]) * out_channels;
+}
+
+INLINE void sum_rows(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,
+                     int64_t out_channels, const int vectors, float* g) {
+  V sum[kSums];
+  UNROLL for (int v = 0; v < vectors; v++) sum[v] = ZERO();
+  for (int32_t i = 0; i < depth; i++) {
+    const float* row = gate_row(gate_kernel, in_indices, i, out_channels);
+    const V value = BROADCAST(s[i]);
+    UNROLL for (int v = 0; v < vectors; v++) sum[v] = FMA(value, LOAD(row + v * LANES), sum[v]);
+  }
+  UNROLL for (int v = 0; v < vectors; v++) STORE(g + v * LANES, sum[v]);
+}
+
+static void predict(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,
+                    int32_t out_channels, float* g) {
+  int32_t o = 0;
+  for (; o + kSums * LANES <= out_channels; o += kSums * LANES) {
+    sum_rows(s, in_indices, depth, gate_kernel + o, out_channels, kSums, g + o);
+  }
+  for (; o + LANES <= out_channels; o += LANES) {
+    sum_rows(s, in_indices, depth, gate_kernel + o, out_channels, 1, g + o);
+  }
+  if (o < out_channels) {
+    V sum = ZERO();
+    for (int32_t i = 0; i < depth; i++) {
+      const float* row = gate_row(gate_kernel, in_indices, i, out_channels);
+      sum = FMA(BROADCAST(s[i]), LOAD_FIRST(row + o, out_channels - o), sum);
+    }
+    STORE_FIRST(g + o, sum, out_channels - o);
+  }
+}
+
+static const FbsKernels kernels = {
+    .name = NAME,
+    .lanes = LANES,
+    .tile_pixels = TILE_PIXELS,
+#ifdef MERGE
+    .pack = pack,
+#endif
+    .multiply = multiply,
+    .saliency = saliency,
+    .predict = predict,
+};
