@@ -35,7 +35,15 @@ def summary(model, print_fn=print):
         )
         for row in report.rows
     ]
-    total = ("total", "", "", millions(report.dense), millions(report.fbs), f"{report.saving:.2f}x", f"{report.parameters:,}")
+    total = (
+        "total",
+        "",
+        "",
+        millions(report.dense),
+        millions(report.fbs),
+        f"{report.saving:.2f}x",
+        f"{report.parameters:,}",
+    )
     lines = [f"Model {model.name!r}", *_table(_HEADER, rows, total)]
     lines.append(
         f"Peak activation memory, one image: dense {mebibytes(report.peak_dense)}, FBS {mebibytes(report.peak_fbs)} "

@@ -8,6 +8,7 @@ import numpy as np
 
 from fbs_keras import gating, graph
 from fbs_keras.layers import FBSConv2D, keeps_zero
+from fbs_keras.rewriting import rewrite
 
 # A gate starts no lower than this, so that beta / rho stays finite where batch norm's gamma is zero or nearly so.
 SMALLEST_GATE = 1e-3
@@ -94,7 +95,17 @@ def wrap(model, density=1.0, *, include=None, exclude=None, init="preserve", pri
     if not any(decision.wrapped for decision in decisions):
         found = "\n".join(f"  {decision}" for decision in decisions) or "  it has no convolution"
         raise ValueError(f"model {model.name!r} has nothing to wrap:\n{found}")
-    return _rewrite(model, {id(decision.layer): decision for decision in decisions if decision.wrapped}, density, init)
+    chosen = {id(decision.layer): decision for decision in decisions if decision.wrapped}
+    wrapped, pairs = rewrite(
+        model,
+        lambda layer: _fbs_layer(chosen[id(layer)], density, init) if id(layer) in chosen else None,
+        skip=[
+            part for decision in chosen.values() for part in (decision.norm, decision.activation) if part is not None
+        ],
+    )
+    for old, new in pairs:
+        _carry_over(chosen[id(old)], new, init)
+    return wrapped
 
 
 def plan(model, *, include=None, exclude=None):
@@ -268,51 +279,6 @@ def _reaches_output(node, norm, model_graph):
             return False
         ref = consumers[0].output
     return True
-
-
-def _rewrite(model, decisions, density, init):
-    """Copies a model, with FBS layers in the place of the decided convolutions."""
-    taken_in = {id(part) for decision in decisions.values() for part in (decision.norm, decision.activation) if part}
-    copies, skipped = {}, set()
-
-    def copy(layer):
-        if id(layer) in copies:
-            return copies[id(layer)][1]
-        if id(layer) in decisions:
-            new = _fbs_layer(decisions[id(layer)], density, init)
-        elif isinstance(layer, keras.Model) and graph.is_readable(layer):
-            new = _rewrite(layer, decisions, density, init)
-        else:
-            new = _copy_layer(layer)
-        if id(layer) in taken_in:
-            skipped.add(id(new))
-        copies[id(layer)] = (layer, new)
-        return new
-
-    if isinstance(model, keras.Sequential):
-        inputs = [keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name) for tensor in model.inputs]
-        layers = [copy(layer) for layer in model.layers if id(layer) not in taken_in]
-        wrapped = keras.Sequential([*inputs, *layers], name=model.name)
-    else:
-
-        def call(layer, *args, **kwargs):
-            return args[0] if id(layer) in skipped else layer(*args, **kwargs)
-
-        wrapped = keras.models.clone_model(model, clone_function=copy, call_function=call)
-    wrapped.trainable = model.trainable
-    for old, new in copies.values():
-        if id(old) in decisions:
-            _carry_over(decisions[id(old)], new, init)
-        elif isinstance(old, keras.layers.Layer) and id(new) not in skipped and not isinstance(new, keras.Model):
-            new.set_weights(old.get_weights())
-    return wrapped
-
-
-def _copy_layer(layer):
-    config = layer.get_config()
-    if isinstance(layer, keras.layers.Lambda):  # the function comes from the user's own live model, not from a file
-        return type(layer).from_config(config, safe_mode=False)
-    return type(layer).from_config(config)
 
 
 def _fbs_layer(decision, density, init):

@@ -16,9 +16,14 @@ from absl import app, flags, logging
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
 flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
-flags.DEFINE_string("model", "MCifarNet", "A model of fbs_keras.models to train from scratch, when --pretrained is not given.")
+flags.DEFINE_string("eval_split", "test", "Split to evaluate on after each epoch; imagenet2012 has validation.")
+flags.DEFINE_string(
+    "model", "MCifarNet", "A model of fbs_keras.models to train from scratch, when --pretrained is not given."
+)
 flags.DEFINE_string("pretrained", None, "A .keras file to start from; it is wrapped when --density is given.")
-flags.DEFINE_float("density", None, "Wrap the model and train it to this density, in (0, 1]. Default: train it as it is.")
+flags.DEFINE_float(
+    "density", None, "Wrap the model and train it to this density, in (0, 1]. Default: train it as it is."
+)
 flags.DEFINE_enum("schedule", "stepdown", ["constant", "stepdown", "polynomial"], "How the density falls from 1.")
 flags.DEFINE_integer("density_epochs", None, "Epochs until the density is reached. Defaults to half of --epochs.")
 flags.DEFINE_enum("init", "preserve", ["preserve", "paper"], "How fbs_keras.wrap starts the gates.")
@@ -101,6 +106,7 @@ def main(argv):
 
     import fbs_keras
     from fbs_keras import data
+    from fbs_keras.rewriting import as_float32
 
     keras.utils.set_random_seed(FLAGS.seed)
     run_dir = pathlib.Path(FLAGS.run_dir)
@@ -110,7 +116,7 @@ def main(argv):
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
     load = {"batch_size": FLAGS.batch_size, "data_dir": FLAGS.data_dir, "seed": FLAGS.seed}
     train = data.load(FLAGS.dataset, "train", training=True, **load)
-    test = data.load(FLAGS.dataset, "test", **load)
+    test = data.load(FLAGS.dataset, FLAGS.eval_split, **load)
     steps = FLAGS.steps_per_epoch or train.steps
     if last.exists():
         model, start = keras.saving.load_model(last), epochs_done(history)
@@ -138,7 +144,7 @@ def main(argv):
         validation_data=test.batches,
         callbacks=callbacks,
     )
-    model.save(run_dir / "model.keras", include_optimizer=False)
+    as_float32(model).save(run_dir / "model.keras", include_optimizer=False)
     print(f"saved {run_dir / 'model.keras'}")
 
 

@@ -49,7 +49,14 @@ def MCifarNet(input_shape=(32, 32, 3), classes=10, weight_decay=1e-4, name="mcif
         filters, strides, padding = item
         name_ = f"conv{convolutions}"
         x = layers.Conv2D(
-            filters, 3, strides, padding, use_bias=False, kernel_initializer="he_normal", kernel_regularizer=l2, name=name_
+            filters,
+            3,
+            strides,
+            padding,
+            use_bias=False,
+            kernel_initializer="he_normal",
+            kernel_regularizer=l2,
+            name=name_,
         )(x)
         x = layers.BatchNormalization(epsilon=1e-3, name=f"{name_}_norm")(x)
         x = layers.ReLU(name=f"{name_}_relu")(x)

@@ -1,0 +1,76 @@
+"""Evaluates a Keras or a TFLite model on a TFDS image classification data set.
+
+    python scripts/evaluate.py --model checkpoints/mcifarnet_fbs.keras
+    python scripts/evaluate.py --model model.tflite --threads 2
+
+Prints top-1 and top-5 accuracy and, for a Keras model, its MACs.
+"""
+
+import numpy as np
+from absl import app, flags
+from tqdm import tqdm
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "A .keras or .tflite file.", required=True)
+flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
+flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
+flags.DEFINE_string("split", "test", "Split to evaluate on.")
+flags.DEFINE_integer("image_size", None, "Height and width to resize to, where the images vary in size.")
+flags.DEFINE_integer("batch_size", 250, "Batch size of a Keras model; a .tflite file has its own.")
+flags.DEFINE_float("density", None, "Set this density before evaluating a Keras model. Default: the model's own.")
+flags.DEFINE_integer("threads", 1, "Threads of a .tflite file's interpreter.")
+flags.DEFINE_bool("delegate", True, "Run a .tflite file with our delegate.")
+
+
+def top_k(logits, labels, k):
+    """Share of rows whose label is among the k largest logits."""
+    return float((np.argsort(-logits, axis=-1)[:, :k] == labels[:, None]).any(axis=-1).mean())
+
+
+def predict(function, batches, steps):
+    """Runs `function` over batches of images; returns all logits and labels."""
+    logits, labels = [], []
+    for images, targets in tqdm(batches, total=steps, unit="batch", desc="evaluating"):
+        logits.append(function(np.asarray(images)))
+        labels.append(np.asarray(targets))
+    return np.concatenate(logits), np.concatenate(labels)
+
+
+def load_function(path):
+    """A function from images to logits, and a line that says what the model is."""
+    import fbs_keras
+
+    if path.endswith(".tflite"):
+        interpreter = fbs_keras.Interpreter(path, num_threads=FLAGS.threads, use_delegate=FLAGS.delegate)
+        return interpreter.predict, f"{path}, {'with' if FLAGS.delegate else 'without'} the delegate"
+    import keras
+
+    model = keras.saving.load_model(path, compile=False)
+    if FLAGS.density is not None:
+        fbs_keras.set_density(model, FLAGS.density)
+    report = fbs_keras.count_macs(model)
+    macs = (
+        f"{report.fbs / 1e6:.2f} M MACs, {report.saving:.2f}x fewer than dense"
+        if report.conv < report.dense
+        else (f"{report.dense / 1e6:.2f} M MACs")
+    )
+    return lambda images: model.predict_on_batch(images), f"{path}, {macs}"
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    from fbs_keras import data
+
+    function, what = load_function(FLAGS.model)
+    test = data.load(FLAGS.dataset, FLAGS.split, FLAGS.batch_size, data_dir=FLAGS.data_dir, image_size=FLAGS.image_size)
+    logits, labels = predict(function, test.batches, test.steps)
+    print(what)
+    print(
+        f"{FLAGS.dataset}, {FLAGS.split}, {len(labels)} images: "
+        f"top-1 {top_k(logits, labels, 1):.2%}, top-5 {top_k(logits, labels, 5):.2%}"
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
