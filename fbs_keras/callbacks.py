@@ -148,8 +148,8 @@ def gate_statistics(model):
 class SaliencyRegularizer(keras.callbacks.Callback):
     """Sets the weight of the gates' L1 regularisation and reports the gates' statistics.
 
-    Adds to the loss `lambda * sum_l mean_x ||g_l(x)||_1`, g before winner-take-all. Logs, at each epoch's end, the means
-    over layers `gate_saliency`, `gate_never` and `gate_always` (see `GateStatistics`).
+    Adds to the loss `lambda * sum_l mean_x ||g_l(x)||_1`, g before winner-take-all. Logs, at each epoch's end, the
+    means over layers `gate_saliency`, `gate_never` and `gate_always` (see `GateStatistics`).
 
     In a custom loop, call `set_model(model)` once and `on_epoch_begin(epoch)` where `fit` would, and add
     `sum(model.losses)` to the loss.
@@ -194,14 +194,15 @@ class SaliencyRegularizer(keras.callbacks.Callback):
         if self.print_fn is not None:
             for row in rows:
                 self.print_fn(
-                    f"{row.name}: density {row.density:g}, saliency {row.saliency:.3g}, channels never {row.never:.0%}, "
-                    f"always {row.always:.0%}, by input {row.dynamic:.0%}"
+                    f"{row.name}: density {row.density:g}, saliency {row.saliency:.3g}, "
+                    f"channels never {row.never:.0%}, always {row.always:.0%}, by input {row.dynamic:.0%}"
                 )
 
 
 def _check_weight(weight):
     if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
         raise TypeError(f"weight must be a number not below 0 or a function of the epoch, got {weight!r}")
+    weight = float(weight)
     if not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"weight must be finite and not below 0, got {weight}")
-    return float(weight)
+    return weight

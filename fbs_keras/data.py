@@ -97,6 +97,8 @@ def load(
     *own_size, channels = image_feature.shape
     size = own_size if image_size is None else [image_size, image_size]
     count = builder.info.splits[split].num_examples
+    if training and batch_size > count:
+        raise ValueError(f"batch_size must be at most the {count} images of {split!r}, got {batch_size}")
     if None in size:
         raise ValueError(f"the images of {name!r} vary in size: image_size must say what to resize them to, got None")
     augment = augment and training

@@ -33,9 +33,10 @@ def check_density(density):
     """
     if isinstance(density, bool) or not isinstance(density, numbers.Real):
         raise TypeError(f"density must be a number in (0, 1], got {density!r} of type {type(density).__name__}")
+    density = float(density)
     if not 0 < density <= 1:
         raise ValueError(f"density must be in (0, 1], got {density}")
-    return float(density)
+    return density
 
 
 def active_channels(density, channels, group_size=1):

@@ -108,10 +108,10 @@ def count_macs(model):
 
         kh * kw * H * W * n_in * n_out + n_in * C_out + C_out * H * W
 
-    for the convolution, the gate's predictor and the scaling, with `n_out = ceil(density * C_out)` and `n_in` the active
-    channels of its input: the producer's, through pooling, dropout and activations; all of them at the model's input and
-    after any other layer. An addition counts as dense unless the sum of its operands' active channels is below the
-    whole. Layers that are not gated are counted with all their input channels.
+    for the convolution, the gate's predictor and the scaling, with `n_out = ceil(density * C_out)` and `n_in` the
+    active channels of its input: the producer's, through pooling, dropout and activations; all of them at the model's
+    input and after any other layer. An addition counts as dense unless the sum of its operands' active channels is
+    below the whole. Layers that are not gated are counted with all their input channels.
 
     Args:
         model: A built Sequential or Functional Keras model with fixed spatial dimensions.
@@ -134,7 +134,7 @@ def count_macs(model):
     model_graph = graph.flatten(model)
     tensors = graph.specs(model_graph, model)
     shapes = {ref: _fixed(tensor.shape, ref, model) for ref, tensor in tensors.items()}
-    active = {}  # channels of each tensor that are not zero for sure
+    active: dict[graph.Ref, int] = {}  # channels of each tensor that may be other than zero
     rows, uncounted = [], []
     for node in model_graph.nodes:
         active[node.output] = _active_out(node, shapes, active)

@@ -18,7 +18,9 @@ def rewrite(model, make, skip=()):
         `(new_model, pairs)`: the copy, and `(old, new)` for each layer that `make` replaced. Those get no weights here.
     """
     skipped_ids = {id(layer) for layer in skip}
-    copies, left_out, replaced, copied = {}, set(), [], []
+    copies: dict[int, keras.layers.Layer] = {}
+    left_out: set[int] = set()
+    replaced, copied = [], []
 
     def copy(layer):
         if id(layer) in copies:

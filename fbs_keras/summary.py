@@ -55,10 +55,12 @@ def summary(model, print_fn=print):
 
 
 def millions(count):
+    """Formats a count in millions."""
     return f"{count / 1e6:,.2f} M"
 
 
 def mebibytes(size):
+    """Formats a size in bytes in MiB."""
     return f"{size / 2**20:.2f} MiB"
 
 

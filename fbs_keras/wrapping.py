@@ -1,4 +1,4 @@
-"""wrap(): turns the convolutions of a Keras model into FBS layers, keeping its weights and, by default, its function."""
+"""wrap(): turns the convolutions of a Keras model into FBS layers, keeping its weights and its function."""
 
 import dataclasses
 import typing
@@ -72,8 +72,8 @@ def wrap(model, density=1.0, *, include=None, exclude=None, init="preserve", pri
 
     Raises:
         TypeError: If `model` is not a Keras model, or `density` not a number.
-        ValueError: If the model is not built, is subclassed or has nothing to wrap, the density is not in (0, 1], a name
-            is unknown, a convolution named in `include` cannot be wrapped, or `init` is unknown.
+        ValueError: If the model is not built, is subclassed or has nothing to wrap, the density is not in (0, 1], a
+            name is unknown, a convolution named in `include` cannot be wrapped, or `init` is unknown.
 
     Example:
 
@@ -170,7 +170,7 @@ def _choose(decision, include, exclude):
 def _decide(model, prefix):
     """Yields a `Decision` for each convolution of a model and of the models nested in it, each layer once."""
     model_graph = graph.read(model)
-    calls = {}
+    calls: dict[int, list[graph.Node]] = {}
     for node in model_graph.nodes:
         calls.setdefault(id(node.layer), []).append(node)
     for nodes in calls.values():
@@ -311,8 +311,8 @@ def _fbs_layer(decision, density, init):
         dtype=conv.dtype_policy,
         name=conv.name,
     )
-    if norm is not None and not norm.trainable:
-        layer.norm.trainable = False
+    if layer.norm is not None:
+        layer.norm.trainable = norm.trainable
     return layer
 
 

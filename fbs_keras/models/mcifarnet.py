@@ -1,10 +1,12 @@
 """M-CifarNet, the paper's CIFAR-10 network."""
 
+import typing
+
 import keras
 from keras import layers
 
 # (filters, strides, padding) of each 3x3 convolution; 0.5 marks a dropout rate.
-CONVOLUTIONS = [
+CONVOLUTIONS: list[typing.Any] = [
     (64, 1, "valid"),
     (64, 1, "same"),
     (128, 2, "same"),
