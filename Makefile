@@ -1,0 +1,59 @@
+# Every target does its own set-up in the virtual environment .venv and can be repeated. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA_DIR ?= data
+PYTEST_FLAGS ?= --numprocesses=2 --quiet
+
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+NATIVE := $(shell find tflite tests/native -name '*.[ch]' 2>/dev/null)
+# The core imports no TensorFlow: its tests pass on any Keras backend.
+CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers graph wrapping schedules callbacks macs summary models))
+
+.DEFAULT_GOAL := help
+.PHONY: help install data quickstart test check format clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+install: $(VENV)/installed  ## Make .venv with the package, its native library, all extras and the developers' tools
+
+# One rule for all: pip itself takes seconds when only the native library is to be compiled anew.
+$(VENV)/installed: setup.py pyproject.toml $(NATIVE) | $(BIN)/python
+	$(BIN)/python -m pip install --editable '.[all,dev]'
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "fbs_keras needs Python 3.10 or newer as '$(PYTHON)'; choose one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "'$(PYTHON)' has no venv module; Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+
+data: install  ## Put CIFAR-10 into ./data, as a TFDS data set
+	$(BIN)/python scripts/prepare_cifar10.py --data_dir $(DATA_DIR)
+
+quickstart: data  ## Evaluate, export and benchmark the trained models: the table and the figure of the README
+	$(BIN)/python scripts/quickstart.py --data_dir $(DATA_DIR)
+
+test: data  ## Run all tests on TensorFlow, and those of the core on JAX too
+	KERAS_BACKEND=tensorflow TFDS_DATA_DIR=$(abspath $(DATA_DIR)) $(BIN)/python -m pytest $(PYTEST_FLAGS)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_FLAGS) $(CORE_TESTS)
+
+check: install  ## Lint and type-check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
+
+format: install  ## Format everything as `make check` wants it
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/clang-format -i $(NATIVE)
+
+clean:  ## Remove .venv and everything built; data and runs stay
+	rm -rf $(VENV) build dist *.egg-info fbs_keras/lib .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
