@@ -15,10 +15,6 @@
 
 #include "../../tflite/delegate/abi.h"
 
-TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values, size_t count,
-                                              void (*report_error)(const char*));
-void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate);
-
 /* flexbuffers.Dumps() of the attributes: k 3 of 6 channels, groups of 1, 3x2 kernel, stride 2x1, dilation 1x2, SAME,
  * RELU6. */
 #include "delegate_attributes.inc"
@@ -240,24 +236,12 @@ static int interesting(void) {
 
 static void spoil_attributes(Host* host) {
   const unsigned size = (unsigned)host->attributes_size;
-  switch (random_below(4)) {
-    case 0: /* bits */
-      for (unsigned n = 1 + random_below(4); n > 0; --n)
-        host->attributes[random_below(size)] ^= (uint8_t)(1u << random_below(8));
-      break;
-    case 1: /* bytes */
-      for (unsigned n = 1 + random_below(4); n > 0; --n) host->attributes[random_below(size)] = (uint8_t)interesting();
-      break;
-    case 2: /* one end cut off */
-      host->attributes_size = random_below(size);
-      if (random_below(2))
-        memmove(host->attributes, host->attributes + size - host->attributes_size, host->attributes_size);
-      host->attributes = realloc(host->attributes, host->attributes_size + (host->attributes_size == 0));
-      break;
-    default: /* a run overwritten with another */
-      for (unsigned n = 1 + random_below(8), to = random_below(size), from = random_below(size); n > 0; --n) {
-        host->attributes[(to + n) % size] = host->attributes[(from + n) % size];
-      }
+  if (random_below(2)) {
+    for (unsigned n = 2 + random_below(4); n > 0; --n) host->attributes[random_below(size)] = (uint8_t)interesting();
+  } else { /* a run overwritten with another */
+    for (unsigned n = 1 + random_below(8), to = random_below(size), from = random_below(size); n > 0; --n) {
+      host->attributes[(to + n) % size] = host->attributes[(from + n) % size];
+    }
   }
 }
 
@@ -326,7 +310,25 @@ int main(int argc, char** argv) {
     if (!run(host)) die("the valid op was refused", host);
     destroy_host(host);
   }
-  long refused = 0;
+  long refused = 0, tried = rounds;
+  /* Every value of every byte of the attributes, and every way to cut off one end. */
+  for (size_t at = 0; at < sizeof kAttributes; ++at) {
+    for (int value = 0; value < 256; ++value, ++tried) {
+      Host* host = create_host(value % 2);
+      host->attributes[at] = (uint8_t)value;
+      refused += !run(host);
+      destroy_host(host);
+    }
+    for (int front = 0; front < 2; ++front, ++tried) {
+      Host* host = create_host(front);
+      free(host->attributes);
+      host->attributes_size = at;
+      host->attributes = __real_malloc(at + (at == 0));
+      memcpy(host->attributes, kAttributes + (front ? sizeof kAttributes - at : 0), at);
+      refused += !run(host);
+      destroy_host(host);
+    }
+  }
   for (long round = 0; round < rounds; ++round) {
     Host* host = create_host((int)random_below(2));
     host->context.recommended_num_threads = (int)random_below(4) - 1;
@@ -343,6 +345,6 @@ int main(int argc, char** argv) {
     refused += !run(host);
     destroy_host(host);
   }
-  printf("%ld of %ld refused\n", refused, rounds);
+  printf("%ld of %ld refused\n", refused, tried);
   return 0;
 }

@@ -73,8 +73,7 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
       {"the output", product(product(product(s->batch, s->out_height), s->out_width), s->out_active)},
       {"the weights", product(product(taps, s->in_channels), s->out_channels)},
       {"the gate kernel", product(s->in_channels, s->out_channels)},
-      {"the table of window rows", product(s->out_height, s->kernel_height)},
-      {"the table of window columns", product(s->out_width, s->kernel_width)},
+      {"the table of windows", product(product(taps, s->out_height), s->out_width)},
       {"the list of input indices", product(s->batch, s->in_active)},
       {"the list of output indices", product(s->batch, s->out_active)},
   };

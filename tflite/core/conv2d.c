@@ -42,7 +42,7 @@ FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights
   plan->weights = *weights;
   plan->kernels = fbs_select_kernels(path);
   if (plan->kernels != NULL) {
-    plan->gemm = fbs_gemm_create(shape, weights, plan->kernels, threads);
+    plan->gemm = fbs_gemm_create(shape, weights, plan->kernels);
     if (plan->gemm == NULL) {
       free(plan);
       return NULL;

@@ -10,24 +10,20 @@
  * question have 512 KiB to 2 MiB. */
 enum { kChunkBytes = 512 * 1024 };
 
-/* Added to an offset inside the input, the sum stays negative; added to itself, it does not overflow. */
-static const int64_t kOutside = INT64_MIN / 2;
-
 typedef struct {
-  size_t gate, bias, zeros, stretches, first_stretch, packed, windows, size;
+  size_t gate, bias, zeros, stretches, first_stretch, packed, size;
 } Layout;
 
 struct FbsGemm {
   FbsConv2dShape shape;
   FbsConv2dWeights weights;
   const FbsKernels* kernels;
-  int32_t threads, taps, pixels;
+  int32_t taps, pixels;
   int32_t vectors; /* of output channels, the last one perhaps partly used */
   int32_t panels;
   FbsPanel* panel;
-  int64_t *row_offsets, *column_offsets;
-  float* packed;       /* all weights in order, where a dense input meets density 1; else NULL */
-  size_t window_bytes; /* of each thread */
+  int32_t* offsets; /* [taps][pixels], see FbsMultiplication */
+  float* packed;    /* all weights in order, where a dense input meets density 1; else NULL */
   Layout layout;
 };
 
@@ -40,12 +36,18 @@ static void divide_into_panels(FbsGemm* gemm) {
   gemm->panel[gemm->panels - 1].vectors = gemm->vectors - gemm->panel[gemm->panels - 1].first_vector;
 }
 
-static void find_offsets(int64_t* offsets, int32_t out_size, int32_t kernel_size, int32_t stride, int32_t dilation,
-                         int32_t pad, int32_t in_size, int64_t step) {
-  for (int64_t o = 0; o < out_size; o++) {
-    for (int64_t k = 0; k < kernel_size; k++) {
-      const int64_t i = o * stride + k * dilation - pad;
-      *offsets++ = i < 0 || i >= in_size ? kOutside : i * step;
+/* Where each tap of each output pixel lies in the input, -1 where in the padding. */
+static void find_offsets(const FbsConv2dShape* s, int32_t* offsets) {
+  for (int64_t ky = 0; ky < s->kernel_height; ky++) {
+    for (int64_t kx = 0; kx < s->kernel_width; kx++) {
+      for (int64_t oy = 0; oy < s->out_height; oy++) {
+        const int64_t iy = oy * s->stride_height + ky * s->dilation_height - s->pad_top;
+        for (int64_t ox = 0; ox < s->out_width; ox++) {
+          const int64_t ix = ox * s->stride_width + kx * s->dilation_width - s->pad_left;
+          const int inside = iy >= 0 && iy < s->in_height && ix >= 0 && ix < s->in_width;
+          *offsets++ = inside ? (int32_t)((iy * s->in_width + ix) * s->in_active) : -1;
+        }
+      }
     }
   }
 }
@@ -168,7 +170,6 @@ typedef struct {
   const FbsPanel* panels;
   int32_t count;
   const float* packed;
-  char* windows;
 } MultiplyTask;
 
 static int32_t tiles_of(const FbsGemm* gemm, const FbsPanel* panel) {
@@ -180,12 +181,9 @@ static int32_t tiles_of(const FbsGemm* gemm, const FbsPanel* panel) {
 static void multiply_share(void* context, int32_t thread, int32_t count) {
   const MultiplyTask* task = context;
   const FbsGemm* gemm = task->gemm;
-  if (count > gemm->threads) count = gemm->threads; /* there are windows for so many */
-  if (thread >= count) return;
   int64_t total = 0;
   for (int32_t n = 0; n < task->count; n++) total += tiles_of(gemm, &task->panels[n]);
   int64_t begin = fbs_share(total, thread, count), end = fbs_share(total, thread + 1, count);
-  const float** window = (const float**)(task->windows + (size_t)thread * gemm->window_bytes);
   const float* packed = task->packed;
   for (int32_t n = 0; n < task->count && end > 0; n++) {
     const FbsPanel* panel = &task->panels[n];
@@ -193,7 +191,7 @@ static void multiply_share(void* context, int32_t thread, int32_t count) {
     const int64_t last = end < tiles ? end : tiles;
     if (begin < last) {
       gemm->kernels->multiply(&task->multiplication, panel, packed, tiles, begin < 0 ? 0 : (int32_t)begin,
-                              (int32_t)last, window);
+                              (int32_t)last);
     }
     begin -= tiles;
     end -= tiles;
@@ -230,37 +228,29 @@ static Layout layout_of(const FbsGemm* gemm) {
   layout.gate = fbs_reserve(&layout.size, sizeof(float) * channels);
   layout.bias = fbs_reserve(&layout.size, sizeof(float) * channels);
   layout.zeros = fbs_reserve(&layout.size, sizeof(float) * (size_t)gemm->shape.in_active);
-  layout.windows = fbs_reserve(&layout.size, gemm->window_bytes * (size_t)gemm->threads);
   layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)gemm->shape.out_active);
   layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(gemm->vectors + 1));
   layout.packed = fbs_reserve(&layout.size, largest_chunk_bytes(gemm));
   return layout;
 }
 
-FbsGemm* fbs_gemm_create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const FbsKernels* kernels,
-                         int32_t threads) {
+FbsGemm* fbs_gemm_create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const FbsKernels* kernels) {
   FbsGemm* gemm = calloc(1, sizeof *gemm);
   if (gemm == NULL) return NULL;
   gemm->shape = *s;
   gemm->weights = *weights;
   gemm->kernels = kernels;
-  gemm->threads = threads;
   gemm->taps = s->kernel_height * s->kernel_width;
   gemm->pixels = s->out_height * s->out_width;
   gemm->vectors = s->out_active / kernels->lanes + (s->out_active % kernels->lanes != 0);
-  gemm->window_bytes = (sizeof(float*) * (size_t)gemm->taps * kFbsMaxPixels + 63) / 64 * 64;
   gemm->panel = malloc(sizeof *gemm->panel * (size_t)gemm->vectors);
-  gemm->row_offsets = malloc(sizeof(int64_t) * (size_t)s->out_height * (size_t)s->kernel_height);
-  gemm->column_offsets = malloc(sizeof(int64_t) * (size_t)s->out_width * (size_t)s->kernel_width);
-  if (gemm->panel == NULL || gemm->row_offsets == NULL || gemm->column_offsets == NULL) {
+  gemm->offsets = malloc(sizeof *gemm->offsets * (size_t)gemm->taps * (size_t)gemm->pixels);
+  if (gemm->panel == NULL || gemm->offsets == NULL) {
     fbs_gemm_destroy(gemm);
     return NULL;
   }
   divide_into_panels(gemm);
-  find_offsets(gemm->row_offsets, s->out_height, s->kernel_height, s->stride_height, s->dilation_height, s->pad_top,
-               s->in_height, (int64_t)s->in_width * s->in_active);
-  find_offsets(gemm->column_offsets, s->out_width, s->kernel_width, s->stride_width, s->dilation_width, s->pad_left,
-               s->in_width, s->in_active);
+  find_offsets(s, gemm->offsets);
   if (s->in_active == s->in_channels && s->out_active == s->out_channels && !pack_all(gemm)) {
     fbs_gemm_destroy(gemm);
     return NULL;
@@ -272,8 +262,7 @@ FbsGemm* fbs_gemm_create(const FbsConv2dShape* s, const FbsConv2dWeights* weight
 void fbs_gemm_destroy(FbsGemm* gemm) {
   if (gemm == NULL) return;
   free(gemm->packed);
-  free(gemm->column_offsets);
-  free(gemm->row_offsets);
+  free(gemm->offsets);
   free(gemm->panel);
   free(gemm);
 }
@@ -296,18 +285,14 @@ void fbs_gemm_run(const FbsGemm* gemm, FbsThreads* threads, const float* x, cons
   memset(zeros, 0, sizeof(float) * (size_t)s->in_active);
 
   MultiplyTask multiply = {.gemm = gemm,
-                           .windows = memory + layout->windows,
                            .multiplication = {.x = x,
                                               .zeros = zeros,
                                               .y = y,
                                               .pixels = gemm->pixels,
-                                              .out_width = s->out_width,
-                                              .kernel_height = s->kernel_height,
-                                              .kernel_width = s->kernel_width,
+                                              .taps = gemm->taps,
                                               .depth = s->in_active,
                                               .out_active = s->out_active,
-                                              .row_offsets = gemm->row_offsets,
-                                              .column_offsets = gemm->column_offsets,
+                                              .offsets = gemm->offsets,
                                               .gate = gate,
                                               .bias = bias,
                                               .low = s->activation == kFbsActivationNone ? -INFINITY : 0,

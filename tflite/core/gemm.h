@@ -9,8 +9,7 @@
 typedef struct FbsGemm FbsGemm;
 
 /* NULL when memory runs out. */
-FbsGemm* fbs_gemm_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const FbsKernels* kernels,
-                         int32_t threads);
+FbsGemm* fbs_gemm_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const FbsKernels* kernels);
 void fbs_gemm_destroy(FbsGemm* gemm);
 size_t fbs_gemm_workspace_size(const FbsGemm* gemm);
 

@@ -32,18 +32,17 @@ typedef struct {
   const int32_t* first_stretch; /* of each packed vector, and one entry more for the end */
 } FbsPacking;
 
-/* The multiplication of packed panels with windows of the input. A window is a list of input pixels, found as
- * x + row_offsets[oy][ky] + column_offsets[ox][kx], or the zeros where that sum is negative (padding). */
+/* The multiplication of packed panels with windows of the input, which are read in place: tap t of an output pixel is
+ * the input pixel at x + offsets[t][pixel], or the zeros where that offset is negative (padding). */
 typedef struct {
   const float* x;
-  const float* zeros; /* depth zeros */
+  const float* zeros; /* [depth] */
   float* y;
-  int32_t pixels, out_width, kernel_height, kernel_width, depth, out_active;
-  const int64_t* row_offsets;    /* [out_height][kernel_height] */
-  const int64_t* column_offsets; /* [out_width][kernel_width] */
-  const float* gate;             /* g of the winners, padded to whole vectors */
-  const float* bias;             /* of the winners, padded to whole vectors */
-  float low, high;               /* the activation: min(max(v, low), high) */
+  int32_t pixels, taps, depth, out_active;
+  const int32_t* offsets; /* [taps][pixels] */
+  const float* gate;      /* g of the winners, padded to whole vectors */
+  const float* bias;      /* of the winners, padded to whole vectors */
+  float low, high;        /* the activation: min(max(v, low), high) */
 } FbsMultiplication;
 
 typedef struct {
@@ -57,9 +56,9 @@ typedef struct {
                float* packed);
 
   /* Tiles begin..end of the `tiles` nearly equal ones that the output pixels are cut into, for the channels of one
-   * panel. window: room for kernel_height * kernel_width * tile_pixels pointers. */
+   * panel. */
   void (*multiply)(const FbsMultiplication* multiplication, const FbsPanel* panel, const float* packed, int32_t tiles,
-                   int32_t begin, int32_t end, const float** window);
+                   int32_t begin, int32_t end);
 
   /* sums[c] = sum over pixels of |x[pixel][c]| */
   void (*saliency)(const float* x, int32_t pixels, int32_t channels, float* sums);

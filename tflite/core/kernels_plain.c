@@ -55,8 +55,9 @@ static inline Float4 smaller(Float4 a, Float4 b) {
 #define TILES(T)                                                                                                  \
   T(1, 1)                                                                                                         \
   T(2, 1)                                                                                                         \
-  T(3, 1) T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(1, 2) T(2, 2) T(3, 2) T(4, 2) T(5, 2) T(6, 2) T(1, 3) T(2, 3) \
-      T(3, 3) T(4, 3)
+  T(3, 1)                                                                                                         \
+  T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(1, 2) T(2, 2) T(3, 2) T(4, 2) T(5, 2) T(6, 2) T(1, 3) T(2, 3) T(3, 3) \
+      T(4, 3)
 
 #include "kernels_template.h"
 

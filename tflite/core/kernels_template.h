@@ -14,29 +14,31 @@
 #include "kernels.h"
 
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
 #define UNROLL _Pragma("GCC unroll 16")
+#endif
 
 typedef struct {
-  const float* const* window; /* [taps][pixels] */
-  int64_t taps, depth;
+  const FbsMultiplication* all;
+  int64_t first_pixel;
   const float* packed; /* [taps][depth][vectors * LANES] */
-  float* y;
-  int64_t y_stride;  /* floats from one output pixel to the next */
-  int32_t last_lane; /* channels in the last vector */
-  const float *gate, *bias;
-  float low, high;
+  int32_t channel;     /* the first one */
+  int32_t last_lanes;  /* channels in the last vector */
 } Tile;
 
 /* y[pixel][channel] = act(gate[channel] * (sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel] + bias[channel])) */
 INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors) {
   V sum[kFbsMaxPixels][kFbsMaxVectors];
   UNROLL for (int p = 0; p < pixels; p++) { UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = ZERO(); }
+  const FbsMultiplication* all = tile->all;
   const float* w = tile->packed;
-  const int64_t depth = tile->depth;
-  const float* const* end = tile->window + tile->taps * pixels;
-  for (const float* const* window = tile->window; window < end; window += pixels) {
+  const int64_t depth = all->depth;
+  const int32_t* offsets = all->offsets + tile->first_pixel;
+  for (int32_t t = 0; t < all->taps; t++, offsets += all->pixels) {
     const float* x[kFbsMaxPixels];
-    UNROLL for (int p = 0; p < pixels; p++) x[p] = window[p];
+    UNROLL for (int p = 0; p < pixels; p++) x[p] = offsets[p] < 0 ? all->zeros : all->x + offsets[p];
     int64_t i = 0;
 #ifdef STEPS
     for (; i + STEPS <= depth; i += STEPS) {
@@ -54,17 +56,18 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
       w += vectors * LANES;
     }
   }
-  const V low = BROADCAST(tile->low), high = BROADCAST(tile->high);
+  const V low = BROADCAST(all->low), high = BROADCAST(all->high);
   UNROLL for (int v = 0; v < vectors; v++) {
-    const V gate = LOAD(tile->gate + v * LANES), bias = LOAD(tile->bias + v * LANES);
-    float* y = tile->y + v * LANES;
-    const int whole = v < vectors - 1 || tile->last_lane == LANES;
-    UNROLL for (int p = 0; p < pixels; p++) {
+    const int64_t channel = tile->channel + v * LANES;
+    const V gate = LOAD(all->gate + channel), bias = LOAD(all->bias + channel);
+    float* y = all->y + tile->first_pixel * all->out_active + channel;
+    const int whole = v < vectors - 1 || tile->last_lanes == LANES;
+    UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
       const V out = MIN(high, MAX(low, MUL(gate, ADD(sum[p][v], bias))));
       if (whole) {
-        STORE(y + p * tile->y_stride, out);
+        STORE(y, out);
       } else {
-        STORE_FIRST(y + p * tile->y_stride, out, tile->last_lane);
+        STORE_FIRST(y, out, tile->last_lanes);
       }
     }
   }
@@ -77,39 +80,15 @@ TILES(DEFINE_TILE)
 #define TILE_ENTRY(pixels, vectors) [vectors][pixels] = multiply_##pixels##x##vectors,
 static void (*const tile_functions[kFbsMaxVectors + 1][kFbsMaxPixels + 1])(const Tile*) = {TILES(TILE_ENTRY)};
 
-static void multiply(const FbsMultiplication* m, const FbsPanel* panel, const float* packed, int32_t tiles,
-                     int32_t begin, int32_t end, const float** window) {
-  const int32_t channel = panel->first_vector * LANES;
-  const int32_t channels = m->out_active - channel;
-  const int32_t smaller = m->pixels / tiles, larger = m->pixels % tiles; /* `larger` tiles have one pixel more */
-  Tile tile = {.window = window,
-               .taps = (int64_t)m->kernel_height * m->kernel_width,
-               .depth = m->depth,
-               .packed = packed,
-               .y_stride = m->out_active,
-               .last_lane = channels >= panel->vectors * LANES ? LANES : channels - (panel->vectors - 1) * LANES,
-               .gate = m->gate + channel,
-               .bias = m->bias + channel,
-               .low = m->low,
-               .high = m->high};
+static void multiply(const FbsMultiplication* all, const FbsPanel* panel, const float* packed, int32_t tiles,
+                     int32_t begin, int32_t end) {
+  const int32_t channel = panel->first_vector * LANES, last_channel = channel + (panel->vectors - 1) * LANES;
+  const int32_t left = all->out_active - last_channel;
+  const int32_t smaller = all->pixels / tiles, larger = all->pixels % tiles; /* `larger` tiles have one pixel more */
+  Tile tile = {.all = all, .packed = packed, .channel = channel, .last_lanes = left < LANES ? left : LANES};
   for (int32_t i = begin; i < end; i++) {
-    const int32_t first = i * smaller + (i < larger ? i : larger), pixels = smaller + (i < larger);
-    int32_t oy = first / m->out_width, ox = first % m->out_width;
-    for (int32_t p = 0; p < pixels; p++) {
-      const int64_t* rows = m->row_offsets + (int64_t)oy * m->kernel_height;
-      const int64_t* columns = m->column_offsets + (int64_t)ox * m->kernel_width;
-      const float** pointer = window + p;
-      for (int32_t ky = 0; ky < m->kernel_height; ky++) {
-        const int64_t row = rows[ky];
-        for (int32_t kx = 0; kx < m->kernel_width; kx++, pointer += pixels) {
-          const int64_t offset = row + columns[kx];
-          *pointer = offset < 0 ? m->zeros : m->x + offset;
-        }
-      }
-      if (++ox == m->out_width) ox = 0, oy++;
-    }
-    tile.y = m->y + (int64_t)first * m->out_active + channel;
-    tile_functions[panel->vectors][pixels](&tile);
+    tile.first_pixel = (int64_t)i * smaller + (i < larger ? i : larger);
+    tile_functions[panel->vectors][smaller + (i < larger)](&tile);
   }
 }
 
