@@ -71,7 +71,7 @@ class Attributes:
         )
 
     def to_dict(self):
-        """The flexbuffer map of the op: integers and strings. Booleans are integers: the converter writes True as -1."""
+        """The flexbuffer map of the op: integers and strings; no booleans, of which the converter writes True as -1."""
         values = {name: value if isinstance(value, str) else int(value) for name, value in vars(self).items()}
         return {"version": VERSION, **values}
 

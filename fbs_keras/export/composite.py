@@ -13,7 +13,7 @@ from fbs_keras.export.attributes import COMPOSITE_NAME, CUSTOM_NAME, Attributes
 class _Builder(flatbuffers.Builder):
     """Aligns vectors to 16 bytes, as the schema asks for buffers; the generated Python code does not."""
 
-    def StartVector(self, elemSize, numElems, alignment):  # noqa: N802, N803
+    def StartVector(self, elemSize, numElems, alignment):
         return super().StartVector(elemSize, numElems, 16 if elemSize == 1 else alignment)
 
 
@@ -71,7 +71,7 @@ def to_composites(content, decompose):
     """
     model = read(content)
     main = model.subgraphs[0]
-    subgraphs = {}
+    subgraphs: dict[tuple, int] = {}
     for op in main.operators:
         if model.operatorCodes[op.opcodeIndex].customCode != CUSTOM_NAME.encode():
             continue
@@ -91,6 +91,42 @@ def to_composites(content, decompose):
         op.customOptions = None
     _drop_unused_opcodes(model)
     return write(model)
+
+
+def show_choices(content, weights):
+    """Makes the indices that FBS ops choose outputs of a file, after its own.
+
+    Args:
+        content: The .tflite file's bytes.
+        weights: For each op to look for, its weights; equal ones are taken in the file's order.
+
+    Returns:
+        `(content, positions)`: the new file's bytes, and for each op the position of its indices among the outputs, or
+        `None` where the file has no such op: its built-in ops cannot be told apart.
+    """
+    model = read(content)
+    main = model.subgraphs[0]
+    ops = [op for op in main.operators if _is_fbs(model, op) and len(op.outputs) == 2]
+    buffers: list[bytes | None] = [bytes(model.buffers[main.tensors[op.inputs[-4]].buffer].data) for op in ops]
+    outputs, positions = list(main.outputs), []
+    for value in weights:
+        position = None
+        if value.tobytes() in buffers:
+            index = buffers.index(value.tobytes())
+            buffers[index] = None
+            position = len(outputs)
+            outputs.append(ops[index].outputs[1])
+        positions.append(position)
+    main.outputs = outputs
+    model.signatureDefs = None
+    return write(model), positions
+
+
+def _is_fbs(model, op):
+    composite = op.builtinOptions2
+    if isinstance(composite, schema.StableHLOCompositeOptionsT):
+        return composite.name.decode() == COMPOSITE_NAME
+    return model.operatorCodes[op.opcodeIndex].customCode == CUSTOM_NAME.encode()
 
 
 def _attributes(options):

@@ -11,6 +11,7 @@ import keras
 from fbs_keras import graph
 from fbs_keras.export import sparsity
 from fbs_keras.export.attributes import CUSTOM_NAME
+from fbs_keras.rewriting import as_float32
 
 TARGETS = ("portable", "builtin", "custom")
 
@@ -57,9 +58,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
 
     from fbs_keras.export import composite, tracing
 
-    content = to_tflite(
-        tracing.Tracer(fuse=target != "builtin").trace(plan, input_names(model)), model.variables
-    )
+    content = to_tflite(tracing.Tracer(fuse=target != "builtin").trace(plan, input_names(model)), model.variables)
     if target == "portable":
         content = composite.to_composites(content, decompose)
     _check_ops(composite.ops(composite.read(content)), target)
@@ -94,22 +93,32 @@ def explain(model, batch_size=1):
 
 
 def load(model):
-    """Returns a model, from a `.keras` file where its path is given, in float32, after checking that it can be exported."""
+    """Prepares a model for export.
+
+    Args:
+        model: A Keras model, or the path of a `.keras` file.
+
+    Returns:
+        The model, or a float32 copy of it where it computes in another precision.
+
+    Raises:
+        TypeError, ValueError: If the model cannot be exported; see `convert`.
+    """
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            f"export needs Keras on its tensorflow backend, got {keras.backend.backend()!r}; save the model as a .keras "
-            "file and export that with the environment variable KERAS_BACKEND=tensorflow"
+            f"export needs Keras on its tensorflow backend, got {keras.backend.backend()!r}; save the model as a "
+            ".keras file and export that with the environment variable KERAS_BACKEND=tensorflow"
         )
     if isinstance(model, (str, os.PathLike)):
         model = _load_file(os.fspath(model))
     graph.check_model(model)
-    for layer in _all_layers(model):
-        if getattr(layer, "data_format", None) == "channels_first":
+    for node in graph.flatten(model).nodes:
+        if getattr(node.layer, "data_format", None) == "channels_first":
             raise ValueError(
-                f"layer {layer.name!r} has data_format 'channels_first', which TFLite does not know; "
+                f"layer {node.name!r} has data_format 'channels_first', which TFLite does not know; "
                 "rebuild the model with 'channels_last'"
             )
-    return _as_float32(model)
+    return as_float32(model)
 
 
 def plan_model(model, batch_size, aligned=False):
@@ -118,7 +127,6 @@ def plan_model(model, batch_size, aligned=False):
         raise TypeError(f"batch_size must be an integer, got {batch_size!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    inputs = []
     for tensor in model.inputs:
         if None in tensor.shape[1:]:
             raise ValueError(
@@ -127,8 +135,7 @@ def plan_model(model, batch_size, aligned=False):
             )
         if tensor.shape[0] not in (None, batch_size):
             raise ValueError(f"input {tensor.name!r} has batch size {tensor.shape[0]}, got batch_size={batch_size}")
-        inputs.append(sparsity.Tensor((batch_size, *tensor.shape[1:]), tensor.dtype))
-    return sparsity.plan(model, inputs, aligned)
+    return sparsity.plan(model, batch_size, aligned)
 
 
 def input_names(model):
@@ -189,18 +196,6 @@ def _load_file(path):
     except Exception as error:  # Keras raises anything from KeyError to zipfile's errors
         reason = str(error).strip().split("\n")[0]
         raise ValueError(f"{path!r} cannot be loaded as a Keras model: {reason}") from error
-
-
-def _all_layers(model):
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _all_layers(layer)
-
-
-def _as_float32(model):
-    """A copy of a model trained in mixed precision that computes in float32; a model that does so already as it is."""
-    return model
 
 
 def _check_path(path):

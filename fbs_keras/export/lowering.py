@@ -54,24 +54,27 @@ def fbs_conv2d(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias)
     return tf.reshape(y, (-1, out_height, out_width, attributes.k)), out_indices
 
 
-def as_custom_op(attributes):
-    """Wraps `fbs_conv2d` as a function whose calls the converter writes as one custom op.
+def custom_op(attributes, x, in_indices, *constants):
+    """Computes what `fbs_conv2d` does, in a call that the converter writes as one custom op.
 
     Args:
         attributes: `Attributes`.
+        x: As for `fbs_conv2d`.
+        in_indices: As for `fbs_conv2d`.
+        *constants: As for `fbs_conv2d`.
 
     Returns:
-        A function of the op's inputs, in the op's order, without `in_indices` when `sparse_in` is 0; it returns
-        the op's outputs, without `out_indices` when k equals C_out.
+        As `fbs_conv2d`.
     """
 
-    def op(*inputs):
+    def op(*inputs):  # the op's own inputs and outputs: those that are not there are left out
         x, *constants = inputs
         in_indices = constants.pop(0) if attributes.sparse_in else None
-        y, out_indices = fbs_conv2d(attributes, x, in_indices, *constants)
-        return y if out_indices is None else (y, out_indices)
+        return [y for y in fbs_conv2d(attributes, x, in_indices, *constants) if y is not None]
 
-    return tf.function(op, experimental_implements=attributes.implements)
+    inputs = [value for value in (x, in_indices, *constants) if value is not None]
+    outputs = tf.function(op, experimental_implements=attributes.implements)(*inputs)
+    return outputs if len(outputs) == 2 else (outputs[0], None)
 
 
 def rows(x, indices, kernel):
@@ -112,7 +115,8 @@ def patch_index(height, width, attributes):
     """The pixels under each window of a convolution.
 
     Args:
-        height, width: The input's size.
+        height: The input's height.
+        width: The input's width.
         attributes: `Attributes`.
 
     Returns:

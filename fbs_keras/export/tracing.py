@@ -1,5 +1,6 @@
 """A Keras model as one TensorFlow function, with FBS layers as ops and compact tensors between them."""
 
+import dataclasses
 import typing
 
 import keras
@@ -11,8 +12,15 @@ from fbs_keras.export import lowering, sparsity
 from fbs_keras.export.attributes import ACTIVATIONS, Attributes, constants
 
 
-class Compact(typing.NamedTuple):
-    """A compact tensor: `values` `[N, ..., k]` are the channels `indices` `[N, k]` of C = `channels`; the rest are 0."""
+@dataclasses.dataclass(frozen=True)  # and no tuple, which Keras would take for a structure of tensors
+class Compact:
+    """A compact tensor.
+
+    Attributes:
+        values: `[N, ..., k]`, the channels that it holds; all others are zero.
+        indices: `[N, k]` int32, which channels they are.
+        channels: C, the number of channels of the dense tensor.
+    """
 
     values: typing.Any
     indices: typing.Any
@@ -42,9 +50,7 @@ class Tracer:
         """
 
         def function(*inputs):
-            # Stateless: the layers' losses and metrics of this call are not to stay in the user's model.
-            with keras.StatelessScope():
-                return tuple(tf.identity(self.dense(value)) for value in self.run(plan, inputs))
+            return tuple(tf.identity(y) for y in self.run(plan, inputs))
 
         specs = [
             tf.TensorSpec(tensor.shape, tensor.dtype, name) for tensor, name in zip(plan.inputs, names, strict=True)
@@ -52,57 +58,49 @@ class Tracer:
         return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
 
     def run(self, plan, inputs):
-        """Computes a plan's outputs, tensors or `Compact`s, from its inputs."""
+        """Computes a plan's outputs, in order, from its inputs."""
         values = dict(zip(graph.refs(plan.graph.inputs), inputs, strict=True))
-        for step in plan.steps:
-            for index, value in enumerate(self._step(step, values)):
-                values[step.node.output._replace(tensor=index)] = value
-        return [values[ref] for ref in graph.refs(plan.graph.outputs)]
+        # Stateless: the losses and updates of this call are not to stay in the user's layers.
+        with keras.StatelessScope():
+            for step in plan.steps:
+                values.update(step.node.outputs(self._step(step, [values[ref] for ref in step.node.inputs])))
+        return [self._dense(values[ref]) for ref in graph.refs(plan.graph.outputs)]
 
-    def dense(self, value):
-        """Expands a value where it is compact."""
-        return self.expand(value) if isinstance(value, Compact) else value
-
-    def _step(self, step, values):
-        node = step.node
-        inputs = [values[ref] for ref in sparsity.read_inputs(node)]
-        if step.action == sparsity.MODEL:
-            return self.run(step.plan, inputs)
+    def _step(self, step, inputs):
+        layer = step.node.layer
         if step.action == sparsity.FBS:
-            return [self.fbs(node.layer, inputs[0])]
-        if isinstance(inputs[0], Compact) and step.action == sparsity.ROWS:
-            return [self.rows(node.layer, inputs[0])]
-        if isinstance(inputs[0], Compact) and step.action == sparsity.CHANNELWISE:
-            (y,) = keras.tree.flatten(node.call({ref: values[ref].values for ref in node.inputs}))
-            return [inputs[0]._replace(values=y)]
-        return keras.tree.flatten(node.call({ref: self.dense(values[ref]) for ref in node.inputs}))
+            return [self.fbs(layer, inputs[0])]
+        if step.action == sparsity.ROWS and isinstance(inputs[0], Compact):
+            return [self.rows(layer, inputs[0])]
+        if step.action == sparsity.CHANNELWISE and isinstance(inputs[0], Compact):
+            return [dataclasses.replace(inputs[0], values=_call(step.node, [x.values for x in inputs]))]
+        return _call(step.node, [self._dense(x) for x in inputs])
+
+    def _dense(self, x):
+        return self.expand(x) if isinstance(x, Compact) else x
 
     def fbs(self, layer, x):
         """Computes an FBS layer on a tensor or a `Compact`."""
         sparse_in = isinstance(x, Compact)
+        values, indices = (x.values, x.indices) if sparse_in else (x, None)
         with tf.init_scope():  # out of the function being traced, where variables have values
             attributes = Attributes.from_layer(layer, sparse_in)
-        values, indices = (x.values, x.indices) if sparse_in else (x, None)
-        weights = [tf.constant(value) for value in self.constants(layer).values()]
+            weights = self.constants(layer).values()
+        weights = [tf.constant(value) for value in weights]
         if self.fuse:
-            outputs = lowering.as_custom_op(attributes)(values, *([indices] if sparse_in else []), *weights)
-            y, indices = outputs if isinstance(outputs, (list, tuple)) else (outputs, None)
+            y, indices = lowering.custom_op(attributes, values, indices, *weights)
         else:
             y, indices = lowering.fbs_conv2d(attributes, values, indices, *weights)
-        return self.activate(layer, y if indices is None else Compact(y, indices, layer.filters))
-
-    def activate(self, layer, y):
-        """Applies the activation of an FBS layer where the op does not."""
+        y = y if indices is None else Compact(y, indices, layer.filters)
         if layer.activation in ACTIVATIONS:
             return y
         if isinstance(y, Compact) and sparsity.is_elementwise(layer.activation):
-            return y._replace(values=layer.activation(y.values))
-        return layer.activation(self.dense(y))
+            return dataclasses.replace(y, values=layer.activation(y.values))
+        return layer.activation(self._dense(y))
 
     def rows(self, layer, x):
         """Computes a Dense layer or a 1x1 convolution on a `Compact`."""
-        kernel = tf.reshape(tf.convert_to_tensor(layer.kernel), (x.channels, -1))
-        y = self.multiply(x, kernel)
+        y = self.multiply(x, tf.reshape(tf.convert_to_tensor(layer.kernel), (x.channels, -1)))
         if layer.use_bias:
             y = y + tf.convert_to_tensor(layer.bias)
         return layer.activation(y)
@@ -113,13 +111,12 @@ class Tracer:
 
     def expand(self, x):
         """The dense tensor of a `Compact`."""
-        return lowering.expand(*x)
+        return lowering.expand(x.values, x.indices, x.channels)
 
     def constants(self, layer):
         """The op's constants of an FBS layer."""
         if id(layer) not in self._constants:
-            with tf.init_scope():
-                self._constants[id(layer)] = constants(layer)
+            self._constants[id(layer)] = constants(layer)
         return self._constants[id(layer)]
 
 
@@ -127,7 +124,8 @@ class PlainTracer(Tracer):
     """Traces FBS layers as plain convolutions, for comparison.
 
     Args:
-        static: Whether each layer has its first k channels only; a `Compact` then holds the first ones, with no indices.
+        static: Whether each layer has its first k channels only; a `Compact` then holds the first ones, with no
+            indices.
     """
 
     def __init__(self, static):
@@ -153,3 +151,24 @@ class PlainTracer(Tracer):
     def expand(self, x):
         rank = len(x.values.shape)
         return tf.pad(x.values, [(0, 0)] * (rank - 1) + [(0, x.channels - x.values.shape[-1])])
+
+
+class GateRecorder(Tracer):
+    """Computes a model as Keras does and records what its gates predict.
+
+    Attributes:
+        gates: `(layer, g)` for each call of an FBS layer that suppresses channels, in order, g `[N, C_out]`.
+    """
+
+    def __init__(self):
+        super().__init__(fuse=False)
+        self.gates = []
+
+    def fbs(self, layer, x):
+        if layer.active_channels < layer.filters:
+            self.gates.append((layer, layer.predict_saliency(x).numpy()))
+        return layer(x)
+
+
+def _call(node, inputs):
+    return node.call(dict(zip(node.inputs, inputs, strict=True)))

@@ -1,0 +1,155 @@
+"""verify(): does an exported file compute what the Keras model does?"""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from fbs_keras.export.attributes import constants
+from fbs_keras.export.convert import load, plan_model
+from fbs_keras.runtime import Interpreter
+
+# Two gates this close, relative to the largest, may swap places by rounding: 1e-6 is what float32 sums over some
+# hundred channels differ by from one order of summation to another, and it grows from layer to layer.
+NEAR_TIE = 1e-4
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What `verify` found.
+
+    Attributes:
+        examples: How many examples were run.
+        near_ties: How many of them had, in some layer, gates so close that Keras and the file chose different channels,
+            or may have, where the file does not show it; the outputs of these are not compared.
+        compared_gates: How many FBS layers' choices were compared; 0 where a file does not show them.
+        difference: The largest difference of an output, relative to the largest output of the example.
+    """
+
+    examples: int
+    near_ties: int
+    compared_gates: int
+    difference: float
+
+    def __str__(self):
+        return (
+            f"{self.examples} examples, largest relative difference {self.difference:.1e}; "
+            f"choices of {self.compared_gates} FBS layers compared, {self.near_ties} examples with a near-tie left out"
+        )
+
+
+def verify(model, content, x=None, *, tolerance=1e-3, use_delegate=None):
+    """Compares a Keras model with the file that it was exported to, on the same inputs.
+
+    First the channels that each FBS layer chose, then the outputs. Gates that differ by rounding only may change
+    places; such examples are counted, and their outputs are not compared.
+
+    Args:
+        model: The Keras model, or the path of a `.keras` file.
+        content: The bytes of the `.tflite` file, or its path.
+        x: Inputs, `[examples, ...]`, or a list of them for a model of several inputs. Defaults to 16 examples of
+            standard normal noise.
+        tolerance: The largest difference of an output to accept, relative to the largest output of the example.
+            Defaults to 1e-3.
+        use_delegate: Whether to run the file with the FBS delegate. Defaults to doing so where the file needs it.
+
+    Returns:
+        A `Report`.
+
+    Raises:
+        ValueError: If the file chooses other channels, or its outputs differ by more than `tolerance`.
+
+    Example:
+
+    >>> print(fbs_keras.export.verify(model, "model.tflite"))
+    16 examples, largest relative difference 6.1e-07; choices of 8 FBS layers compared, 0 examples with a near-tie ...
+    """
+    model = load(model)
+    if isinstance(content, (str, os.PathLike)):
+        with open(content, "rb") as file:
+            content = file.read()
+    x = _noise(model) if x is None else [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else [x])]
+
+    import tensorflow as tf
+
+    from fbs_keras.export import composite, tracing
+
+    recorder = tracing.GateRecorder()
+    expected = [
+        y.numpy() for y in recorder.run(plan_model(model, len(x[0])), [tf.convert_to_tensor(array) for array in x])
+    ]
+    weights = [constants(layer)["weights"] for layer, _ in recorder.gates]
+    content, positions = composite.show_choices(content, weights)
+    if use_delegate is None:
+        use_delegate = any("CUSTOM" in op for op in composite.ops(composite.read(content))[0])
+    outputs = Interpreter(content, use_delegate=use_delegate).predict(x)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+
+    near_tie = np.zeros(len(x[0]), bool)
+    for (layer, g), position in zip(recorder.gates, positions, strict=True):
+        if position is None:
+            near_tie |= _may_differ(layer, g)
+        else:
+            near_tie |= _compare_choices(layer, g, outputs[position], near_tie)
+    if near_tie.all():
+        raise ValueError("every example has a near-tie, so no output could be compared; verify with other inputs")
+    difference = max(
+        _difference(want[~near_tie], got[~near_tie])
+        for want, got in zip(expected, outputs[: len(expected)], strict=True)
+    )
+    if not difference <= tolerance:  # NaN fails too
+        raise ValueError(f"the outputs differ by {difference:.1e} of the largest, expected at most {tolerance:.1e}")
+    compared = sum(position is not None for position in positions)
+    return Report(len(x[0]), int(near_tie.sum()), compared, difference)
+
+
+def _compare_choices(layer, g, indices, skip):
+    """Which examples chose other channels because of a near-tie; raises where there was none."""
+    expected, threshold, tolerance = _choices(layer, g)
+    chosen = np.zeros(g.shape, bool)
+    np.put_along_axis(chosen, indices, True, axis=1)
+    close = np.abs(_scores(layer, g) - threshold) <= tolerance
+    wrong = ((chosen != expected) & ~close).any(axis=1) | (chosen.sum(axis=1) != expected.sum(axis=1))
+    if (wrong & ~skip).any():
+        example = int(np.flatnonzero(wrong & ~skip)[0])
+        extra, missing = chosen[example] & ~expected[example], expected[example] & ~chosen[example]
+        raise ValueError(
+            f"layer {layer.name!r}, example {example}: the file chooses channels {np.flatnonzero(extra).tolist()} "
+            f"where the model chooses {np.flatnonzero(missing).tolist()}"
+        )
+    return (chosen != expected).any(axis=1)
+
+
+def _may_differ(layer, g):
+    """Which examples have a near-tie that could change the choice; of exactly equal gates the first wins everywhere."""
+    expected, threshold, tolerance = _choices(layer, g)
+    scores = _scores(layer, g)
+    best_loser = np.where(expected, -np.inf, scores).max(axis=1, keepdims=True)
+    return ((best_loser < threshold) & (threshold - best_loser <= tolerance))[:, 0]
+
+
+def _choices(layer, g):
+    """The channels to choose, a mask; the score of the last one; how far from it a score is a near-tie."""
+    scores = _scores(layer, g)
+    order = np.argsort(-scores, axis=1, kind="stable")[:, : layer.active_channels]
+    mask = np.zeros(g.shape, bool)
+    np.put_along_axis(mask, order, True, axis=1)
+    return mask, np.take_along_axis(scores, order[:, -1:], axis=1), NEAR_TIE * scores.max(axis=1, keepdims=True)
+
+
+def _scores(layer, g):
+    """What channels are chosen by: g, or its mean over the channel's group."""
+    size = layer.group_size
+    return g if size == 1 else np.repeat(g.reshape(len(g), -1, size).mean(axis=2), size, axis=1)
+
+
+def _difference(expected, got):
+    axes = tuple(range(1, expected.ndim))
+    scale = np.maximum(np.abs(expected).max(axis=axes, keepdims=True), 1e-30)
+    return float(np.max(np.abs(expected - got) / scale))
+
+
+def _noise(model):
+    random = np.random.default_rng(0)
+    arrays = [random.standard_normal((16, *tensor.shape[1:])) for tensor in model.inputs]
+    return [array.astype(tensor.dtype) for array, tensor in zip(arrays, model.inputs, strict=True)]

@@ -1,0 +1,49 @@
+"""Exports a Keras model to a .tflite file, whose FBS layers compute their winning channels only.
+
+    python scripts/export_tflite.py --model runs/fbs/model.keras --output fbs.tflite --verify
+    python scripts/export_tflite.py --model runs/fbs/model.keras --explain
+
+What cannot be exported ends with exit code 1 and a line that says why.
+"""
+
+import sys
+
+from absl import app, flags
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "The .keras file to export.", required=True)
+flags.DEFINE_string("output", None, "The .tflite file to write.")
+flags.DEFINE_string("target", "portable", "What FBS layers become: portable, builtin or custom.")
+flags.DEFINE_integer("batch_size", 1, "The file's batch size.")
+flags.DEFINE_bool("verify", False, "Compare the file with the Keras model on random inputs.")
+flags.DEFINE_bool("explain", False, "Print how each layer is exported; needs no --output.")
+
+
+def export():
+    from fbs_keras import export
+
+    if FLAGS.output is None and not FLAGS.explain:
+        raise ValueError("expected --output or --explain, got neither")
+    model = export.load(FLAGS.model)
+    if FLAGS.explain:
+        print(export.explain(model, batch_size=FLAGS.batch_size))
+    if FLAGS.output is None:
+        return
+    content = export.convert(model, FLAGS.output, target=FLAGS.target, batch_size=FLAGS.batch_size)
+    print(f"{FLAGS.output}: {len(content) / 1e6:.2f} MB, target {FLAGS.target}, batch size {FLAGS.batch_size}")
+    if FLAGS.verify:
+        print(f"verified: {export.verify(model, content)}")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
+    try:
+        export()
+    except (TypeError, ValueError) as error:
+        print(f"export_tflite: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)
