@@ -1,11 +1,12 @@
 """Installs fbs_keras, and compiles its LiteRT delegate with the system's C compiler.
 
-The delegate is one shared library in plain C (tflite/): it needs a C11 compiler and POSIX threads, nothing of TensorFlow or LiteRT. It is
-installed as fbs_keras/lib/<platform>/libfbs_delegate.so, where `fbs_keras.delegate_path()` finds it. Environment variables:
+The delegate is one shared library in plain C (tflite/): it needs a C11 compiler and POSIX threads, nothing of
+TensorFlow or LiteRT. It is installed as fbs_keras/lib/<platform>/libfbs_delegate.so, where `fbs_keras.delegate_path()`
+finds it. Environment variables:
 
     CC=clang                   another compiler than cc, gcc or clang, whichever comes first
     CFLAGS="..."               further flags for it
-    FBS_KERAS_NO_DELEGATE=1    install without the delegate: train and export only; portable files still run in stock LiteRT
+    FBS_KERAS_NO_DELEGATE=1    install without the delegate: portable files still run in stock LiteRT
 """
 
 import glob
@@ -28,16 +29,19 @@ except ImportError:  # setuptools < 70.1
 
 ROOT = Path(__file__).parent
 
-# `pip install fbs-keras` is enough to wrap and train with whatever Keras backend is there; like Keras, it brings none. What else a
-# user may want is an extra. The ranges hold the releases that the tests have run with; the upper ends are the majors (minors for
-# TensorFlow, whose converter changes with each) after them.
+# `pip install fbs-keras` is enough to wrap and train with whatever Keras backend is there; like Keras, it brings none.
+# What else a user may want is an extra. The ranges hold the releases that the tests have run with; the upper ends are
+# the majors (minors for TensorFlow, whose converter changes with each) after them.
 KERAS = ["keras>=3.8,<4", "numpy>=1.26,<3", "absl-py>=1.4,<3", "tqdm>=4.64,<5"]
 EXTRAS = {
     "tensorflow": ["tensorflow>=2.19,<2.22"],
     "jax": ["jax>=0.4.34"],
     "runtime": ["ai-edge-litert>=2.0.2,<3"],  # Interpreter: run an exported file
     "export": ["tensorflow>=2.19,<2.22", "ai-edge-litert>=2.0.2,<3", "flatbuffers>=24.3.25"],  # convert()
-    "data": ["tensorflow-datasets>=4.9.7,<5", "importlib_resources"],  # the data sets of scripts/; TFDS forgets to ask for the second
+    "data": [
+        "tensorflow-datasets>=4.9.7,<5",
+        "importlib_resources",
+    ],  # the data sets of scripts/; TFDS forgets to ask for the second
     "tfmot": ["tensorflow-model-optimization>=0.8,<0.9"],  # its pruning schedules in DensityScheduler
     "plots": ["matplotlib>=3.8,<4"],
 }
@@ -53,8 +57,8 @@ EXTRAS["dev"] = [
 
 
 REMEDY = (
-    "install one (Debian and Ubuntu: apt-get install gcc libc6-dev; macOS: xcode-select --install), or set CC to yours, or set "
-    "FBS_KERAS_NO_DELEGATE=1 to install without the delegate"
+    "install one (Debian and Ubuntu: apt-get install gcc libc6-dev; macOS: xcode-select --install), or set CC to yours, "
+    "or set FBS_KERAS_NO_DELEGATE=1 to install without the delegate"
 )
 
 
@@ -133,7 +137,7 @@ def read(name):
 setup(
     name="fbs-keras",
     version="0.1.0",
-    description="Dynamic channel pruning (Feature Boosting and Suppression) for Keras, and a LiteRT delegate that makes it fast",
+    description="Dynamic channel pruning (Feature Boosting and Suppression) for Keras, with a fast LiteRT delegate",
     long_description=read("README.md"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

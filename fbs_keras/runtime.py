@@ -24,7 +24,8 @@ def delegate_path(platform: str | None = None) -> str:
     `benchmark_model --external_delegate_path=...`, or the C and C++ interfaces' external delegate.
 
     Args:
-        platform: Which build, such as `"linux-x86_64"`, `"linux-aarch64"`, `"macos-arm64"` or `"android-arm64"`. Defaults to this machine's.
+        platform: Which build, such as `"linux-x86_64"`, `"linux-aarch64"`, `"macos-arm64"` or `"android-arm64"`.
+            Defaults to this machine's.
 
     Returns:
         The path, which exists.
@@ -45,8 +46,8 @@ def delegate_path(platform: str | None = None) -> str:
         return path
     builds = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     raise FileNotFoundError(
-        f"no delegate for {name!r} at {path}; the builds there are {', '.join(builds) or 'none'}. It is compiled when fbs_keras is "
-        "installed from source on that platform with a C compiler present: pip install <the fbs_keras folder>"
+        f"no delegate for {name!r} at {path}; the builds there are {', '.join(builds) or 'none'}. It is compiled when "
+        "fbs_keras is installed from source on that platform with a C compiler present: pip install <fbs_keras's folder>"
     )
 
 
@@ -67,20 +68,21 @@ class Partitions(NamedTuple):
 class Interpreter:
     """Runs an exported `.tflite` file on NumPy arrays.
 
-    It is `ai_edge_litert.interpreter.Interpreter`, the stock LiteRT runtime, with the FBS delegate loaded and a Keras-like `predict`.
-    XNNPACK runs whatever the delegate does not, as always in LiteRT.
+    It is `ai_edge_litert.interpreter.Interpreter`, the stock LiteRT runtime, with the FBS delegate loaded and a
+    Keras-like `predict`. XNNPACK runs whatever the delegate does not, as always in LiteRT.
 
     Args:
         model: The path of a `.tflite` file, or its bytes.
         num_threads: Threads for each of the delegate and XNNPACK. Defaults to 1.
-        use_delegate: Whether to load the delegate. A portable file also runs without, slower; a file converted with `target="custom"`
-            does not. Defaults to `True`.
-        delegate_options: A dict of the delegate's options: `"path"`, which kernels to use (`"auto"`, `"reference"`, `"plain"`,
-            `"avx2"`, `"avx512"` or `"neon"`); `"verbose"`, 1 to print what runs how to stderr; `"profile"`, a file that gets the times
-            of each op when the interpreter is deleted, `"-"` for stderr. Defaults to none.
+        use_delegate: Whether to load the delegate. A portable file also runs without, slower; a file converted with
+            `target="custom"` does not. Defaults to `True`.
+        delegate_options: A dict of the delegate's options: `"path"`, which kernels to use (`"auto"`, `"reference"`,
+            `"plain"`, `"avx2"`, `"avx512"` or `"neon"`); `"verbose"`, 1 to print what runs how to stderr; `"profile"`,
+            a file that gets the times of each op when the interpreter is deleted, `"-"` for stderr. Defaults to none.
 
     Raises:
-        ValueError: If `model` is no TFLite model or one that cannot be run, or an argument is out of range; the message says which.
+        ValueError: If `model` is no TFLite model or one that cannot be run, or an argument is out of range; the message
+            says which.
         FileNotFoundError: If the delegate was not built (see `delegate_path`).
 
     Example:
@@ -119,11 +121,13 @@ class Interpreter:
     def predict(self, x: Any) -> Any:
         """Computes the model's outputs, one batch after another.
 
-        A file has a fixed batch size N. Examples are run N at a time, the last batch filled up with zeros, so any number will do.
+        A file has a fixed batch size N. Examples are run N at a time, the last batch filled up with zeros, so any
+        number will do.
 
         Args:
-            x: An array of shape `[examples, ...]`, or a list of arrays for a model of several inputs. Other number types than the
-                model's are converted where that keeps their meaning (float64 or integers to float32, not floats to integers).
+            x: An array of shape `[examples, ...]`, or a list of arrays for a model of several inputs. Other number
+                types than the model's are converted where that keeps their meaning (float64 or integers to float32, not
+                floats to integers).
 
         Returns:
             An array of shape `[examples, ...]`, or a list of arrays for a model of several outputs.
@@ -154,7 +158,8 @@ class Interpreter:
     @property
     def partitions(self) -> Partitions:
         """How the runtime has divided the graph (`Partitions`)."""
-        # The list holds the file's nodes and, after them, those that delegates put in their place: ours one for each op.
+        # The list holds the file's nodes and, after them, those that delegates put in their place: ours one for each
+        # op.
         nodes = self.litert._get_ops_details()
         ops = {tuple(node["outputs"]) for node in nodes if node["op_name"] in FBS_OPS}
         delegated = [tuple(node["outputs"]) for node in nodes if node["op_name"] == "DELEGATE"]
@@ -169,12 +174,12 @@ class Interpreter:
 
     def _batch_size(self) -> int:
         shapes = [tuple(details["shape"]) for details in (*self._inputs, *self._outputs)]
-        sizes = {shape[0] if shape else None for shape in shapes}
-        if len(sizes) != 1 or None in sizes:
+        sizes = {int(shape[0]) if shape else 0 for shape in shapes}
+        if len(sizes) != 1 or 0 in sizes:
             raise ValueError(
                 f"predict needs inputs and outputs that share their first dimension, the batch, got shapes {shapes}"
             )
-        return int(sizes.pop())
+        return sizes.pop()
 
     @staticmethod
     def _checked(x: Any, details: Mapping[str, Any]) -> np.ndarray:

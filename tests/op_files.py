@@ -1,7 +1,7 @@
 """Writes .tflite files that hold FBS ops and nothing else, and computes in NumPy what they should give.
 
-The exporter is not involved: these files follow docs/design.md ("The op"), so they test the delegate against the design, and they can be
-wrong in ways that the exporter never is.
+The exporter is not involved: these files follow docs/design.md ("The op"), so they test the delegate against the
+design, and they can be wrong in ways that the exporter never is.
 """
 
 import dataclasses

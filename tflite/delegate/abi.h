@@ -126,6 +126,14 @@ typedef struct {
   size_t attributes_size;
 } TfLiteStablehloCompositeParams;
 
+/* The entry points of an external delegate, the only symbols the library exports. `keys` and `values` hold `count`
+ * options; report_error may be NULL. Returns NULL when the delegate cannot be had. */
+__attribute__((visibility("default"))) TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys,
+                                                                                     const char* const* values,
+                                                                                     size_t count,
+                                                                                     void (*report_error)(const char*));
+__attribute__((visibility("default"))) void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate);
+
 #if UINTPTR_MAX == UINT64_MAX
 static_assert(sizeof(TfLiteTensor) == 112, "TFLite's tensors are 112 bytes apart");
 static_assert(offsetof(TfLiteTensor, data) == 8, "TfLiteTensor");

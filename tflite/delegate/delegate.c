@@ -14,8 +14,6 @@
 #include "op.h"
 #include "profile.h"
 
-#define FBS_EXPORT __attribute__((visibility("default")))
-
 /* Guards FbsDelegate.session, should two interpreters be built with one delegate at the same time. */
 static pthread_mutex_t prepare_mutex = PTHREAD_MUTEX_INITIALIZER;
 
@@ -50,7 +48,7 @@ static TfLiteStatus delegate_prepare(TfLiteContext* context, TfLiteDelegate* bas
   FbsSession* session = fbs_session_create(&delegate->options);
   TfLiteIntArray* one = malloc(sizeof *one + sizeof *one->data);
   TfLiteStatus status = nodes != NULL && session != NULL && one != NULL ? kTfLiteOk : kTfLiteError;
-  if (status != kTfLiteOk) context->ReportError(context, "FbsConv2D: out of memory.");
+  if (status != kTfLiteOk) context->ReportError(context, "FbsConv2D: out of memory. ");
 
   /* One call for each node, so that each op stays a node of its own: TFLite then plans the memory of the tensors
    * between neighbouring ops, which it leaves to the delegate when it merges them, and its profiler shows every layer.
@@ -71,8 +69,8 @@ static TfLiteStatus delegate_prepare(TfLiteContext* context, TfLiteDelegate* bas
   return status;
 }
 
-FBS_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values,
-                                                         size_t count, void (*report_error)(const char*)) {
+TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys, const char* const* values, size_t count,
+                                              void (*report_error)(const char*)) {
   FbsMessage message;
   FbsDelegate* delegate = calloc(1, sizeof *delegate);
   const bool ok = delegate != NULL ? fbs_options_parse(keys, values, count, &delegate->options, &message) &&
@@ -90,6 +88,6 @@ FBS_EXPORT TfLiteDelegate* tflite_plugin_create_delegate(const char* const* keys
   return &delegate->base;
 }
 
-FBS_EXPORT void tflite_plugin_destroy_delegate(TfLiteDelegate* base) {
+void tflite_plugin_destroy_delegate(TfLiteDelegate* base) {
   if (base != NULL) free(base->data_);
 }

@@ -22,7 +22,7 @@ typedef struct {
 } FbsKernel;
 
 static TfLiteStatus report(TfLiteContext* context, const FbsKernel* kernel, const FbsMessage* message) {
-  context->ReportError(context, "FbsConv2D '%s': %s.", kernel->name, message->text);
+  context->ReportError(context, "FbsConv2D '%s': %s. ", kernel->name, message->text);
   return kTfLiteError;
 }
 
@@ -126,7 +126,7 @@ static TfLiteStatus resize(TfLiteContext* context, int index, int rank, const in
 static TfLiteStatus kernel_prepare(TfLiteContext* context, TfLiteNode* node) {
   FbsKernel* kernel = node->user_data;
   if (kernel == NULL) {
-    context->ReportError(context, "FbsConv2D: out of memory.");
+    context->ReportError(context, "FbsConv2D: out of memory. ");
     return kTfLiteError;
   }
   if (!kernel->parsed) return report(context, kernel, &kernel->message);

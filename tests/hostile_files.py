@@ -1,0 +1,370 @@
+"""Model files that must be refused, and what the delegate must say about each.
+
+Run as a program, `python hostile_files.py libfbs_delegate.so` tries every file and prints a JSON object, the message
+for each name; a crash or a sanitizer's report ends it with another exit status than 0. test_delegate.py runs it with a
+library under AddressSanitizer.
+"""
+
+import json
+import sys
+
+import numpy as np
+from ai_edge_litert import interpreter as litert
+from ai_edge_litert import schema_py_generated as schema
+from flatbuffers import flexbuffers
+from op_files import FLOAT32, INT32, Op, Writer
+
+SPARSE = {"active": 4}
+ROWS = {}
+
+
+def row(name, message, op=None, form="custom"):
+    """Adds a file: the one of `Op(**op)`, spoilt by the decorated function. `message` is a regular expression."""
+
+    def add(spoil):
+        ROWS[name] = (spoil, message, Op(**(op or {})), form)
+        return spoil
+
+    return add
+
+
+def attribute(name, message, op=None, form="custom", label=None, **values):
+    """Adds a file whose attributes are changed; a value of None removes one."""
+
+    def spoil(writer, op):
+        attributes = {**op.attributes, **values}
+        writer.set_attributes(writer.nodes[0], {key: value for key, value in attributes.items() if value is not None})
+
+    row(name, message, op, form)(spoil)
+
+
+def raw_attributes(name, data, message, form="custom"):
+    """Adds a file whose attributes are these bytes, or what a function makes of the valid ones."""
+
+    def spoil(writer, op):
+        valid = bytes(flexbuffers.Dumps(op.attributes))
+        writer.set_attributes(writer.nodes[0], data(valid) if callable(data) else data)
+
+    row(name, message, form=form)(spoil)
+
+
+# Attributes that are no flexbuffer map.
+NO_MAP = "the attributes must be a flexbuffer map; these [0-9]+ bytes are none"
+raw_attributes("attributes empty", b"", NO_MAP)
+raw_attributes("attributes empty, composite", b"", NO_MAP, form="composite")
+raw_attributes("attributes one byte", b"\x01", NO_MAP)
+raw_attributes("attributes zeros", bytes(64), NO_MAP)
+raw_attributes("attributes all ones", b"\xff" * 64, NO_MAP)
+raw_attributes("attributes random", np.random.default_rng(0).bytes(200), NO_MAP)
+raw_attributes(
+    "attributes cut at the front", lambda valid: valid[len(valid) // 2 :], "the attributes are damaged at 'version'"
+)
+raw_attributes("attributes cut at the end", lambda valid: valid[: len(valid) // 2], NO_MAP)
+raw_attributes("attributes a vector", bytes(flexbuffers.Dumps([1, 2, 3])), NO_MAP)
+raw_attributes("attributes an integer", bytes(flexbuffers.Dumps(7)), NO_MAP)
+raw_attributes("attributes an empty map", bytes(flexbuffers.Dumps({})), "attribute 'version' is missing")
+raw_attributes("attributes root out of reach", lambda valid: valid[:-3] + b"\xff" + valid[-2:], NO_MAP)
+raw_attributes("attributes root width 3", lambda valid: valid[:-1] + b"\x03", NO_MAP)
+
+
+def point_at_itself(attributes, key, kind):
+    """Makes the value of `key` an offset of 0 to something of type `kind`; the attributes must fit one byte each."""
+    damaged = bytearray(flexbuffers.Dumps(attributes))
+    count = len(attributes)
+    at = (
+        len(damaged) - 3 - 2 * count + sorted(attributes).index(key)
+    )  # the values, a type for each, 3 bytes of the root
+    damaged[at - 1], damaged[at], damaged[at + count] = 100, 0, kind  # 100: a string's length, more than is left
+    return bytes(damaged)
+
+
+INDIRECT_INT64, STRING = 6 << 2 | 3, 5 << 2
+raw_attributes(
+    "version reaches past the end",
+    point_at_itself({"version": 1}, "version", INDIRECT_INT64),
+    "the attributes are damaged at 'version'",
+)
+raw_attributes(
+    "padding reaches past the end",
+    point_at_itself(Op().attributes, "padding", STRING),
+    "the attributes are damaged at 'padding'",
+)
+
+# Single attributes.
+for key in Op().attributes:
+    attribute(f"{key} missing", f"attribute '{key}' is missing", **{key: None})
+for key in ("k", "group_size", "kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w"):
+    for value in (0, -1, 2**31, -(2**63)):
+        attribute(f"{key} {value}", rf"attribute '{key}' must be in \[1, 2147483647\], got {value}", **{key: value})
+attribute("k a string", "attribute 'k' must be an integer", k="8")
+attribute("k a float", "attribute 'k' must be an integer", k=8.0)
+attribute("k a bool", "attribute 'k' must be an integer", k=True)
+attribute("sparse_in 2", r"attribute 'sparse_in' must be in \[0, 1\], got 2", sparse_in=2)
+attribute("padding an integer", "attribute 'padding' must be a string", padding=1)
+attribute("padding unknown", "attribute 'padding' must be SAME or VALID, got 'same'", padding="same")
+attribute("padding empty", "attribute 'padding' must be SAME or VALID, got ''", padding="")
+attribute("activation unknown", "attribute 'activation' must be NONE, RELU or RELU6, got 'TANH'", activation="TANH")
+attribute("activation long", "attribute 'activation' must be NONE, RELU or RELU6, got 'x{32}'", activation="x" * 10000)
+attribute("version 2", "holds version 2 of this op, and this delegate knows version 1", version=2)
+attribute(
+    "version 2, composite", "holds version 2 of this op, and this delegate knows version 1", form="composite", version=2
+)
+attribute("version 0", "holds version 0 of this op, and this delegate knows version 1", version=0)
+attribute("version a string", "attribute 'version' must be an integer", version="1")
+
+# Attributes against the tensors.
+attribute("k above the channels", r"k must be in \[1, 16\], the channels of the weights, got 17", k=17)
+attribute("k enormous", r"k must be in \[1, 16\], the channels of the weights, got 2147483647", k=2**31 - 1)
+attribute("k all channels, two outputs", r"expected 1 output \(y\) with k 16 of 16 channels, got 2", k=16)
+attribute(
+    "k some channels, one output",
+    r"expected 2 outputs \(y, out_indices\) with k 8 of 16 channels, got 1",
+    op={"k": 16},
+    k=8,
+)
+attribute("group_size no divisor", "group_size must divide out_channels 16, got 3", group_size=3)
+attribute("group_size no divisor of k", "must be a multiple of group_size 4, got 6", op={"k": 6}, group_size=4)
+attribute("group_size above k", "group_size must be from 1 to 8, got 16", group_size=16)
+attribute("kernel unlike the weights", "dimension 1 of weights must be 15, got", kernel_w=5)
+attribute("kernel enormous", "a kernel of 2147483647 x 2147483647 is too large", kernel_h=2**31 - 1, kernel_w=2**31 - 1)
+attribute(
+    "dilation too large for VALID",
+    "a window of height 9 does not fit an input of height 6",
+    op={"padding": "VALID"},
+    dilation_h=4,
+)
+attribute(
+    "dilation enormous, VALID",
+    "a window of width 4294967295 does not fit",
+    op={"padding": "VALID"},
+    dilation_w=2**31 - 1,
+)
+attribute(
+    "dilation enormous, SAME", "a window of width 4294967295 is too large for an input of width 5", dilation_w=2**31 - 1
+)
+attribute(
+    "dilation near the limit, SAME",
+    "a window of height 2147483659 is too large",
+    dilation_w=2**30 + 5,
+    dilation_h=2**30 + 5,
+)
+attribute("sparse_in without indices", "expected 6 inputs .* with sparse_in 1, got 5", sparse_in=1)
+attribute("dense_in with indices", "expected 5 inputs .* with sparse_in 0, got 6", op=SPARSE, sparse_in=0)
+
+
+# Operands.
+@row("no inputs", "expected 5 inputs .*, got 0")
+def _(writer, op):
+    writer.nodes[0].inputs = []
+
+
+@row("one input missing", "expected 5 inputs .*, got 4")
+def _(writer, op):
+    writer.nodes[0].inputs.pop()
+
+
+@row("one input more", "expected 5 inputs .*, got 6")
+def _(writer, op):
+    writer.nodes[0].inputs.append(writer.nodes[0].inputs[-1])
+
+
+@row("three outputs", "expected 1 output .* or 2 .*, got 3")
+def _(writer, op):
+    writer.nodes[0].outputs.append(writer.tensor("more", (1, 8)))
+
+
+@row("optional input", "weights must be a tensor of the graph, got index -1")
+def _(writer, op):
+    writer.nodes[0].inputs[1] = -1
+
+
+@row("optional output", "expected 2 outputs .* with k 8 of 16 channels, got 1")
+def _(writer, op):
+    writer.nodes[0].outputs[1] = -1
+
+
+@row("both outputs one tensor", "y must not share its tensor with another operand")
+def _(writer, op):
+    writer.nodes[0].outputs[1] = writer.nodes[0].outputs[0]
+
+
+@row("y constant", "y must be writable memory, got TFLite's allocation type 1")
+def _(writer, op):
+    y = writer.constant("constant", np.zeros((1, 6, 5, 8), np.float32))
+    writer.nodes[0].outputs[0] = y
+    writer.graph.outputs[0] = y
+
+
+# Types and ranks. (name, operand, type or shape)
+for operand, dtype in [
+    ("x", INT32),
+    ("weights", INT32),
+    ("bias", schema.TensorType.INT8),
+    ("gate_kernel", INT32),
+    ("gate_bias", INT32),
+]:
+
+    @row(f"{operand} of another type", f"{operand} must be float32")
+    def _(writer, op, operand=operand, dtype=dtype):
+        name = operand if operand == "x" else f"conv0/{operand}"
+        writer.named(name).type = dtype
+        if dtype == schema.TensorType.INT8:
+            writer.named(name).shape = [64]  # as many bytes as before, or LiteRT refuses the file itself
+
+
+@row("in_indices float32", "in_indices must be int32", op=SPARSE)
+def _(writer, op):
+    writer.named("in_indices").type = FLOAT32
+
+
+@row("in_indices int64", "in_indices must be int32", op=SPARSE)
+def _(writer, op):
+    writer.named("in_indices").type = schema.TensorType.INT64
+
+
+@row("y int32", "y must be float32")
+def _(writer, op):
+    writer.named("conv0").type = INT32
+
+
+@row("out_indices float32", "out_indices must be int32")
+def _(writer, op):
+    writer.named("conv0/out_indices").type = FLOAT32
+
+
+def shape(name, tensor, sizes, message, op=None):
+    @row(name, message, op)
+    def _(writer, op):
+        writer.named(tensor).shape = sizes
+
+
+shape("x of three dimensions", "x", [6, 5, 8], "x must have 4 dimensions, got 3")
+shape("x of five dimensions", "x", [1, 1, 6, 5, 8], "x must have 4 dimensions, got 5")
+shape("x a scalar", "x", [], "x must have 4 dimensions, got 0")
+shape("x empty", "x", [1, 0, 5, 8], r"every dimension of x must be at least 1, got \[1, 0, 5, 8\]")
+shape("x no images", "x", [0, 6, 5, 8], r"every dimension of x must be at least 1, got \[0, 6, 5, 8\]")
+shape("x enormous", "x", [1, 65536, 65536, 8], "the input must have at most [0-9]+ elements")
+shape("x of fewer channels", "x", [1, 6, 5, 7], "x must hold all 8 channels of the weights with sparse_in 0, got 7")
+shape("x of more channels", "x", [1, 6, 5, 9], "x must hold all 8 channels of the weights with sparse_in 0, got 9")
+shape("x of more channels than indices", "x", [1, 6, 5, 5], r"in_indices must be \[1, 5\], .*, got \[1, 4\]", SPARSE)
+shape("x of another batch than indices", "x", [2, 6, 5, 4], r"in_indices must be \[2, 4\], .*, got \[1, 4\]", SPARSE)
+shape("in_indices of one dimension", "in_indices", [4], "in_indices must have 2 dimensions, got 1", SPARSE)
+shape("in_indices of another batch", "in_indices", [2, 4], r"in_indices must be \[1, 4\], .*, got \[2, 4\]", SPARSE)
+shape("in_indices empty", "in_indices", [1, 0], "every dimension of in_indices must be at least 1", SPARSE)
+shape("weights flat", "conv0/weights", [8 * 9 * 16], "weights must have 3 dimensions, got 1")
+shape("weights in another order", "conv0/weights", [9, 8, 16], r"dimension 1 of weights must be 9, got \[9, 8, 16\]")
+shape("weights of fewer channels", "conv0/weights", [4, 9, 32], "dimension 0 of bias must be 32, got")
+shape("bias of two dimensions", "conv0/bias", [4, 4], "bias must have 1 dimensions, got 2")
+shape("gate_kernel transposed", "conv0/gate_kernel", [16, 8], r"dimension 0 of gate_kernel must be 8, got \[16, 8\]")
+shape("gate_bias of two dimensions", "conv0/gate_bias", [1, 16], "gate_bias must have 1 dimensions, got 2")
+
+
+@row("more active channels than there are", "x must hold at most the 8 channels of the weights, got 9", op=SPARSE)
+def _(writer, op):
+    writer.named("x").shape = [1, 6, 5, 9]
+    writer.named("in_indices").shape = [1, 9]
+
+
+# Constants: wrong sizes, and none at all.
+for operand, values, message in [
+    ("bias", np.zeros(15, np.float32), "dimension 0 of bias must be 16, got"),
+    ("gate_bias", np.zeros(17, np.float32), "dimension 0 of gate_bias must be 16, got"),
+    ("gate_kernel", np.zeros((7, 16), np.float32), "dimension 0 of gate_kernel must be 8, got"),
+    ("weights", np.zeros((8, 9, 15), np.float32), "dimension 0 of bias must be 15, got"),
+]:
+
+    @row(f"{operand} of another size", message)
+    def _(writer, op, operand=operand, values=values):
+        index = writer.graph.tensors.index(writer.named(f"conv0/{operand}"))
+        node = writer.nodes[0]
+        node.inputs[node.inputs.index(index)] = writer.constant("other", values)
+
+
+for operand in ("weights", "bias", "gate_kernel", "gate_bias"):
+
+    @row(f"{operand} not constant", f"{operand} must be a constant of the file")
+    def _(writer, op, operand=operand):
+        tensor = writer.named(f"conv0/{operand}")
+        tensor.buffer = 0
+        writer.graph.inputs.append(writer.graph.tensors.index(tensor))
+
+
+@row("weights without data", "weights must be a constant of the file")
+def _(writer, op):
+    writer.model.buffers[writer.named("conv0/weights").buffer].data = None
+
+
+@row("weights a variable", "weights must be a constant of the file")
+def _(writer, op):
+    tensor = writer.named("conv0/weights")
+    tensor.buffer, tensor.isVariable = 0, True
+
+
+@row("bias shorter than its shape", "required_bytes <= bytes was not true")  # LiteRT refuses this one itself
+def _(writer, op):
+    buffer = writer.model.buffers[writer.named("conv0/bias").buffer]
+    buffer.data = buffer.data[:-4]
+
+
+@row("bias longer than its shape", r"bias \[16\] must hold 64 bytes, got 68")
+def _(writer, op):
+    buffer = writer.model.buffers[writer.named("conv0/bias").buffer]
+    buffer.data = np.append(buffer.data, np.zeros(4, np.uint8))
+
+
+@row("bias sparse and short", "bias must not be stored in TFLite's sparse form")
+def _(writer, op):
+    tensor = writer.named("conv0/bias")
+    sparsity = schema.SparsityParametersT()
+    sparsity.traversalOrder = [0]
+    metadata = schema.DimensionMetadataT()
+    metadata.format, metadata.denseSize = schema.DimensionType.DENSE, 16
+    sparsity.dimMetadata = [metadata]
+    tensor.sparsity = sparsity
+    buffer = writer.model.buffers[tensor.buffer]
+    buffer.data = buffer.data[:4]
+
+
+# Indices out of range: constant ones at Prepare, computed ones when the op runs.
+for value in (-1, 8, 2**31 - 1, -(2**31)):
+
+    @row(f"constant index {value}", rf"in_indices must be in \[0, 8\), got {value}", op=SPARSE)
+    def _(writer, op, value=value):
+        index = writer.constant("constant_indices", np.array([[0, 1, 2, value]], np.int32))
+        writer.nodes[0].inputs[1] = index
+        del writer.graph.inputs[1]
+
+    @row(f"computed index {value}", r"in_indices holds a value outside \[0, 8\)", op=SPARSE)
+    def _(writer, op, value=value):
+        writer.run_with = [np.zeros(op.x_shape, np.float32), np.array([[0, 1, 2, value]], np.int32)]
+
+
+def hostile_file(name):
+    """The bytes of one file, and what to run it with (None: it is refused before)."""
+    spoil, _, op, form = ROWS[name]
+    writer = Writer([op], form)
+    spoil(writer, op)
+    return writer.pack(), getattr(writer, "run_with", None)
+
+
+def refusal(name, library):
+    """The error that running the file raises; None when it raises none."""
+    content, run_with = hostile_file(name)
+    delegate = litert.load_delegate(library)
+    try:
+        interpreter = litert.Interpreter(model_content=content, experimental_delegates=[delegate], num_threads=2)
+        interpreter.allocate_tensors()
+        for details, value in zip(interpreter.get_input_details(), run_with or [], strict=False):
+            interpreter.set_tensor(details["index"], value)
+        interpreter.invoke()
+    except (RuntimeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+if __name__ == "__main__":
+    messages = {}
+    for name in ROWS:
+        print(name, file=sys.stderr, flush=True)  # so that a crash shows where
+        messages[name] = refusal(name, sys.argv[1])
+    print(json.dumps(messages))

@@ -1,0 +1,286 @@
+"""The delegate in the stock LiteRT runtime: right results, and a refusal for every wrong file."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import delegate_build
+import hostile_files
+import numpy as np
+import pytest
+from ai_edge_litert import interpreter as litert
+from flatbuffers import flexbuffers
+from op_files import Op, op_file
+
+PATHS = ["reference", "plain", "avx2", "avx512", "neon"]
+OPS = {
+    "plain": Op(),
+    "density 1/16": Op(k=1),
+    "density 15/16": Op(k=15),
+    "density 1, dense out": Op(k=16),
+    "sparse in": Op(active=5),
+    "sparse in, one channel": Op(active=1),
+    "sparse in, all channels": Op(active=8),
+    "sparse in, dense out": Op(active=5, k=16),
+    "1x1": Op(kernel=(1, 1), active=5),
+    "5x3": Op(kernel=(5, 3)),
+    "2x4": Op(kernel=(2, 4)),
+    "kernel larger than the image": Op(kernel=(9, 11)),
+    "stride 2": Op(strides=(2, 2)),
+    "stride 2, odd size": Op(strides=(2, 2), height=7, width=9, active=5),
+    "stride 3x1": Op(strides=(3, 1), height=8),
+    "stride larger than the kernel": Op(kernel=(1, 2), strides=(3, 4), height=8, width=10),
+    "dilation 2": Op(dilation=(2, 2), height=9, width=8),
+    "dilation 1x3": Op(dilation=(1, 3), height=9, width=8, active=3),
+    "valid": Op(padding="VALID"),
+    "valid, one pixel": Op(padding="VALID", height=3, width=3),
+    "valid, stride 2": Op(padding="VALID", strides=(2, 2), height=8, width=7, active=5),
+    "valid, dilation 2": Op(padding="VALID", dilation=(2, 2), height=9, width=8),
+    "batch 3": Op(batch=3),
+    "batch 3, sparse in": Op(batch=3, active=5, strides=(2, 1)),
+    "groups of 4": Op(group_size=4, k=8),
+    "groups of 16": Op(group_size=16, filters=64, k=32, active=7),
+    "no activation": Op(activation="NONE"),
+    "relu6": Op(activation="RELU6", seed=3),
+    "one pixel": Op(height=1, width=1),
+    "one channel": Op(in_channels=1, filters=1, k=1),
+    "more than a tile": Op(height=13, width=11, in_channels=48, active=29, filters=96, k=71),
+    "groups of 16, more than a tile": Op(height=9, width=9, in_channels=64, active=32, filters=96, k=48, group_size=16),
+}
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory):
+    return delegate_build.compile_library(tmp_path_factory.mktemp("delegate") / "libfbs_delegate.so", "-O2")
+
+
+def load(library, **options):
+    return litert.load_delegate(library, options)
+
+
+def interpret(content, delegate, num_threads=1):
+    interpreter = litert.Interpreter(model_content=content, experimental_delegates=[delegate], num_threads=num_threads)
+    interpreter.allocate_tensors()
+    return interpreter
+
+
+def run(interpreter, inputs):
+    for details, value in zip(interpreter.get_input_details(), inputs, strict=True):
+        interpreter.set_tensor(details["index"], value)
+    interpreter.invoke()
+    return [interpreter.get_tensor(details["index"]) for details in interpreter.get_output_details()]
+
+
+def check(outputs, expected):
+    """y close in units of its largest value; the same channels chosen."""
+    y, out_indices = expected
+    np.testing.assert_allclose(outputs[0], y, rtol=0, atol=1e-4 * np.abs(y).max())
+    assert len(outputs) == (1 if out_indices is None else 2)
+    if out_indices is not None:
+        np.testing.assert_array_equal(outputs[1], out_indices)
+
+
+class TestResults:
+    @pytest.mark.parametrize("threads", [1, 2])
+    @pytest.mark.parametrize("path", PATHS)
+    def test_one_op(self, library, path, threads):
+        try:
+            delegate = load(library, path=path)
+        except ValueError as error:
+            assert f"'{path}' is not available on this CPU" in str(error)
+            pytest.skip(f"{path} is not available on this CPU")
+        for name, op in OPS.items():
+            interpreter = interpret(op_file(op), delegate, threads)
+            for seed in (1, 2):
+                inputs = op.inputs(seed)
+                try:
+                    check(run(interpreter, inputs), op.reference(*inputs))
+                except AssertionError as error:
+                    raise AssertionError(f"{name}: {op}\n{error}") from error
+
+    @pytest.mark.parametrize("form", ["custom", "composite"])
+    def test_two_ops_share_the_indices(self, library, form):
+        first = Op(active=5, filters=24, k=10, seed=5)
+        second = Op(in_channels=24, active=10, filters=12, k=7, strides=(2, 2), seed=6)
+        inputs = first.inputs()
+        outputs = run(interpret(op_file(first, second, form=form), load(library)), inputs)
+        check(outputs, second.reference(*first.reference(*inputs)))
+
+    @pytest.mark.parametrize("op", [Op(), Op(k=16), Op(active=4)])
+    def test_composite(self, library, op):
+        inputs = op.inputs()
+        check(run(interpret(op_file(op, form="composite"), load(library)), inputs), op.reference(*inputs))
+
+    def test_large_values_do_not_spoil_the_next_run(self, library):
+        op = Op(active=5)
+        interpreter = interpret(op_file(op), load(library))
+        x, indices = op.inputs()
+        for spoiler in (np.nan, np.inf, 3e38):
+            _, chosen = run(interpreter, [np.full_like(x, spoiler), indices])
+            assert sorted(set(chosen[0])) == sorted(chosen[0]) and set(chosen[0]) <= set(range(op.filters))
+        check(run(interpreter, [x, indices]), op.reference(x, indices))
+
+    def test_resize(self, library):
+        """Another batch, another size, and back: Prepare runs again."""
+        interpreter = interpret(op_file(Op()), load(library))
+        for op in (Op(), Op(batch=3), Op(height=9, width=12), Op()):
+            interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], op.x_shape)
+            interpreter.allocate_tensors()
+            inputs = op.inputs()
+            check(run(interpreter, inputs), op.reference(*inputs))
+
+    def test_preserve_all_tensors(self, library):
+        op = Op(active=5)
+        with pytest.warns(UserWarning, match="preserve_all_tensors"):
+            interpreter = litert.Interpreter(
+                model_content=op_file(op),
+                experimental_delegates=[load(library)],
+                experimental_preserve_all_tensors=True,
+            )
+        interpreter.allocate_tensors()
+        inputs = op.inputs()
+        check(run(interpreter, inputs), op.reference(*inputs))
+
+    def test_one_delegate_for_interpreters_in_threads(self, library):
+        delegate = load(library)
+        ops = [Op(seed=seed, active=5, height=20, width=20) for seed in range(4)]
+        results = {}
+
+        def work(op):
+            interpreter = interpret(op_file(op), delegate, 2)
+            inputs = op.inputs()
+            results[op.seed] = [run(interpreter, inputs) for _ in range(20)]
+
+        threads = [threading.Thread(target=work, args=[op]) for op in ops]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for op in ops:
+            expected = op.reference(*op.inputs())
+            for outputs in results[op.seed]:
+                check(outputs, expected)
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"pth": "auto"}, "option 'pth' is unknown; the options are path, verbose and profile"),
+            ({"path": "sse"}, "option 'path' must be auto, reference, plain, avx2, avx512 or neon, got 'sse'"),
+            ({"path": ""}, "option 'path' must be auto"),
+            ({"verbose": "yes"}, "option 'verbose' must be 0 or 1, got 'yes'"),
+            ({"profile": "/nonexistent/folder/file"}, "option 'profile' must be a file that can be written"),
+            ({"profile": "x" * 600}, "option 'profile' must be a path shorter than 512 bytes"),
+        ],
+    )
+    def test_refused(self, library, options, message):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load(library, **options)
+
+    def test_environment(self, library, monkeypatch):
+        monkeypatch.setenv("FBS_PATH", "sse")
+        with pytest.raises(ValueError, match=r"FBS_PATH must be auto, reference, .*, got 'sse'"):
+            load(library)
+        monkeypatch.setenv("FBS_PATH", "reference")
+        load(library)
+
+    def test_option_goes_before_environment(self, library, monkeypatch, tmp_path):
+        monkeypatch.setenv("FBS_PATH", "reference")
+        assert profile(library, tmp_path)[0]["kernel"] == "reference"
+        assert profile(library, tmp_path, path="plain")[0]["kernel"] != "reference"
+
+    def test_profile(self, library, tmp_path):
+        first, second = profile(library, tmp_path)
+        assert [first["op"], second["op"]] == ["conv0", "conv1"]
+        assert first["shape"] == "1x6x5x8/8 -> 6x5x8/16, 3x3 stride 1x1 dilation 1x1"
+        assert int(first["macs"]) == 6 * 5 * 9 * 8 * 8 + 8 * 16
+        assert int(second["macs"]) == 6 * 5 * 9 * 8 * 3 + 8 * 12
+        for row in (first, second):
+            assert row["runs"] == "7" and 0 < float(row["min_us"]) <= float(row["median_us"]) < 1e6
+
+    def test_verbose(self, library):
+        code = (
+            "import sys, op_files, test_delegate as t\n"
+            "t.interpret(op_files.op_file(op_files.Op()), t.load(sys.argv[1], verbose=1, path='reference'))"
+        )
+        result = subprocess.run(
+            [sys.executable, "-c", code, library], capture_output=True, text=True, cwd=Path(__file__).parent
+        )
+        assert "FBS: conv0: 1x6x5x8/8 -> 6x5x8/16, 3x3 stride 1x1 dilation 1x1, reference, 1 thread(s)" in result.stderr
+
+
+def profile(library, folder, **options):
+    """The rows of the profile of two ops after seven runs."""
+    ops = Op(), Op(in_channels=16, active=8, filters=12, k=3)
+    path = folder / "profile.tsv"
+    interpreter = interpret(op_file(*ops), load(library, profile=path, **options))
+    for _ in range(7):
+        run(interpreter, ops[0].inputs())
+    del interpreter
+    header, *rows = (line.split("\t") for line in path.read_text().splitlines())
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory):
+    """What the delegate, built with sanitizers, says of each file. A report of theirs ends the process."""
+    folder = tmp_path_factory.mktemp("hostile")
+    library = delegate_build.compile_library(folder / "libfbs_delegate.so", "-O1", *delegate_build.SANITIZERS)
+    result = subprocess.run(
+        [sys.executable, hostile_files.__file__, library],
+        env={
+            **os.environ,
+            "LD_PRELOAD": delegate_build.sanitizer_preload(),
+            "ASAN_OPTIONS": "detect_leaks=0:redzone=512",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr[-5000:]
+    return json.loads(result.stdout)
+
+
+class TestHostileFiles:
+    @pytest.mark.parametrize("name", hostile_files.ROWS)
+    def test_refused(self, messages, name):
+        _, expected, *_ = hostile_files.ROWS[name]
+        assert messages[name] is not None, "the file was run"
+        assert re.search(expected, messages[name])
+
+    def test_random_damage(self, tmp_path):
+        """The delegate in a host of our own (native/delegate_host.c), its op spoilt thousands of times."""
+        attributes = Op(k=3, active=4, kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6").attributes
+        data = bytes(flexbuffers.Dumps(attributes))
+        (tmp_path / "delegate_attributes.inc").write_text(
+            f"static const unsigned char kAttributes[] = {{{', '.join(map(str, data))}}};\n"
+        )
+        host = tmp_path / "host"
+        wraps = [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "posix_memalign")]
+        source = str(Path(__file__).parent / "native" / "delegate_host.c")
+        delegate_build.compile_c(
+            host, "-O1", f"-I{tmp_path}", *delegate_build.SANITIZERS, source, *delegate_build.sources(), *wraps
+        )
+        environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1:redzone=512"}
+        result = subprocess.run([str(host), "20000"], env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
+        refused, tried = map(int, re.match("(.*) of (.*) refused", result.stdout).groups())
+        assert tried > 60000 and 0.5 * tried < refused < tried
+
+
+class TestLibrary:
+    def test_needs_only_the_c_library(self, library):
+        dynamic = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
+        needed = set(re.findall(r"NEEDED.*\[(.*?)\.so", dynamic))
+        assert needed <= {"libc", "libm", "libpthread", "ld-linux-x86-64", "ld-linux-aarch64"}
+
+    def test_exports_only_the_entry_points(self, library):
+        symbols = subprocess.run(
+            ["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True
+        ).stdout
+        names = {line.split()[-1] for line in symbols.splitlines()}
+        assert names == {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"}
