@@ -57,7 +57,7 @@ EXTRAS["dev"] = [
 
 
 REMEDY = (
-    "install one (Debian and Ubuntu: apt-get install gcc libc6-dev; macOS: xcode-select --install), or set CC to yours, "
+    "install one (Debian and Ubuntu: apt-get install gcc libc6-dev; macOS: xcode-select --install), or set CC, "
     "or set FBS_KERAS_NO_DELEGATE=1 to install without the delegate"
 )
 

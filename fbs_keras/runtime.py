@@ -47,7 +47,7 @@ def delegate_path(platform: str | None = None) -> str:
     builds = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     raise FileNotFoundError(
         f"no delegate for {name!r} at {path}; the builds there are {', '.join(builds) or 'none'}. It is compiled when "
-        "fbs_keras is installed from source on that platform with a C compiler present: pip install <fbs_keras's folder>"
+        "fbs_keras is installed from source on that platform with a C compiler present: pip install <its folder>"
     )
 
 

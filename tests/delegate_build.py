@@ -28,7 +28,7 @@ def compile_c(output, *arguments):
 
 
 def sanitizer_preload():
-    """The sanitizers' runtimes, for LD_PRELOAD: a program built without them can then load a library built with them."""
+    """The sanitizers' runtimes, for LD_PRELOAD: a program built without them can then load one built with them."""
 
     def find(name):
         return subprocess.run(

@@ -70,11 +70,12 @@ raw_attributes("attributes root width 3", lambda valid: valid[:-1] + b"\x03", NO
 def point_at_itself(attributes, key, kind):
     """Makes the value of `key` an offset of 0 to something of type `kind`; the attributes must fit one byte each."""
     damaged = bytearray(flexbuffers.Dumps(attributes))
-    count = len(attributes)
-    at = (
-        len(damaged) - 3 - 2 * count + sorted(attributes).index(key)
-    )  # the values, a type for each, 3 bytes of the root
-    damaged[at - 1], damaged[at], damaged[at + count] = 100, 0, kind  # 100: a string's length, more than is left
+    # They end in the values, a type for each of them, and the three bytes of the root.
+    count, index = len(attributes), sorted(attributes).index(key)
+    at = len(damaged) - 3 - 2 * count + index
+    damaged[at], damaged[at + count] = 0, kind
+    if index > 0:
+        damaged[at - 1] = 100  # a string's length, more than is left
     return bytes(damaged)
 
 
