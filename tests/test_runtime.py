@@ -1,0 +1,189 @@
+"""Interpreter and delegate_path, with the delegate that the installation has built."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+from op_files import Op, Writer, op_file
+
+from fbs_keras import runtime
+from fbs_keras.runtime import Interpreter, Partitions, delegate_path
+
+
+def add_file(dtype=schema.TensorType.FLOAT32, shapes=((2, 3), (2, 3)), outputs=1):
+    """A model that adds its two inputs: several inputs and outputs, and no FBS op."""
+    writer = Writer([Op()])
+    graph, model = writer.graph, writer.model
+    graph.tensors, graph.operators = [], []
+    graph.inputs = [writer.tensor(f"input{i}", shape, dtype) for i, shape in enumerate(shapes)]
+    code = schema.OperatorCodeT()
+    code.builtinCode = schema.BuiltinOperator.ADD
+    model.operatorCodes = [code]
+    graph.outputs = []
+    for number in range(outputs):
+        node = schema.OperatorT()
+        node.opcodeIndex, node.inputs = 0, list(graph.inputs)
+        node.outputs = [writer.tensor(f"sum{number}", shapes[0], dtype)]
+        node.builtinOptionsType = schema.BuiltinOptions.AddOptions
+        node.builtinOptions = schema.AddOptionsT()
+        graph.operators.append(node)
+        graph.outputs += node.outputs
+    return writer.pack()
+
+
+class TestDelegatePath:
+    def test_this_machine(self):
+        path = Path(delegate_path())
+        assert path.is_file() and path.name == "libfbs_delegate.so"
+        assert path == Path(delegate_path(runtime.platform_name()))
+
+    def test_other_platform(self):
+        with pytest.raises(FileNotFoundError, match=r"no delegate for 'plan9-vax' at .*installed from source"):
+            delegate_path("plan9-vax")
+
+    def test_import_needs_no_litert(self):
+        code = (
+            "import sys; sys.modules['ai_edge_litert'] = None; import fbs_keras.runtime as r; print(r.delegate_path())"
+        )
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert result.stdout.strip() == delegate_path(), result.stderr
+
+
+class TestPredict:
+    @pytest.mark.parametrize("examples", [0, 1, 2, 3, 4, 7])
+    def test_any_number_of_examples(self, examples):
+        op = Op(batch=2, k=16)
+        interpreter = Interpreter(op_file(op))
+        x = np.random.default_rng(0).normal(size=(examples, 6, 5, 8)).astype(np.float32)
+        y = interpreter.predict(x)
+        assert y.shape == (examples, 6, 5, 16) and y.dtype == np.float32
+        for image, result in zip(x, y, strict=True):
+            np.testing.assert_allclose(result, op.reference(image[None])[0][0], atol=1e-4)
+
+    def test_several_inputs_and_outputs(self):
+        op = Op(active=5)
+        x, indices = op.inputs()
+        y, out_indices = Interpreter(op_file(op)).predict([x, indices])
+        np.testing.assert_allclose(y, op.reference(x, indices)[0], atol=1e-4)
+        np.testing.assert_array_equal(out_indices, op.reference(x, indices)[1])
+
+    def test_path_and_bytes(self, tmp_path):
+        op = Op(k=16)
+        path = tmp_path / "op.tflite"
+        path.write_bytes(op_file(op))
+        (x,) = op.inputs()
+        expected = Interpreter(op_file(op)).predict(x)
+        for model in (path, str(path)):
+            np.testing.assert_array_equal(Interpreter(model).predict(x), expected)
+
+    @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
+    def test_converts_numbers(self, dtype):
+        interpreter = Interpreter(op_file(Op(k=16)))
+        x = np.arange(240).reshape(1, 6, 5, 8) % 7
+        np.testing.assert_array_equal(interpreter.predict(x.astype(dtype)), interpreter.predict(x.astype(np.float32)))
+
+    def test_results_are_copies(self):
+        interpreter = Interpreter(op_file(Op(k=16)))
+        (x,) = Op().inputs()
+        first = interpreter.predict(x)
+        before = first.copy()
+        interpreter.predict(x * 0)
+        np.testing.assert_array_equal(first, before)
+
+    @pytest.mark.parametrize("use_delegate", [True, False])
+    def test_model_without_fbs(self, use_delegate):
+        interpreter = Interpreter(add_file(outputs=2), use_delegate=use_delegate)
+        a, b = np.arange(12.0).reshape(4, 3), np.ones((4, 3))
+        for result in interpreter.predict([a, b]):
+            np.testing.assert_array_equal(result, a + b)
+        assert interpreter.partitions[:2] == (0, 0)
+
+    @pytest.mark.parametrize(
+        ("x", "message"),
+        [
+            (np.zeros((6, 5, 8)), r"expected an input of shape \[examples, 6, 5, 8\], got \[6, 5, 8\]"),
+            (np.zeros((1, 6, 5, 7)), r"expected an input of shape \[examples, 6, 5, 8\], got \[1, 6, 5, 7\]"),
+            (np.zeros((1, 6, 5, 8), complex), "expected an input of float32, got complex128"),
+            (np.full((1, 6, 5, 8), "a"), "expected an input of float32, got <U1"),
+            ([np.zeros((1, 6, 5, 8))] * 2, "the model has 1 inputs, got 2"),
+            ([], "the model has 1 inputs, got 0"),
+        ],
+    )
+    def test_bad_input(self, x, message):
+        with pytest.raises(ValueError, match=message):
+            Interpreter(op_file(Op())).predict(x)
+
+    def test_bad_inputs(self):
+        interpreter = Interpreter(add_file(schema.TensorType.INT32))
+        with pytest.raises(ValueError, match="expected an input of int32, got float64"):
+            interpreter.predict([np.zeros((2, 3)), np.zeros((2, 3), int)])
+        with pytest.raises(ValueError, match=r"all inputs must hold as many examples, got \[2, 4\]"):
+            interpreter.predict([np.zeros((2, 3), int), np.zeros((4, 3), int)])
+        with pytest.raises(ValueError, match="share their first dimension"):
+            Interpreter(add_file(shapes=((2, 3), (1, 3)))).predict([np.zeros((2, 3)), np.zeros((2, 3))])
+
+    def test_index_out_of_range(self):
+        op = Op(active=4)
+        interpreter = Interpreter(op_file(op))
+        with pytest.raises(RuntimeError, match=r"in_indices holds a value outside \[0, 8\)"):
+            interpreter.predict([np.zeros(op.x_shape), np.full((1, 4), 8)])
+
+
+class TestModel:
+    @pytest.mark.parametrize(
+        ("model", "message"),
+        [
+            ("nothing.tflite", r"there is no file 'nothing\.tflite'"),
+            (os.curdir, r"there is no file '\.'"),
+            (__file__, "model must be a TFLite model, which '.*test_runtime.py' is not"),
+            (b"", "model must be a TFLite model, which 0 bytes is not"),
+            (b"PK\3\4TFL4" + bytes(100), "model must be a TFLite model, which 108 bytes is not"),
+            (b"\0\0\0\0TFL3" + bytes(100), "LiteRT cannot run this model"),
+            (None, "model must be the path of a .tflite file or its bytes, got NoneType"),
+            (3, "model must be the path of a .tflite file or its bytes, got int"),
+        ],
+    )
+    def test_no_model(self, model, message):
+        with pytest.raises(ValueError, match=message):
+            Interpreter(model)
+
+    @pytest.mark.parametrize("count", [0, -1, 1.0, "2", True, None])
+    def test_num_threads(self, count):
+        with pytest.raises(ValueError, match="num_threads must be an integer of at least 1, got"):
+            Interpreter(op_file(Op()), num_threads=count)
+
+    def test_custom_op_without_delegate(self):
+        with pytest.raises(ValueError, match="use the delegate, or convert with target='portable'"):
+            Interpreter(op_file(Op()), use_delegate=False)
+
+    def test_refused_by_the_delegate(self):
+        with pytest.raises(
+            ValueError, match=r"LiteRT cannot run this model: FbsConv2D 'conv0': k must be in \[1, 16\]"
+        ):
+            Interpreter(op_file(Op(k=17)))
+
+    def test_options(self):
+        Interpreter(op_file(Op()), delegate_options={"path": "reference"})
+        with pytest.raises(ValueError, match="option 'speed' is unknown"):
+            Interpreter(op_file(Op()), delegate_options={"speed": "high"})
+        with pytest.raises(ValueError, match="delegate_options have no effect with use_delegate=False"):
+            Interpreter(op_file(Op()), use_delegate=False, delegate_options={"path": "reference"})
+
+    @pytest.mark.parametrize("form", ["custom", "composite"])
+    def test_partitions(self, form):
+        ops = Op(), Op(in_channels=16, active=8, filters=12, k=5)
+        assert Interpreter(op_file(*ops, form=form)).partitions == Partitions(fbs_ops=2, claimed=2, others=0)
+
+    def test_delegate_lives_as_long_as_the_interpreter(self):
+        """Many interpreters, made and dropped in any order."""
+        op = Op(k=16)
+        (x,) = op.inputs()
+        expected = op.reference(x)[0]
+        interpreters = [Interpreter(op_file(op), num_threads=2) for _ in range(10)]
+        while interpreters:
+            np.testing.assert_allclose(interpreters[0].predict(x), expected, atol=1e-4)
+            del interpreters[len(interpreters) // 2]
