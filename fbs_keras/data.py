@@ -51,10 +51,21 @@ def normalise(images, name):
     Returns:
         The float32 images, of the same shape.
     """
+    mean, std = _statistics(images, name)
+    return images * (1 / (255 * std)) - mean / std
+
+
+def to_pixels(images, name):
+    """Undoes `normalise`: the uint8 images, 0 to 255, as one can look at them."""
+    mean, std = _statistics(images, name)
+    return np.clip(np.rint((images * std + mean) * 255), 0, 255).astype(np.uint8)
+
+
+def _statistics(images, name):
     mean, std = np.asarray(STATISTICS.get(_base_name(name), STATISTICS["imagenet2012"]), np.float32)
     if images.shape[-1] == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
-    return images * (1 / (255 * std)) - mean / std
+    return mean, std
 
 
 def load(

@@ -203,3 +203,10 @@ def test_cifar10(cifar10_dir):
     np.testing.assert_array_equal(np.bincount(labels), [1000] * 10)
     np.testing.assert_allclose(images.mean((0, 1, 2)), 0, atol=0.02)  # the statistics are the training images'
     np.testing.assert_allclose(images.std((0, 1, 2)), 1, atol=0.02)
+
+
+def test_to_pixels_undoes_normalise():
+    images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    pixels = data.to_pixels(data.normalise(images, "cifar10"), "cifar10")
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, images)

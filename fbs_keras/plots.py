@@ -1,0 +1,143 @@
+"""Which channels fire for which class: the paper's figure 3."""
+
+import keras
+import numpy as np
+
+from fbs_keras import gating, graph
+from fbs_keras.layers import FBSConv2D
+
+
+def gate_model(model):
+    """Makes a model that returns, besides its outputs, what the gates predict: `g = relu(ss(x) @ phi + rho)`.
+
+    Args:
+        model: A built Sequential or Functional Keras model with FBS layers.
+
+    Returns:
+        A Keras model over the same layers, with outputs `(outputs, {layer name: g [N, filters]})`. The name of a layer
+        in a nested model comes after that model's, as in `"backbone/conv"`. Of a layer that is called more than once,
+        the last call.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If its graph cannot be read or it has no FBS layer.
+
+    Example:
+
+    >>> logits, gates = plots.gate_model(model).predict(images)
+    """
+    flat = graph.flatten(model)
+    values = dict(zip(graph.refs(flat.inputs), model.inputs, strict=True))
+    gates = {}
+    for node in flat.nodes:
+        if isinstance(node.layer, FBSConv2D):
+            gates[node.name] = node.layer.predict_saliency(values[node.inputs[0]])
+        values.update(node.outputs(node.call(values)))
+    if not gates:
+        raise ValueError(f"model {model.name!r} has no FBSConv2D layer; make one with fbs_keras.wrap(model)")
+    return keras.Model(model.inputs, (graph.replace_refs(flat.outputs, values.__getitem__), gates))
+
+
+def firing_rates(model, gates, labels, classes):
+    """Counts for how many images of each class a channel fires: wins, with a gate above 0.
+
+    Args:
+        model: The model that the gates are of.
+        gates: `{layer name: g [N, filters]}`, from `gate_model`.
+        labels: The N images' classes, integers.
+        classes: Number of classes.
+
+    Returns:
+        `{layer name: rates [classes, filters]}`, each in 0..1; NaN for a class without images.
+    """
+    layers = {node.name: node.layer for node in graph.flatten(model).nodes}
+    labels = np.asarray(labels)
+    rates = {}
+    for name, g in gates.items():
+        wins = gating.winners(keras.ops.convert_to_tensor(g), layers[name].density, layers[name].group_size)
+        fires = (keras.ops.convert_to_numpy(wins) > 0) & (g > 0)
+        rates[name] = np.full((classes, g.shape[1]), np.nan)
+        for i in np.unique(labels):
+            rates[name][i] = fires[labels == i].mean(axis=0)
+    return rates
+
+
+def channel_order(rates):
+    """Orders channels for the eye: those that always fire, those that favour class 0, 1, ..., and the silent ones.
+
+    A channel favours the class of its highest rate when its rates differ by more than 0.1 between classes. Channels of
+    a kind are sorted by their mean rate.
+
+    Args:
+        rates: `[classes, filters]`, from `firing_rates`.
+
+    Returns:
+        A permutation of the filters.
+    """
+    mean = np.nanmean(rates, axis=0)
+    varies = np.nanmax(rates, axis=0) - np.nanmin(rates, axis=0) > 0.1
+    block = np.where(varies, 1 + np.nanargmax(rates, axis=0), np.where(mean >= 0.5, 0, len(rates) + 1))
+    return np.lexsort((-mean, block))
+
+
+def plot_channels(rates, class_names, examples, path=None, *, layers=None):
+    """Draws which channels fire for which class: one heat map of classes x channels for each layer.
+
+    Args:
+        rates: `{layer name: [classes, filters]}`, from `firing_rates`.
+        class_names: A name for each class.
+        examples: An RGB image of each class to show beside its name, `[classes, H, W, 3]`, uint8.
+        path: Where to write the figure; the suffix says the format, such as `.png`. Defaults to no file.
+        layers: Names of the layers to draw. Defaults to four, from the first to the last.
+
+    Returns:
+        The `matplotlib` figure.
+
+    Raises:
+        ValueError: If a name in `layers` is not in `rates`.
+
+    Example:
+
+    >>> _, gates = plots.gate_model(model).predict(images)
+    >>> rates = plots.firing_rates(model, gates, labels, 10)
+    >>> plots.plot_channels(rates, class_names, examples, "channels.png")
+
+    Source: paper, figure 3.
+    """
+    from matplotlib.figure import Figure
+
+    names = list(rates)
+    if layers is None:
+        layers = [names[i] for i in np.unique(np.linspace(0, len(names) - 1, min(4, len(names))).round().astype(int))]
+    unknown = [name for name in layers if name not in rates]
+    if unknown:
+        raise ValueError(f"layers must be among {names}, got {unknown[0]!r}")
+
+    classes = len(class_names)
+    figure = Figure(figsize=(13, 0.7 + 2.6 * len(layers)), layout="constrained", facecolor="white")
+    figure.suptitle("How often each channel fires for images of each class", fontsize=14)
+    rows = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[0.022, 1])
+    for (strip, axes), name in zip(rows, layers, strict=True):
+        strip.imshow(np.concatenate(list(examples)), aspect="auto", extent=(0, 1, classes - 0.5, -0.5))
+        strip.set_yticks(np.arange(classes), class_names, fontsize=8)
+        strip.set_xticks([])
+        table = rates[name][:, channel_order(rates[name])]
+        heat = axes.imshow(table, aspect="auto", interpolation="nearest", cmap="magma", vmin=0, vmax=1)
+        axes.set_title(f"{name}: {_describe(rates[name])}", loc="left", fontsize=10)
+        axes.set_axis_off()
+        strip.tick_params(length=0)
+        strip.spines[:].set_visible(False)
+        if name == layers[0]:
+            figure.colorbar(heat, ax=rows[:, 1].tolist(), shrink=0.6, pad=0.01, label="share of the class's images")
+    figure.supxlabel("channels: always firing, favouring the first class, the second, ..., never firing", fontsize=10)
+    if path is not None:
+        figure.savefig(path, dpi=130)
+    return figure
+
+
+def _describe(rates):
+    filters = rates.shape[1]
+    fire = float(np.nanmean(rates)) * filters
+    always, never = int((np.nanmin(rates, axis=0) > 0.99).sum()), int((np.nanmax(rates, axis=0) < 0.01).sum())
+    depend = filters - always - never
+    return f"{fire:.0f} of {filters} channels fire for an image; {always} always, {never} never, {depend} depend on it"

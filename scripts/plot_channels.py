@@ -1,0 +1,54 @@
+"""Draws which channels of an FBS model fire for which class (the paper's figure 3).
+
+python scripts/plot_channels.py --model checkpoints/mcifarnet_fbs.keras --output channels.png
+"""
+
+import sys
+
+import numpy as np
+from absl import app, flags, logging
+
+_MODEL = flags.DEFINE_string("model", None, "A .keras file with FBS layers.", required=True)
+_OUTPUT = flags.DEFINE_string("output", "channels.png", "The figure to write; its suffix says the format.")
+_LAYERS = flags.DEFINE_list("layers", None, "Layers to draw, by name. Defaults to four, from the first to the last.")
+_DATASET = flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
+_SPLIT = flags.DEFINE_string("split", "test[:2000]", "The images to count over.")
+_IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Height and width to resize to, where the images vary in size.")
+
+
+def class_examples(images, labels, classes):
+    """The first image of each class; of a class that has none, a black one."""
+    first = {int(label): image for image, label in zip(images[::-1], labels[::-1], strict=True)}
+    return np.stack([first.get(i, np.zeros_like(images[0])) for i in range(classes)])
+
+
+def plot():
+    """Does what the flags ask for."""
+    import keras
+
+    from fbs_keras import data, plots
+
+    dataset = data.load(_DATASET.value, _SPLIT.value, 250, data_dir=_DATA_DIR.value, image_size=_IMAGE_SIZE.value)
+    model = keras.saving.load_model(_MODEL.value, compile=False)
+    images, labels = (np.concatenate(arrays) for arrays in zip(*dataset.batches.as_numpy_iterator(), strict=True))
+    _, gates = plots.gate_model(model).predict(images, batch_size=250)
+    examples = class_examples(data.to_pixels(images, _DATASET.value), labels, dataset.classes)
+    rates = plots.firing_rates(model, gates, labels, dataset.classes)
+    plots.plot_channels(rates, dataset.class_names, examples, _OUTPUT.value, layers=_LAYERS.value)
+    print(f"{_OUTPUT.value}: which of {len(labels)} images each channel of {_MODEL.value} fires for")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)
+    try:
+        plot()
+    except (TypeError, ValueError, FileNotFoundError) as error:
+        print(f"plot_channels: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)

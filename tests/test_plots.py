@@ -1,0 +1,104 @@
+"""Tests of fbs_keras/plots.py and scripts/plot_channels.py."""
+
+import keras
+import numpy as np
+import plot_channels
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+import fbs_keras
+from fbs_keras import graph, plots
+
+
+@pytest.fixture
+def model():
+    """Two FBS layers, the second in a nested model; the gates depend on the input."""
+    inner = keras.Sequential(
+        [keras.Input((6, 6, 8)), fbs_keras.FBSConv2D(12, 3, name="deep", density=0.25)], name="inner"
+    )
+    x = inputs = keras.Input((8, 8, 3))
+    x = fbs_keras.FBSConv2D(8, 3, name="shallow", density=0.5, group_size=2)(x)
+    x = inner(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    rng = np.random.default_rng(0)
+    for layer in fbs_keras.layers.fbs_layers(model):
+        layer.gate_kernel.assign(rng.normal(0, 1, layer.gate_kernel.shape))
+    return model
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(1).normal(size=(20, 8, 8, 3)).astype(np.float32)
+
+
+def test_gate_model_returns_outputs_and_gates(model, images):
+    config = model.get_config()
+    outputs, gates = plots.gate_model(model).predict(images, verbose=0)
+    np.testing.assert_allclose(outputs, model.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
+    assert list(gates) == ["shallow", "inner/deep"]
+    shallow, deep = fbs_keras.layers.fbs_layers(model)
+    np.testing.assert_allclose(gates["shallow"], shallow.predict_saliency(images), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(gates["inner/deep"], deep.predict_saliency(shallow(images)), rtol=1e-5, atol=1e-6)
+    assert model.get_config() == config  # the given model is as before
+    assert len(graph.flatten(model).nodes) == 4
+
+
+def test_gate_model_needs_a_gate():
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3)])
+    with pytest.raises(ValueError, match="has no FBSConv2D layer"):
+        plots.gate_model(model)
+
+
+def test_firing_rates(model, images):
+    _, gates = plots.gate_model(model).predict(images, verbose=0)
+    labels = np.arange(20) % 2
+    rates = plots.firing_rates(model, gates, labels, 3)
+    shallow, deep = fbs_keras.layers.fbs_layers(model)
+    for name, fires in {"shallow": shallow.gate(images), "inner/deep": deep.gate(shallow(images))}.items():
+        fires = keras.ops.convert_to_numpy(fires) > 0
+        np.testing.assert_allclose(rates[name][0], fires[0::2].mean(axis=0))
+        np.testing.assert_allclose(rates[name][1], fires[1::2].mean(axis=0))
+        assert np.isnan(rates[name][2]).all()
+
+
+def test_channel_order():
+    #                  silent  likes 1  always  likes 0  always  likes 1, seldom
+    rates = np.array([[0.00, 0.1, 1.00, 0.8, 0.95, 0.1], [0.05, 0.9, 1.00, 0.2, 0.93, 0.3]])
+    assert plots.channel_order(rates).tolist() == [2, 4, 3, 1, 5, 0]
+
+
+def test_plot_shows_every_channel_of_the_chosen_layers(tmp_path):
+    rng = np.random.default_rng(0)
+    rates = {f"conv{i}": rng.random((3, 8 + i)) for i in range(6)}
+    examples = rng.integers(0, 256, (3, 8, 8, 3), np.uint8)
+    path = tmp_path / "channels.png"
+    figure = plots.plot_channels(rates, ["ant", "bee", "cow"], examples, path)
+    assert isinstance(figure, Figure)
+    titles = [axes.get_title("left") for axes in figure.axes]
+    assert [title.split(":")[0] for title in titles if title] == ["conv0", "conv2", "conv3", "conv5"]
+    (table,) = next(axes for axes in figure.axes if axes.get_title("left").startswith("conv5")).get_images()
+    np.testing.assert_allclose(sorted(table.get_array().ravel()), sorted(rates["conv5"].ravel()))
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    assert pixels.shape[0] > 500 and pixels.std() > 10
+
+    figure = plots.plot_channels(rates, ["ant", "bee", "cow"], examples, layers=["conv4"])
+    assert len([axes for axes in figure.axes if axes.get_title("left")]) == 1
+    with pytest.raises(ValueError, match=r"layers must be among \['conv0'.*got 'conv9'"):
+        plots.plot_channels(rates, ["ant", "bee", "cow"], examples, layers=["conv9"])
+
+
+def test_title_counts_channels():
+    rates = {"conv": np.array([[1.0, 0.0, 0.5, 0.5], [1.0, 0.0, 0.7, 0.3]])}
+    figure = plots.plot_channels(rates, ["ant", "bee"], np.zeros((2, 4, 4, 3), np.uint8))
+    assert any(
+        axes.get_title("left") == "conv: 2 of 4 channels fire for an image; 1 always, 1 never, 2 depend on it"
+        for axes in figure.axes
+    )
+
+
+def test_class_examples():
+    images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
+    examples = plot_channels.class_examples(images, np.array([1, 3, 3, 1]), 4)
+    assert examples.ravel().tolist() == [0, 0, 0, 1]
