@@ -48,7 +48,7 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
   };
   for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
     if (fields[i].value >= fields[i].least && fields[i].value <= fields[i].most) continue;
-    if (fields[i].most == kMost) {
+    if (fields[i].most == kMost && fields[i].value < fields[i].least) {
       return refuse(message, message_size, "%s must be at least %" PRId32 ", got %" PRId32, fields[i].name,
                     fields[i].least, fields[i].value);
     }

@@ -8,8 +8,14 @@
 enum {
   kFbsMaxLanes = 16,  /* floats in the widest vector of any instruction set */
   kFbsMaxVectors = 3, /* vectors of output channels in the widest tile */
-  kFbsMaxPixels = 14, /* output pixels in the tallest tile */
+  kFbsMaxPixels = 12, /* output pixels in the tallest tile */
 };
+
+/* T(pixels, vectors) for all tiles of up to so many pixels. */
+#define TILES_4(T, vectors) T(1, vectors) T(2, vectors) T(3, vectors) T(4, vectors)
+#define TILES_6(T, vectors) TILES_4(T, vectors) T(5, vectors) T(6, vectors)
+#define TILES_8(T, vectors) TILES_6(T, vectors) T(7, vectors) T(8, vectors)
+#define TILES_12(T, vectors) TILES_8(T, vectors) T(9, vectors) T(10, vectors) T(11, vectors) T(12, vectors)
 
 /* A stretch of `lanes` neighbouring weight columns, and where each lane of a packed vector finds its column in it:
  * select[lane] is the distance from `column`, or -1 when another stretch holds that lane's column. */

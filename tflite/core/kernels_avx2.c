@@ -39,12 +39,7 @@ static const int32_t lane_masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 
 /* 12 of the 16 registers hold sums. */
 #define TILE_PIXELS {0, 12, 6, 4}
-#define TILES(T)                                                                                                     \
-  T(1, 1)                                                                                                            \
-  T(2, 1)                                                                                                            \
-  T(3, 1)                                                                                                            \
-  T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(9, 1) T(10, 1) T(11, 1) T(12, 1) T(1, 2) T(2, 2) T(3, 2) T(4, 2) T(5, 2) \
-      T(6, 2) T(1, 3) T(2, 3) T(3, 3) T(4, 3)
+#define TILES(T) TILES_12(T, 1) TILES_6(T, 2) TILES_4(T, 3)
 
 #include "kernels_template.h"
 

@@ -52,12 +52,7 @@ static inline Float4 smaller(Float4 a, Float4 b) {
 
 /* 12 sums: the baseline of x86-64 has 16 registers of four floats. */
 #define TILE_PIXELS {0, 8, 6, 4}
-#define TILES(T)                                                                                                  \
-  T(1, 1)                                                                                                         \
-  T(2, 1)                                                                                                         \
-  T(3, 1)                                                                                                         \
-  T(4, 1) T(5, 1) T(6, 1) T(7, 1) T(8, 1) T(1, 2) T(2, 2) T(3, 2) T(4, 2) T(5, 2) T(6, 2) T(1, 3) T(2, 3) T(3, 3) \
-      T(4, 3)
+#define TILES(T) TILES_8(T, 1) TILES_6(T, 2) TILES_4(T, 3)
 
 #include "kernels_template.h"
 

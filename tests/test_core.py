@@ -1,0 +1,247 @@
+"""The native kernels: the C test programs under the sanitizers, and the reference against NumPy."""
+
+import ctypes
+import functools
+import platform
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+CORE = ROOT / "tflite" / "core"
+NATIVE = Path(__file__).parent / "native"
+FLAGS = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{CORE}"]
+OPTIMISED = ["-O3", "-fPIC"]
+SEED = 20190506
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) on this machine")
+
+
+@functools.cache
+def build_core(directory, flags, compiler):
+    """Compiles the core's sources once for each set of flags; returns the object files."""
+    folder = directory / f"{compiler}{''.join(flags).replace('/', '')}"
+    folder.mkdir()
+    objects = [folder / f"{source.stem}.o" for source in sorted(CORE.glob("*.c"))]
+
+    def compile_source(target):
+        source = CORE / f"{target.stem}.c"
+        subprocess.run([compiler, *FLAGS, *flags, "-c", source, "-o", target], check=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(compile_source, objects))
+    return objects
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory):
+    """build(program, flags, compiler): a test program linked with the core; returns the executable."""
+    directory = tmp_path_factory.mktemp("core")
+
+    def build(program, flags, compiler="cc"):
+        objects = build_core(directory, tuple(flags), compiler)
+        executable = objects[0].parent / Path(program).stem
+        command = [compiler, *FLAGS, *flags, NATIVE / program, *objects, "-lm", "-lpthread", "-o", executable]
+        subprocess.run(command, check=True)
+        return executable
+
+    build.directory = directory
+    return build
+
+
+def run(*command):
+    result = subprocess.run([str(c) for c in command], capture_output=True, text=True)
+    assert result.returncode == 0, f"{' '.join(map(str, command))}\n{result.stdout}\n{result.stderr[-4000:]}"
+    return result.stdout
+
+
+def links(flags, directory):
+    """Whether the compiler can build and run a program with these flags (sanitizer runtimes are optional packages)."""
+    source = directory / "empty.c"
+    source.write_text("int main(void) { return 0; }\n")
+    executable = directory / "empty"
+    built = subprocess.run(["cc", *flags, source, "-o", executable], capture_output=True)
+    return built.returncode == 0 and subprocess.run([executable], capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "program, arguments",
+    [("test_conv2d.c", [SEED, 2000]), ("test_winners.c", [SEED, 5000]), ("test_check.c", []), ("test_threads.c", [])],
+)
+def test_with_address_and_undefined_sanitizers(build, tmp_path, program, arguments):
+    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    if not links(flags, tmp_path):
+        pytest.skip("the C compiler has no AddressSanitizer or UndefinedBehaviorSanitizer")
+    run(build(program, flags), *arguments)
+
+
+@pytest.mark.parametrize("program, arguments", [("test_conv2d.c", [SEED + 1, 100]), ("test_threads.c", [])])
+def test_with_thread_sanitizer(build, tmp_path, program, arguments):
+    flags = ["-fsanitize=thread"]
+    if not links(flags, tmp_path):
+        pytest.skip("the C compiler has no ThreadSanitizer that runs here")
+    run(build(program, flags), *arguments)
+
+
+def test_optimised(build):
+    """As shipped: optimisation may break what the sanitizers' builds do not show."""
+    run(build("test_conv2d.c", OPTIMISED), SEED + 2, 1000)
+
+
+@pytest.mark.parametrize("program, arguments", [("test_conv2d.c", [SEED + 3, 300]), ("test_winners.c", [SEED, 300])])
+def test_neon(build, program, arguments):
+    """On an AArch64 machine the other tests cover NEON; elsewhere it runs in an emulator."""
+    if platform.machine() in ("aarch64", "arm64"):
+        pytest.skip("the other tests run NEON here")
+    for tool in ("aarch64-linux-gnu-gcc", "qemu-aarch64"):
+        if shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed")
+    program = build(program, ["-O2", "-static"], compiler="aarch64-linux-gnu-gcc")
+    out = run("qemu-aarch64", program, *arguments)
+    assert "test_conv2d" not in str(program) or " neon" in out
+
+
+class Shape(ctypes.Structure):
+    """FbsConv2dShape."""
+
+    _fields_ = [
+        (name, ctypes.c_int32)
+        for name in (
+            *("batch", "in_height", "in_width", "in_channels", "in_active", "out_channels", "out_active", "group_size"),
+            *("kernel_height", "kernel_width", "stride_height", "stride_width", "dilation_height", "dilation_width"),
+            *("pad_top", "pad_left", "out_height", "out_width", "activation"),
+        )
+    ]
+
+
+FLOATS = ctypes.POINTER(ctypes.c_float)
+INTS = ctypes.POINTER(ctypes.c_int32)
+
+
+class Weights(ctypes.Structure):
+    """FbsConv2dWeights."""
+
+    _fields_ = [(name, FLOATS) for name in ("weights", "bias", "gate_kernel", "gate_bias")]
+
+
+@pytest.fixture(scope="session")
+def core(build):
+    objects = build_core(build.directory, tuple(OPTIMISED), "cc")
+    library = objects[0].parent / "libcore.so"
+    subprocess.run(["cc", "-shared", *objects, "-lm", "-lpthread", "-o", library], check=True)
+    core = ctypes.CDLL(str(library))
+    core.fbs_conv2d_create.restype = core.fbs_threads_create.restype = ctypes.c_void_p
+    core.fbs_conv2d_workspace_size.restype = ctypes.c_size_t
+    core.fbs_conv2d_check.restype = core.fbs_path_name.restype = ctypes.c_char_p
+    return core
+
+
+PATHS = {name: value for value, name in enumerate(["auto", "reference", "plain", "avx2", "avx512", "neon"])}
+
+
+def run_core(core, path, shape, weights, x, in_indices):
+    """One run of fbs_conv2d: (y, out_indices)."""
+    message = ctypes.create_string_buffer(256)
+    assert core.fbs_conv2d_check(ctypes.byref(shape), message, ctypes.c_size_t(256)) is None, message.value
+    pointers = Weights(*(w.ctypes.data_as(FLOATS) for w in weights))
+    threads = ctypes.c_void_p(core.fbs_threads_create(2))
+    plan = ctypes.c_void_p(core.fbs_conv2d_create(ctypes.byref(shape), ctypes.byref(pointers), path, 2))
+    workspace = np.empty(core.fbs_conv2d_workspace_size(plan) + 64, np.uint8)
+    y = np.full([shape.batch, shape.out_height, shape.out_width, shape.out_active], np.nan, np.float32)
+    indices = np.full([shape.batch, shape.out_active], -1, np.int32)
+    status = core.fbs_conv2d_run(
+        plan,
+        threads,
+        x.ctypes.data_as(FLOATS),
+        None if in_indices is None else in_indices.ctypes.data_as(INTS),
+        y.ctypes.data_as(FLOATS),
+        indices.ctypes.data_as(INTS),
+        ctypes.c_void_p(workspace.ctypes.data + -workspace.ctypes.data % 64),
+    )
+    core.fbs_conv2d_destroy(plan)
+    core.fbs_threads_destroy(threads)
+    assert status == 0
+    return y, indices
+
+
+def numpy_layer(shape, weights, x, in_indices):
+    """The layer of docs/design.md on dense arrays in float64: channels that are not active are zeros."""
+    kernel, bias, phi, rho = (w.astype(np.float64) for w in weights)
+    dense = np.zeros([*x.shape[:3], shape.in_channels])
+    for n in range(shape.batch):
+        dense[n][..., np.arange(shape.in_channels) if in_indices is None else in_indices[n]] = x[n]
+    g = np.maximum(np.abs(dense).mean((1, 2)) @ phi + rho, 0)
+    order = g.reshape(shape.batch, -1, shape.group_size).mean(-1)
+    groups = np.sort(np.argsort(-order, axis=-1, kind="stable")[:, : shape.out_active // shape.group_size])
+    winners = (groups[:, :, None] * shape.group_size + np.arange(shape.group_size)).reshape(shape.batch, -1)
+
+    reach_y = (shape.out_height - 1) * shape.stride_height + (shape.kernel_height - 1) * shape.dilation_height + 1
+    reach_x = (shape.out_width - 1) * shape.stride_width + (shape.kernel_width - 1) * shape.dilation_width + 1
+    padded = np.zeros([shape.batch, reach_y + shape.in_height, reach_x + shape.in_width, shape.in_channels])
+    padded[:, shape.pad_top :, shape.pad_left :][:, : shape.in_height, : shape.in_width] = dense
+    conv = np.zeros([shape.batch, shape.out_height, shape.out_width, shape.out_channels])
+    for ky in range(shape.kernel_height):
+        for kx in range(shape.kernel_width):
+            rows = ky * shape.dilation_height + np.arange(shape.out_height) * shape.stride_height
+            columns = kx * shape.dilation_width + np.arange(shape.out_width) * shape.stride_width
+            conv += padded[:, rows][:, :, columns] @ kernel[:, ky * shape.kernel_width + kx]
+    y = g[:, None, None] * (conv + bias)
+    y = np.take_along_axis(y, winners[:, None, None], -1)
+    return [y, np.maximum(y, 0), np.clip(y, 0, 6)][shape.activation], winners
+
+
+LAYERS = {
+    "same": dict(pad_top=1, pad_left=1, out_height=8, out_width=9),
+    "valid": dict(out_height=6, out_width=7),
+    "stride 2": dict(stride_height=2, stride_width=2, out_height=4, out_width=5),
+    "uneven strides": dict(stride_height=2, stride_width=3, pad_left=1, out_height=4, out_width=3),
+    "dilation": dict(dilation_height=2, dilation_width=3, pad_top=2, pad_left=3, out_height=8, out_width=9),
+    "5x2": dict(kernel_height=5, kernel_width=2, pad_top=2, out_height=8, out_width=9),
+    "1x1": dict(kernel_height=1, kernel_width=1, out_height=8, out_width=9),
+    "window beyond the input": dict(pad_top=5, pad_left=7, out_height=16, out_width=20),
+    "dense in and out": dict(in_active=10, out_active=24, pad_top=1, pad_left=1, out_height=8, out_width=9),
+    "groups": dict(group_size=4, out_active=12, pad_top=1, pad_left=1, out_height=8, out_width=9),
+    "relu": dict(activation=1, pad_top=1, pad_left=1, out_height=8, out_width=9),
+    "relu6": dict(activation=2, pad_top=1, pad_left=1, out_height=8, out_width=9),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("layer", LAYERS)
+def test_against_numpy(core, path, layer):
+    if not core.fbs_path_available(PATHS[path]):
+        pytest.skip(f"this CPU has no {path}")
+    assert core.fbs_path_name(PATHS[path]).decode() == path
+    fields = dict(
+        batch=2, in_height=8, in_width=9, in_channels=10, in_active=6, out_channels=24, out_active=9, group_size=1,
+        kernel_height=3, kernel_width=3, stride_height=1, stride_width=1, dilation_height=1, dilation_width=1,
+    )  # fmt: skip
+    shape = Shape(**fields | LAYERS[layer])
+    rng = np.random.default_rng(SEED)
+    taps = shape.kernel_height * shape.kernel_width
+    weights = [
+        rng.standard_normal(size, np.float32)
+        for size in (
+            (shape.in_channels, taps, shape.out_channels),
+            shape.out_channels,
+            (shape.in_channels, shape.out_channels),
+            shape.out_channels,
+        )
+    ]
+    x = rng.standard_normal((shape.batch, shape.in_height, shape.in_width, shape.in_active), np.float32)
+    dense = shape.in_active == shape.in_channels
+    in_indices = (
+        None
+        if dense
+        else np.stack([rng.permutation(shape.in_channels)[: shape.in_active] for _ in range(shape.batch)]).astype(
+            np.int32
+        )
+    )
+    y, winners = run_core(core, PATHS[path], shape, weights, x, in_indices)
+    expected_y, expected_winners = numpy_layer(shape, weights, x, in_indices)
+    np.testing.assert_array_equal(winners, expected_winners)
+    np.testing.assert_allclose(y, expected_y, rtol=1e-5, atol=1e-4)
