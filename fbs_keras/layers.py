@@ -205,7 +205,7 @@ class FBSConv2D(keras.layers.Conv2D):
     def call(self, inputs, training=False):
         g = self.predict_saliency(inputs)
         mask = gating.winners(g, self.density, self.group_size)
-        self.add_loss(self.saliency_weight * ops.mean(ops.sum(g, axis=-1)))
+        self.add_loss(self.saliency_weight * ops.cast(ops.mean(ops.sum(g, axis=-1)), "float32"))
         if training:
             self._update_average(self.usage, mask)
             self._update_average(self.saliency, g)

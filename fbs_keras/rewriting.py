@@ -47,6 +47,8 @@ def rewrite(model, make, skip=()):
         ]
         layers = [copy(layer) for layer in model.layers if id(layer) not in skipped_ids]
         new_model = keras.Sequential([*inputs, *layers], name=model.name)
+        if model.compiled:  # as clone_model does
+            new_model.compile_from_config(model.get_compile_config())
     else:
 
         def call(layer, *args, **kwargs):

@@ -1,0 +1,324 @@
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+import fbs_keras
+from fbs_keras import FBSConv2D
+
+ON_JAX = keras.backend.backend() == "jax"
+
+
+def to_numpy(tensor):
+    return keras.ops.convert_to_numpy(tensor)
+
+
+def randomise(layer, seed=0):
+    """Gives every weight of a layer a random value, variances positive."""
+    rng = np.random.default_rng(seed)
+    for weight in layer.weights:
+        if weight.name not in ("density", "saliency_weight"):
+            value = rng.normal(size=weight.shape)
+            weight.assign(np.abs(value) + 0.5 if weight.name == "moving_variance" else value)
+
+
+def reference(layer, x):
+    """The paper's equations in NumPy, around Keras's own convolution."""
+    kernel, beta, phi, rho = (
+        to_numpy(weight) for weight in (layer.kernel, layer.bias, layer.gate_kernel, layer.gate_bias)
+    )
+    g = np.maximum(np.abs(x).mean(axis=(1, 2)) @ phi + rho, 0)
+    pi = np.zeros_like(g)
+    for row, values in enumerate(g):
+        won = np.argsort(-values, kind="stable")[: layer.active_channels]
+        pi[row, won] = values[won]
+    conv = to_numpy(keras.ops.conv(x, kernel, layer.strides, layer.padding, dilation_rate=layer.dilation_rate))
+    norm = (conv - to_numpy(layer.norm.moving_mean)) / np.sqrt(to_numpy(layer.norm.moving_variance) + layer.epsilon)
+    return np.maximum(pi[:, None, None] * (norm + beta), 0)
+
+
+CASES = [
+    {},
+    {"padding": "same"},
+    {"strides": 2, "padding": "same"},
+    {"strides": (2, 1)},
+    {"kernel_size": 1},
+    {"kernel_size": (5, 3), "padding": "same"},
+    {"dilation_rate": 2},
+    {"density": 0.3},
+    {"density": 1.0},
+    {"density": 0.01},
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_computes_the_papers_equations(case):
+    layer = FBSConv2D(**{"filters": 10, "kernel_size": 3, "density": 0.5, **case})
+    x = np.random.default_rng(1).normal(size=(4, 9, 8, 5)).astype("float32")
+    layer(x)
+    randomise(layer)
+    y = to_numpy(layer(x))
+    np.testing.assert_allclose(y, reference(layer, x), rtol=1e-4, atol=1e-5)
+    assert (np.abs(y).sum(axis=(1, 2)) > 0).sum(axis=1).max() <= layer.active_channels
+
+
+def test_without_norm_bias_or_activation_is_a_gated_convolution():
+    layer = FBSConv2D(6, 3, activation=None, use_bias=False, normalize=False, density=0.5)
+    x = np.random.default_rng(1).normal(size=(2, 6, 6, 4)).astype("float32")
+    y = to_numpy(layer(x))
+    gate = to_numpy(layer.gate(x))
+    conv = to_numpy(keras.ops.conv(x, layer.kernel))
+    np.testing.assert_allclose(y, gate[:, None, None] * conv, rtol=1e-4, atol=1e-5)
+    assert ((gate > 0).sum(axis=1) == 3).all()
+
+
+def test_channels_first_equals_channels_last():
+    if not ON_JAX:
+        pytest.skip("TensorFlow has no channels_first convolution on CPUs")
+    last = FBSConv2D(6, 3, density=0.5, data_format="channels_last")
+    first = FBSConv2D(6, 3, density=0.5, data_format="channels_first")
+    x = np.random.default_rng(1).normal(size=(2, 7, 6, 4)).astype("float32")
+    last(x), first(x.transpose(0, 3, 1, 2))
+    randomise(last)
+    first.set_weights(last.get_weights())
+    np.testing.assert_allclose(
+        to_numpy(first(x.transpose(0, 3, 1, 2))).transpose(0, 2, 3, 1), to_numpy(last(x)), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_group_size_chooses_whole_groups():
+    layer = FBSConv2D(8, 3, density=0.5, group_size=4)
+    gate = to_numpy(layer.gate(layer_input(layer)))
+    won = (gate.reshape(-1, 2, 4) > 0).any(axis=2)
+    assert layer.active_channels == 4
+    assert (won.sum(axis=1) == 1).all()
+
+
+def layer_input(layer, batch=4):
+    x = np.random.default_rng(2).normal(size=(batch, 8, 8, 3)).astype("float32")
+    layer(x)
+    randomise(layer)
+    return x
+
+
+def gradients(layer, x):
+    """d sum(y^2) / d(kernel, phi, rho) by the backend's own autodiff."""
+    variables = layer.trainable_variables
+    if ON_JAX:
+        import jax
+
+        def loss(trainable):
+            y, _ = layer.stateless_call(trainable, [v.value for v in layer.non_trainable_variables], x)
+            return (y**2).sum()
+
+        return [np.asarray(gradient) for gradient in jax.grad(loss)([v.value for v in variables])]
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(x) ** 2)
+    return [gradient.numpy() for gradient in tape.gradient(loss, [v.value for v in variables])]
+
+
+def test_gradient_reaches_winners_only():
+    layer = FBSConv2D(8, 3, density=0.25)
+    x = layer_input(layer, batch=1)
+    won = to_numpy(layer.gate(x))[0] > 0
+    assert won.sum() == 2
+    for variable, gradient in zip(layer.trainable_variables, gradients(layer, x), strict=True):
+        by_channel = np.abs(gradient).reshape(-1, 8).sum(axis=0)
+        assert (by_channel[~won] == 0).all(), variable.name
+        assert (by_channel[won] > 0).any(), variable.name
+
+
+POLICIES = [
+    ("float32", False),
+    ("float32", True),
+    ("mixed_bfloat16", True),
+    ("mixed_float16", False),
+    ("float16", True),
+    ("float64", False),
+]
+
+
+@pytest.mark.parametrize(("policy", "jit_compile"), POLICIES)
+def test_trains_under_dtype_policies(policy, jit_compile):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            FBSConv2D(8, 3, density=0.5, dtype=policy),
+            FBSConv2D(8, 3, density=0.5, strides=2, dtype=policy),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2, dtype="float32"),
+        ]
+    )
+    # A rate at which float16 weights near 1 still move.
+    optimizer = keras.optimizers.SGD(0.5)
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=jit_compile)
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(16, 8, 8, 3)).astype("float32"), rng.integers(0, 2, size=16)
+    before = [to_numpy(weight) for weight in model.trainable_weights]
+    history = model.fit(x, y, epochs=2, batch_size=8, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert model.layers[0].compute_dtype == policy.removeprefix("mixed_")
+    changed = [np.abs(to_numpy(w) - b).max() > 0 for w, b in zip(model.trainable_weights, before, strict=True)]
+    assert all(changed)
+
+
+def test_half_precision_chooses_the_same_channels_as_float32():
+    half, single = FBSConv2D(32, 3, density=0.5, dtype="mixed_float16"), FBSConv2D(32, 3, density=0.5)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 16)).astype("float16")
+    half(x), single(x.astype("float32"))
+    half.set_weights(single.get_weights())
+    np.testing.assert_allclose(to_numpy(half.gate(x)), to_numpy(single.gate(x.astype("float32"))), rtol=1e-5)
+
+
+def test_regularisers_constraints_and_initialisers_reach_the_weights():
+    layer = FBSConv2D(
+        4,
+        3,
+        kernel_initializer="ones",
+        bias_initializer="ones",
+        gate_kernel_initializer="ones",
+        gate_bias_initializer="zeros",
+        kernel_regularizer="l2",
+        gate_kernel_regularizer="l1",
+        gate_bias_constraint="non_neg",
+        activity_regularizer="l2",
+    )
+    layer(np.ones((1, 5, 5, 2), "float32"))
+    assert to_numpy(layer.gate_kernel).min() == to_numpy(layer.bias).min() == 1
+    assert to_numpy(layer.gate_bias).max() == 0
+    # The kernel's L2, phi's L1, the activity's L2 and the saliency's weight, which is 0.
+    losses = sorted(float(loss) for loss in layer.losses)
+    assert len(losses) == 4
+    assert losses[0] == 0
+    assert layer.gate_bias.constraint is not None
+
+
+def test_saliency_weight_adds_the_l1_of_g():
+    layer = FBSConv2D(4, 3, density=0.5)
+    x = layer_input(layer)
+    layer.saliency_weight.assign(0.5)
+    layer(x)
+    expected = 0.5 * to_numpy(layer.predict_saliency(x)).sum(axis=1).mean()
+    np.testing.assert_allclose(float(sum(layer.losses)), expected, rtol=1e-5)
+
+
+def test_training_tracks_usage():
+    layer = FBSConv2D(8, 3, density=0.25, momentum=0.5)
+    x = np.random.default_rng(0).normal(size=(16, 6, 6, 3)).astype("float32")
+    for _ in range(30):
+        layer(x, training=True)
+    np.testing.assert_allclose(to_numpy(layer.usage), (to_numpy(layer.gate(x)) > 0).mean(axis=0), atol=1e-6)
+    usage = to_numpy(layer.usage)
+    layer(-x[:1], training=False)
+    np.testing.assert_array_equal(to_numpy(layer.usage), usage)
+
+
+def test_config_round_trip():
+    layer = FBSConv2D(
+        8,
+        (3, 1),
+        strides=2,
+        padding="same",
+        activation="relu6",
+        use_bias=False,
+        density=0.7,
+        group_size=2,
+        normalize=False,
+        momentum=0.9,
+        epsilon=1e-5,
+        gate_kernel_regularizer="l1",
+        dtype="mixed_bfloat16",
+        name="gated",
+    )
+    config = layer.get_config()
+    copy = FBSConv2D.from_config(config)
+    assert copy.get_config() == config
+    assert (copy.density, copy.group_size, copy.strides, copy.name) == (0.7, 2, (2, 2), "gated")
+
+
+LOAD = """
+import sys, keras, numpy, fbs_keras
+model = keras.saving.load_model(sys.argv[1])
+x = numpy.load(sys.argv[2])
+numpy.save(sys.argv[3], model.predict(x, verbose=0))
+print([layer.active_channels for layer in model.layers if isinstance(layer, fbs_keras.FBSConv2D)])
+"""
+
+
+def test_saved_model_loads_in_a_fresh_process(tmp_path):
+    model = keras.Sequential([keras.Input((8, 8, 3)), FBSConv2D(8, 3), FBSConv2D(6, 3), keras.layers.Flatten()])
+    for seed, layer in enumerate(model.layers[:2]):
+        randomise(layer, seed)
+    fbs_keras.set_density(model, 0.5)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    np.save(tmp_path / "x.npy", x)
+    model.save(tmp_path / "model.keras")
+    files = [str(tmp_path / name) for name in ("model.keras", "x.npy", "y.npy")]
+    run = subprocess.run([sys.executable, "-c", LOAD, *files], capture_output=True, text=True, env=os.environ)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip().endswith("[4, 3]")
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"density": 0}, ValueError, r"density must be in \(0, 1\], got 0"),
+        ({"density": 1.5}, ValueError, r"density must be in \(0, 1\], got 1.5"),
+        ({"density": float("nan")}, ValueError, r"density must be in \(0, 1\], got nan"),
+        ({"density": "half"}, TypeError, "density must be a number .* got 'half'"),
+        ({"groups": 2}, ValueError, "groups must be 1 in FBSConv2D, got 2"),
+        ({"group_size": 3}, ValueError, "group_size must be positive and divide filters = 8, got 3"),
+        ({"group_size": 0}, ValueError, "group_size must be positive and divide filters = 8, got 0"),
+        ({"group_size": 2.0}, TypeError, "group_size must be an integer, got 2.0"),
+        ({"activation": "sigmoid"}, ValueError, "activation must map 0 to 0.*got 'sigmoid'"),
+    ],
+)
+def test_bad_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        FBSConv2D(8, 3, **arguments)
+
+
+def nested_model():
+    inner = keras.Sequential([keras.Input((8, 8, 3)), FBSConv2D(8, 3, name="inner")], name="nested")
+    return keras.Sequential([keras.Input((8, 8, 3)), inner, FBSConv2D(4, 3, name="outer")])
+
+
+def test_set_density_reaches_nested_layers():
+    model = nested_model()
+    fbs_keras.set_density(model, 0.5)
+    assert [layer.active_channels for layer in fbs_keras.layers.fbs_layers(model)] == [4, 2]
+    fbs_keras.set_density(model, {"inner": 0.25})
+    assert [layer.active_channels for layer in fbs_keras.layers.fbs_layers(model)] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("density", "error", "message"),
+    [
+        ({"nowhere": 0.5}, ValueError, r"no FBSConv2D layer is named 'nowhere'; the model has \['inner', 'outer'\]"),
+        ({"inner": 0.5, "outer": 2}, ValueError, r"density must be in \(0, 1\], got 2"),
+        ("half", TypeError, "density must be a number"),
+    ],
+)
+def test_set_density_refuses_and_changes_nothing(density, error, message):
+    model = nested_model()
+    with pytest.raises(error, match=message):
+        fbs_keras.set_density(model, density)
+    assert [layer.active_channels for layer in fbs_keras.layers.fbs_layers(model)] == [8, 4]
+
+
+def test_set_density_without_fbs_layers():
+    with pytest.raises(ValueError, match="has no FBSConv2D layer; make one with"):
+        fbs_keras.set_density(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), 0.5)
+
+
+def test_the_core_imports_no_tensorflow():
+    if not ON_JAX:
+        pytest.skip("Keras itself imports TensorFlow on this backend")
+    code = "import sys, fbs_keras; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0
