@@ -1,6 +1,7 @@
 """convert(): a Keras model with FBS layers -> a .tflite file."""
 
 import contextlib
+import functools
 import logging
 import os
 import sys
@@ -168,6 +169,7 @@ def to_tflite(function, variables=()):
     )
 
 
+@functools.lru_cache(maxsize=128)  # it takes about 0.3 s, and networks repeat themselves
 def decompose(attributes, shapes):
     """Converts the built-in ops of one FBS op, given its `Attributes` and its inputs' shapes."""
     import tensorflow as tf

@@ -73,7 +73,7 @@ def custom_op(attributes, x, in_indices, *constants):
         return [y for y in fbs_conv2d(attributes, x, in_indices, *constants) if y is not None]
 
     inputs = [value for value in (x, in_indices, *constants) if value is not None]
-    outputs = tf.function(op, experimental_implements=attributes.implements)(*inputs)
+    outputs = tf.function(op, autograph=False, experimental_implements=attributes.implements)(*inputs)
     return outputs if len(outputs) == 2 else (outputs[0], None)
 
 
@@ -121,7 +121,7 @@ def patch_index(height, width, attributes):
 
     Returns:
         `(index, out_height, out_width)`: `[OH * OW * KH * KW]` int32, pixel `y * width + x`, or `height * width` for
-        one outside of the image, or `None` when the windows are the pixels in order.
+        one outside of the image, or `None` when it would be all pixels in order.
     """
     rows_, cols_ = (
         _taps(height, attributes.kernel_h, attributes.stride_h, attributes.dilation_h, attributes.padding),
@@ -149,12 +149,12 @@ def _taps(size, kernel, stride, dilation, padding):
 def _patches(x, index, pixels):
     """im2col: `[N, pixels, KH * KW * K]`."""
     batch, height, width, channels = x.shape
-    x = tf.reshape(x, (batch, height * width, channels))
-    if index is None:
-        return x
-    if index.max() == height * width:
-        x = tf.concat([x, tf.zeros((batch, 1, channels))], axis=1)
-    return tf.reshape(tf.gather(x, index, axis=1), (batch, pixels, -1))
+    if index is not None:
+        x = tf.reshape(x, (batch, height * width, channels))
+        if index.max() == height * width:
+            x = tf.concat([x, tf.zeros((batch, 1, channels))], axis=1)
+        x = tf.gather(x, index, axis=1)
+    return tf.reshape(x, (batch, pixels, -1))
 
 
 def _winners(g, attributes):

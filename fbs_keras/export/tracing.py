@@ -86,6 +86,7 @@ class Tracer:
         with tf.init_scope():  # out of the function being traced, where variables have values
             attributes = Attributes.from_layer(layer, sparse_in)
             weights = self.constants(layer).values()
+            elementwise = sparsity.is_elementwise(layer.activation)
         weights = [tf.constant(value) for value in weights]
         if self.fuse:
             y, indices = lowering.custom_op(attributes, values, indices, *weights)
@@ -94,7 +95,7 @@ class Tracer:
         y = y if indices is None else Compact(y, indices, layer.filters)
         if layer.activation in ACTIVATIONS:
             return y
-        if isinstance(y, Compact) and sparsity.is_elementwise(layer.activation):
+        if isinstance(y, Compact) and elementwise:
             return dataclasses.replace(y, values=layer.activation(y.values))
         return layer.activation(self._dense(y))
 

@@ -1,0 +1,205 @@
+"""Small models with FBS layers, each with something that export has to get right."""
+
+import keras
+import numpy as np
+from keras import layers
+
+from fbs_keras import FBSConv2D
+
+IMAGE = (10, 11, 3)
+
+
+def functional(body, shape=IMAGE):
+    """A model of one image input."""
+    x = keras.Input(shape, name="image")
+    return keras.Model(x, body(x))
+
+
+def sequential():
+    return keras.Sequential(
+        [
+            keras.Input(IMAGE),
+            FBSConv2D(8, 3, density=0.5),
+            FBSConv2D(12, 3, 2, "same", density=0.5),
+            FBSConv2D(8, 3, padding="same", density=0.5),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(5),
+        ]
+    )
+
+
+def one(**settings):
+    """Two FBS layers of the same settings, the second on a compact tensor, and a classifier."""
+    settings = {"kernel_size": 3, "padding": "same", "density": 0.5, **settings}
+
+    def body(x):
+        x = FBSConv2D(8, **settings)(x)
+        x = FBSConv2D(12, **settings)(x)
+        return layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
+
+    return lambda: functional(body)
+
+
+def after(*others, head=True):
+    """Layers behind an FBS layer, and a classifier."""
+
+    def body(x):
+        x = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        for other in others:
+            x = other()(x)
+        return layers.Dense(5)(layers.Flatten()(x)) if head else x
+
+    return lambda: functional(body)
+
+
+def residual():
+    def body(x):
+        a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        b = FBSConv2D(8, 3, padding="same", density=0.25, activation=None)(a)
+        x = layers.ReLU()(layers.Add()([a, b]))
+        return layers.GlobalAveragePooling2D()(FBSConv2D(6, 3, density=0.5)(x))
+
+    return functional(body)
+
+
+def concatenation():
+    def body(x):
+        a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        b = FBSConv2D(4, 1, density=0.5)(a)
+        x = layers.Concatenate()([a, b, x])
+        return layers.GlobalMaxPooling2D()(FBSConv2D(6, 3, density=0.5)(x))
+
+    return functional(body)
+
+
+def shared():
+    def body(x):
+        layer = FBSConv2D(8, 3, padding="same", density=0.5)
+        x = FBSConv2D(8, 1, density=0.5)(x)
+        return layers.GlobalAveragePooling2D()(layers.Add()([layer(layer(x)), x]))
+
+    return functional(body)
+
+
+def nested():
+    inner = keras.Sequential([keras.Input((8, 9, 8)), FBSConv2D(8, 3, density=0.5, name="a")], name="inner")
+    x = keras.Input(IMAGE)
+    y = FBSConv2D(8, 3, density=0.5)(x)
+    backbone = keras.Model(x, layers.Dropout(0.5)(inner(y)), name="backbone")
+    image = keras.Input(IMAGE)
+    y = FBSConv2D(4, 3, density=0.5, name="a")(backbone(image))
+    return keras.Model(image, layers.Flatten()(y))
+
+
+def several_inputs_and_outputs():
+    b, a = keras.Input((6, 6, 2), name="b"), keras.Input(IMAGE, name="a")
+    x, y = FBSConv2D(8, 3, density=0.5)(a), FBSConv2D(6, 3, density=0.5)(b)
+    z = layers.Concatenate()([layers.GlobalAveragePooling2D()(x), layers.GlobalAveragePooling2D()(y)])
+    return keras.Model([b, a], [layers.Dense(3)(z), x, y])
+
+
+def plain():
+    return keras.Sequential([keras.Input(IMAGE), layers.Conv2D(4, 3, activation="relu"), layers.Flatten()])
+
+
+def convolutions_around():
+    def body(x):
+        x = layers.Conv2D(6, 3, activation="relu")(x)
+        x = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        x = layers.Conv2D(6, 3)(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x))
+        x = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        return layers.Conv2D(5, 1, activation="tanh")(x)
+
+    return functional(body)
+
+
+def squash(x):
+    """An activation that nobody knows."""
+    return keras.ops.tanh(x) * 2
+
+
+MODELS = {
+    "sequential": sequential,
+    "density_quarter": one(density=0.25),
+    "density_three_quarters": one(density=0.75),
+    "density_one": one(density=1.0),
+    "valid": one(padding="valid"),
+    "stride": one(strides=2),
+    "strides_and_kernel": one(strides=(2, 1), kernel_size=(1, 4)),
+    "stride_valid": one(strides=2, padding="valid"),
+    "even_kernel": one(kernel_size=2),
+    "pointwise": one(kernel_size=1),
+    "pointwise_stride": one(kernel_size=1, strides=2),
+    "dilation": one(dilation_rate=2),
+    "dilation_valid": one(dilation_rate=(1, 2), padding="valid"),
+    "group_size": one(group_size=4),
+    "group_size_density_one": one(group_size=4, density=1.0),
+    "no_norm": one(normalize=False),
+    "no_bias": one(use_bias=False),
+    "neither": one(normalize=False, use_bias=False),
+    "linear": one(activation=None),
+    "relu6": one(activation="relu6"),
+    "leaky_relu": one(activation="leaky_relu"),
+    "gelu": one(activation="gelu"),
+    "activation_layer": one(activation=layers.ReLU(max_value=0.5)),
+    "unknown_activation": one(activation=squash),
+    "max_pooling": after(lambda: layers.MaxPooling2D(2), lambda: FBSConv2D(8, 3, density=0.5)),
+    "average_pooling_same": after(lambda: layers.AveragePooling2D(2, padding="same")),
+    "pool_to_one_pixel": after(lambda: layers.AveragePooling2D((10, 11))),
+    "global_max_pooling": after(lambda: layers.GlobalMaxPooling2D(keepdims=True), lambda: layers.Conv2D(5, 1)),
+    "padding_cropping": after(
+        lambda: layers.ZeroPadding2D(((1, 2), (0, 3))),
+        lambda: layers.Cropping2D(1),
+        lambda: layers.UpSampling2D(2),
+        lambda: FBSConv2D(8, 3, 2, density=0.5),
+    ),
+    "dropout": after(lambda: layers.Dropout(0.5), lambda: layers.SpatialDropout2D(0.5), layers.Identity),
+    "activations": after(
+        lambda: layers.Activation("tanh"), lambda: layers.ELU(), lambda: layers.ReLU(negative_slope=0.1, max_value=1)
+    ),
+    "moved_zero": after(lambda: layers.Activation("sigmoid"), lambda: FBSConv2D(8, 3, density=0.5)),
+    "channel_parameters": after(
+        lambda: layers.PReLU(), lambda: layers.DepthwiseConv2D(3), lambda: layers.BatchNormalization()
+    ),
+    "softmax": after(lambda: layers.Softmax(), head=False),
+    "reshape": after(lambda: layers.Reshape((8, 10, 11))),
+    "dense_on_pixels": after(lambda: layers.Dense(4), head=False),
+    "compact_output": after(head=False),
+    "residual": residual,
+    "concatenation": concatenation,
+    "shared": shared,
+    "nested": nested,
+    "several_inputs_and_outputs": several_inputs_and_outputs,
+    "convolutions_around": convolutions_around,
+    "plain": plain,
+}
+
+
+def make(name):
+    """One of `MODELS`, with random weights: gates that depend on the input, batch norm away from its start."""
+    keras.utils.set_random_seed(0)
+    model = MODELS[name]()
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        if weight.name in ("density", "saliency_weight", "usage", "saliency") or "seed" in weight.name:
+            continue
+        value = random.standard_normal(weight.shape) * 0.3
+        if "variance" in weight.name:
+            value = random.uniform(0.5, 2, weight.shape)
+        if weight.name == "gate_bias":
+            value = 1 + value
+        weight.assign(value)
+    return model
+
+
+def noise(model, examples=4):
+    """Inputs for a model, a list of arrays."""
+    random = np.random.default_rng(1)
+    return [random.standard_normal((examples, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
+
+
+def expected(model, x):
+    """What Keras computes, a list of arrays."""
+    y = model(x if len(x) > 1 else x[0], training=False)
+    return [keras.ops.convert_to_numpy(item) for item in (y if isinstance(y, (list, tuple)) else [y])]

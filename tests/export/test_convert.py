@@ -1,0 +1,285 @@
+"""Tests of fbs_keras/export/convert.py: exported files run in stock LiteRT and compute what Keras does."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import small_models
+from ai_edge_litert.interpreter import Interpreter
+from flatbuffers import flexbuffers
+from keras import layers
+
+import fbs_keras
+from fbs_keras.export import composite, convert, explain, load
+from fbs_keras.runtime import Interpreter as FBSInterpreter
+from fbs_keras.runtime import delegate_path
+
+# What an op decomposes into; nothing outside of XNNPACK but GATHER, TOPK_V2 and the shape of things.
+DECOMPOSITION = {
+    *("ABS", "MEAN", "BATCH_MATMUL", "ADD", "MUL", "TRANSPOSE", "CONCATENATION"),
+    *("GATHER", "TOPK_V2", "RESHAPE", "STRIDED_SLICE", "EXPAND_DIMS"),
+}
+
+
+def run(content, x):
+    """Runs a file in the stock interpreter, without our delegate."""
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    batch = inputs[0]["shape"][0]
+    results = []
+    for start in range(0, len(x[0]), batch):
+        for details, array in zip(inputs, x, strict=True):
+            interpreter.set_tensor(details["index"], array[start : start + batch])
+        interpreter.invoke()
+        results.append([interpreter.get_tensor(details["index"]) for details in outputs])
+    return [np.concatenate(arrays) for arrays in zip(*results, strict=True)]
+
+
+def assert_close(got, expected, tolerance=1e-4):
+    assert len(got) == len(expected)
+    for a, b in zip(got, expected, strict=True):
+        assert a.shape == b.shape
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * np.abs(b).max())
+
+
+def op_names(content):
+    return composite.ops(composite.read(content))
+
+
+@pytest.mark.parametrize("name", small_models.MODELS)
+def test_computes_what_keras_does(name):
+    model = small_models.make(name)
+    x = small_models.noise(model)
+    expected = small_models.expected(model, x)
+    assert all(np.abs(y).max() > 1e-3 for y in expected)
+    portable, builtin = convert(model), convert(model, target="builtin")
+    assert_close(run(portable, x), expected)
+    assert_close(run(builtin, x), expected)
+    main, *decompositions = op_names(portable)
+    calls = sum(main.count(op) for op in ("STABLEHLO_COMPOSITE", "CUSTOM FbsConv2D"))
+    assert calls == sum(isinstance(step.node.layer, fbs_keras.FBSConv2D) for step in _steps(model))
+    assert set().union(*decompositions) <= DECOMPOSITION
+    assert not any("CUSTOM" in op for names in (main, *op_names(builtin)) for op in names)
+
+
+def _steps(model):
+    from fbs_keras.export import sparsity
+
+    return sparsity.plan(model, 1).steps
+
+
+@pytest.mark.parametrize("target", ["portable", "builtin"])
+@pytest.mark.parametrize("name", ["sequential", "group_size", "shared", "several_inputs_and_outputs", "concatenation"])
+def test_batch_of_two(name, target):
+    model = small_models.make(name)
+    x = small_models.noise(model)
+    content = convert(model, target=target, batch_size=2)
+    assert_close(run(content, x), small_models.expected(model, x))
+
+
+@pytest.mark.parametrize("name", ["sequential", "residual", "group_size", "dilation", "gelu", "density_one"])
+def test_with_the_delegate(name):
+    try:
+        delegate_path()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    model = small_models.make(name)
+    x = small_models.noise(model)
+    for target in ("portable", "custom"):
+        interpreter = FBSInterpreter(convert(model, target=target))
+        assert interpreter.partitions.claimed == interpreter.partitions.fbs_ops > 0
+        assert_close([interpreter.predict(x[0])], small_models.expected(model, x))
+
+
+def test_custom_ops():
+    model = small_models.make("sequential")
+    content = convert(model, target="custom")
+    assert op_names(content) == [
+        ["CUSTOM FbsConv2D"] * 3 + ["MEAN", "GATHER", "RESHAPE", "BATCH_MATMUL", "ADD"]
+    ] or set(op_names(content)[0]) == {"CUSTOM FbsConv2D", "MEAN", "GATHER", "RESHAPE", "BATCH_MATMUL", "ADD"}
+    with pytest.raises(RuntimeError, match="FbsConv2D"):
+        run(content, small_models.noise(model))
+
+
+def test_attributes_and_operands_of_a_composite():
+    model = composite.read(convert(small_models.make("sequential")))
+    main = model.subgraphs[0]
+    first, second = main.operators[:2]
+    shapes = [tuple(main.tensors[index].shape.tolist()) for index in (*second.inputs, *second.outputs)]
+    assert shapes == [(1, 8, 9, 4), (1, 4), (8, 9, 12), (12,), (8, 12), (12,), (1, 4, 5, 6), (1, 6)]
+    assert len(first.inputs) == 5
+    assert second.builtinOptions2.name == b"fbs.conv2d"
+    assert flexbuffers.Loads(bytes(second.builtinOptions2.compositeAttributes)) == {
+        **{"version": 1, "sparse_in": 1, "k": 6, "group_size": 1, "kernel_h": 3, "kernel_w": 3},
+        **{"stride_h": 2, "stride_w": 2, "dilation_h": 1, "dilation_w": 1, "padding": "SAME", "activation": "RELU"},
+    }
+
+
+def test_equal_layers_share_a_decomposition():
+    x = image = keras.Input((8, 8, 16))
+    for _ in range(4):
+        x = fbs_keras.FBSConv2D(16, 3, padding="same", density=0.5)(x)
+    names = op_names(convert(keras.Model(image, layers.GlobalAveragePooling2D()(x))))
+    assert len(names) == 1 + 2  # the main graph, one for the dense input, one for the three compact ones
+
+
+@pytest.mark.parametrize("target", ["portable", "builtin", "custom"])
+def test_weights_are_stored_once(target):
+    model = fbs_keras.wrap(fbs_keras.models.MCifarNet(), density=0.5)
+    for layer in model.layers:
+        if isinstance(layer, fbs_keras.FBSConv2D):  # random, since equal constants are stored once
+            layer.gate_kernel.assign(keras.random.normal(layer.gate_kernel.shape))
+    constants = sum(4 * np.prod(w.shape) for w in model.weights if w.name in ("kernel", "gate_kernel", "bias"))
+    content = convert(model, target=target)
+    # The rest: biases, the graph, and 112 KB of patch indices, which the custom op has no need of.
+    assert constants < len(content) < constants * 1.02 + (0 if target == "custom" else 200_000)
+
+
+def test_shared_layer_is_stored_once():
+    x = image = keras.Input((4, 4, 64))
+    layer = fbs_keras.FBSConv2D(64, 3, padding="same", density=0.5)
+    for _ in range(3):
+        x = layer(x)
+    content = convert(keras.Model(image, x))
+    assert len(content) < 1.5 * 4 * 64 * 64 * 10
+
+
+def test_mixed_precision_is_exported_in_float32():
+    with_policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_models.make("sequential")
+    finally:
+        keras.config.set_dtype_policy(with_policy)
+    float32 = small_models.make("sequential")
+    float32.set_weights(model.get_weights())
+    x = small_models.noise(model)
+    assert_close(run(convert(model), x), small_models.expected(float32, x))
+    assert model.layers[0].compute_dtype == "bfloat16"
+
+
+def test_leaves_the_model_as_it_was():
+    model = small_models.make("sequential")
+    before = [np.array(weight) for weight in model.weights]
+    losses = len(model.losses)
+    convert(model)
+    assert len(model.losses) == losses
+    for weight, value in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(np.array(weight), value)
+
+
+def test_writes_the_file_and_reads_keras_files(tmp_path):
+    model = small_models.make("sequential")
+    model.save(tmp_path / "model.keras")
+    content = convert(str(tmp_path / "model.keras"), tmp_path / "model.tflite")
+    assert (tmp_path / "model.tflite").read_bytes() == content
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.keras", "model.tflite"]
+    x = small_models.noise(model)
+    assert_close(run(content, x), small_models.expected(model, x))
+
+
+def test_input_names_survive():
+    content = convert(small_models.make("several_inputs_and_outputs"))
+    interpreter = Interpreter(model_content=content)
+    (signature,) = interpreter.get_signature_list().values()
+    assert sorted(signature["inputs"]) == ["a", "b"]
+
+
+def test_density_at_the_time_of_conversion():
+    model = small_models.make("sequential")
+    fbs_keras.set_density(model, 0.25)
+    assert "1x8x9x2/8" in explain(model)
+    assert_close(
+        run(convert(model), small_models.noise(model)), small_models.expected(model, small_models.noise(model))
+    )
+
+
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+def _unbuilt():
+    return keras.Sequential([layers.Conv2D(4, 3)])
+
+
+def _dynamic():
+    return keras.Sequential([keras.Input((None, None, 3)), fbs_keras.FBSConv2D(4, 3)])
+
+
+def _channels_first():
+    return keras.Sequential([keras.Input((3, 8, 8)), fbs_keras.FBSConv2D(4, 3, data_format="channels_first")])
+
+
+def _fixed_batch():
+    return keras.Sequential([keras.Input(batch_shape=(4, 8, 8, 3)), fbs_keras.FBSConv2D(4, 3)])
+
+
+def _no_tflite_op():
+    return keras.Sequential([keras.Input((8, 8, 3)), layers.Lambda(lambda x: keras.ops.digamma(x))])
+
+
+BAD = {
+    "target": (small_models.plain, {"target": "android"}, ValueError, "target must be one of 'portable', .* got 'andr"),
+    "float16": (small_models.plain, {"quantize": "float16"}, ValueError, "quantize must be None .* got 'float16'"),
+    "int8": (
+        small_models.plain,
+        {"quantize": "dynamic_int8"},
+        ValueError,
+        "quantize must be None .* got 'dynamic_int8'",
+    ),
+    "batch_zero": (small_models.plain, {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+    "batch_none": (small_models.plain, {"batch_size": None}, TypeError, "batch_size must be an integer, got None"),
+    "batch_true": (small_models.plain, {"batch_size": True}, TypeError, "batch_size must be an integer, got True"),
+    "path_type": (small_models.plain, {"path": 3}, TypeError, "path must be a string or a path, got int"),
+    "path_folder": (small_models.plain, {"path": "/nowhere/m.tflite"}, ValueError, "folder '/nowhere' does not exist"),
+    "path_is_folder": (small_models.plain, {"path": "/"}, ValueError, "it is a folder"),
+    "unbuilt": (_unbuilt, {}, ValueError, "is not built"),
+    "subclassed": (Subclassed, {}, ValueError, "is a subclassed model"),
+    "no_model": (lambda: 3, {}, TypeError, "must be a Keras model, got int"),
+    "dynamic": (_dynamic, {}, ValueError, r"has shape \(None, None, None, 3\).*keras.Input of a fixed size"),
+    "channels_first": (_channels_first, {}, ValueError, "'channels_first', which TFLite does not know"),
+    "fixed_batch": (_fixed_batch, {}, ValueError, "has batch size 4, got batch_size=1"),
+    "missing_file": (lambda: "/nowhere/model.keras", {}, ValueError, "'/nowhere/model.keras' does not exist"),
+    "no_keras_file": (lambda: __file__, {}, ValueError, "cannot be loaded as a Keras model"),
+    "folder": (lambda: "/", {}, ValueError, "cannot be loaded as a Keras model"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_says_what_is_wrong(case):
+    make, arguments, error, message = BAD[case]
+    model = make()
+    with pytest.raises(error, match=message):
+        convert(model, **arguments)
+
+
+def test_op_that_tflite_lacks(tmp_path):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, NoTFLiteOp()(image))
+    with pytest.raises(ValueError, match=r"TFLite has no built-in op for: .*Digamma"):
+        convert(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+class NoTFLiteOp(layers.Layer):
+    def call(self, x):
+        import tensorflow as tf
+
+        return tf.math.digamma(x)
+
+
+def test_other_backend(monkeypatch):
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(ValueError, match=r"tensorflow backend, got 'jax'.*KERAS_BACKEND=tensorflow"):
+        load(None)
+
+
+def test_imports_no_tensorflow_before_it_is_needed():
+    code = "import sys, fbs_keras.export; assert 'tensorflow' not in sys.modules, 'tensorflow was imported'"
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

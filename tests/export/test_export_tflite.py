@@ -1,0 +1,32 @@
+"""Tests of scripts/export_tflite.py, run as a user does."""
+
+import pathlib
+import subprocess
+import sys
+
+import small_models
+
+SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "export_tflite.py"
+
+
+def export(*arguments):
+    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+
+
+def test_exports_and_verifies(tmp_path):
+    small_models.make("sequential").save(tmp_path / "model.keras")
+    output = tmp_path / "model.tflite"
+    done = export(f"--model={tmp_path / 'model.keras'}", f"--output={output}", "--verify", "--explain")
+    assert done.returncode == 0, done.stderr
+    assert "channelwise  1x4x5x4/8 -> 1x4/8" in done.stdout
+    assert "verified: 16 examples" in done.stdout
+    assert output.read_bytes()[4:8] == b"TFL3"
+
+
+def test_error_is_one_line(tmp_path):
+    done = export("--model=nowhere.keras", f"--output={tmp_path / 'model.tflite'}")
+    assert done.returncode == 1
+    assert done.stderr.strip().split("\n")[-1] == (
+        "export_tflite: 'nowhere.keras' does not exist; expected a .keras file or a Keras model"
+    )
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,142 @@
+"""Tests of fbs_keras/export/lowering.py against the equations of docs/design.md, in NumPy."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fbs_keras.export import lowering
+from fbs_keras.export.attributes import Attributes
+
+
+def reference(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias):
+    """The op of docs/design.md on one example, in float64, channels ascending."""
+    a = attributes
+    dense = np.zeros((*x.shape[:2], len(weights)))
+    dense[..., in_indices] = x
+    g = np.maximum(np.abs(dense).mean((0, 1)) @ gate_kernel + gate_bias, 0)
+    scores = g.reshape(-1, a.group_size).mean(1)
+    groups = np.sort(np.argsort(-scores, kind="stable")[: a.k // a.group_size])
+    winners = (groups[:, None] * a.group_size + np.arange(a.group_size)).ravel()
+    height, top, bottom = padded(x.shape[0], a.kernel_h, a.stride_h, a.dilation_h, a.padding)
+    width, left, right = padded(x.shape[1], a.kernel_w, a.stride_w, a.dilation_w, a.padding)
+    dense = np.pad(dense, [(top, bottom), (left, right), (0, 0)])
+    y = np.zeros((height, width, len(bias)))
+    for row in range(height):
+        for column in range(width):
+            for tap in range(a.kernel_h * a.kernel_w):
+                pixel = dense[
+                    row * a.stride_h + tap // a.kernel_w * a.dilation_h,
+                    column * a.stride_w + tap % a.kernel_w * a.dilation_w,
+                ]
+                y[row, column] += pixel @ weights[:, tap]
+    y = (g * (y + bias))[..., winners]
+    return {"NONE": y, "RELU": np.maximum(y, 0), "RELU6": np.clip(y, 0, 6)}[a.activation], winners
+
+
+def padded(size, kernel, stride, dilation, padding):
+    """TensorFlow's output size and zeros before and after, as its documentation gives them."""
+    reach = (kernel - 1) * dilation + 1
+    if padding == "VALID":
+        return -(-(size - reach + 1) // stride), 0, 0
+    output = -(-size // stride)
+    total = max((output - 1) * stride + reach - size, 0)
+    return output, total // 2, total - total // 2
+
+
+@st.composite
+def problems(draw):
+    size = st.integers(1, 7)
+    kernel_h, kernel_w = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    dilation_h, dilation_w = draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    padding = draw(st.sampled_from(["SAME", "VALID"]))
+    height, width = draw(size), draw(size)
+    if padding == "VALID":
+        height, width = height + (kernel_h - 1) * dilation_h, width + (kernel_w - 1) * dilation_w
+    group_size, groups = draw(st.integers(1, 3)), draw(st.integers(1, 4))
+    channels = draw(st.integers(1, 5))
+    sparse_in = draw(st.booleans())
+    attributes = Attributes(
+        sparse_in=sparse_in,
+        k=group_size * draw(st.integers(1, groups)),
+        group_size=group_size,
+        kernel_h=kernel_h,
+        kernel_w=kernel_w,
+        stride_h=draw(st.integers(1, 3)),
+        stride_w=draw(st.integers(1, 3)),
+        dilation_h=dilation_h,
+        dilation_w=dilation_w,
+        padding=padding,
+        activation=draw(st.sampled_from(["NONE", "RELU", "RELU6"])),
+    )
+    batch = draw(st.integers(1, 3))
+    active = draw(st.integers(1, channels)) if sparse_in else channels
+    shapes = {"x": (batch, height, width, active), "weights": (channels, kernel_h * kernel_w, group_size * groups)}
+    return attributes, shapes, draw(st.integers(0, 2**32 - 1))
+
+
+def operands(shapes, seed, sparse_in):
+    random = np.random.default_rng(seed)
+    batch, _, _, active = shapes["x"]
+    channels, _, filters = shapes["weights"]
+    normal = [random.standard_normal(shape) for shape in (shapes["x"], shapes["weights"], filters)]
+    # Eighths, in sums exact to the last bit, tie often; x comes in quarters for the same reason.
+    x = np.round(normal[0] * 4) / 4
+    gates = [np.round(random.standard_normal(shape) * 2) / 8 for shape in ((channels, filters), filters)]
+    indices = np.stack([random.permutation(channels)[:active] for _ in range(batch)]).astype("int32")
+    if not sparse_in:
+        indices[:] = np.arange(channels)
+    return x, indices, normal[1], normal[2], *gates
+
+
+def check(attributes, y, out_indices, x, indices, *constants):
+    for example in range(len(x)):
+        expected, winners = reference(attributes, x[example], indices[example], *constants)
+        chosen = np.arange(attributes.k) if out_indices is None else out_indices[example]
+        assert chosen.dtype.kind == "i"
+        assert sorted(chosen) == winners.tolist()
+        np.testing.assert_allclose(y[example][..., np.argsort(chosen)], expected, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_equals_the_equations(problem):
+    attributes, shapes, seed = problem
+    x, indices, *constants = operands(shapes, seed, attributes.sparse_in)
+    # A mean over a power of two of pixels is exact, so that ties are ties in float32 too.
+    if shapes["x"][1] * shapes["x"][2] not in (1, 2, 4, 8, 16, 32, 64) or attributes.group_size == 3:
+        constants[3] = constants[3] + np.random.default_rng(seed).uniform(0, 1e-2, constants[3].shape)
+    arguments = [tf.constant(value, tf.float32) for value in (x, *constants)]
+    arguments.insert(1, tf.constant(indices) if attributes.sparse_in else None)
+    y, out_indices = lowering.fbs_conv2d(attributes, *arguments)
+    assert (out_indices is None) == (attributes.k == shapes["weights"][2])
+    out_indices = None if out_indices is None else out_indices.numpy()
+    check(attributes, y.numpy(), out_indices, x, indices, *constants)
+
+
+def test_lower_index_wins_a_tie():
+    attributes = Attributes(False, 2, 1, 1, 1, 1, 1, 1, 1, "VALID", "NONE")
+    gates = tf.constant([1.0, 3.0, 3.0, 3.0, 2.0])
+    weights = tf.ones((1, 1, 5))
+    _, indices = lowering.fbs_conv2d(attributes, tf.ones((1, 2, 2, 1)), None, weights, gates, 0 * weights[0], gates)
+    assert indices.numpy().tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("shape", [(3,), (2, 2, 3)])
+def test_expand_and_rows(batch, shape):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((batch, *shape)).astype("float32")
+    kernel = random.standard_normal((5, 4)).astype("float32")
+    indices = np.stack([random.permutation(5)[:3] for _ in range(batch)]).astype("int32")
+    dense = np.zeros((batch, *shape[:-1], 5), "float32")
+    for example in range(batch):
+        dense[example][..., indices[example]] = x[example]
+    np.testing.assert_array_equal(lowering.expand(x, indices, 5), dense)
+    np.testing.assert_allclose(lowering.rows(tf.constant(x), indices, kernel), dense @ kernel, rtol=1e-5, atol=1e-6)
+
+
+def test_pointwise_convolution_gathers_no_patches():
+    attributes = Attributes(True, 2, 1, 1, 1, 1, 1, 1, 1, "SAME", "NONE")
+    assert lowering.patch_index(5, 4, attributes) == (None, 5, 4)

@@ -1,0 +1,69 @@
+"""Tests of fbs_keras/export/verification.py."""
+
+import numpy as np
+import pytest
+import small_models
+
+import fbs_keras
+from fbs_keras.export import convert, verify
+
+
+@pytest.mark.parametrize("target", ["portable", "builtin"])
+def test_accepts_a_right_file(target, tmp_path):
+    model = small_models.make("sequential")
+    convert(model, tmp_path / "model.tflite", target=target)
+    report = verify(model, tmp_path / "model.tflite")
+    assert (report.examples, report.compared_gates) == (16, 3 if target == "portable" else 0)
+    assert report.difference < 1e-4
+    assert f"{report.difference:.1e}" in str(report)
+
+
+def test_finds_wrong_channels():
+    model = small_models.make("sequential")
+    content = convert(model)
+    layer = model.layers[1]
+    layer.gate_bias.assign(np.roll(layer.gate_bias, 1))
+    with pytest.raises(ValueError, match=rf"layer '{layer.name}', example \d+: the file chooses channels \["):
+        verify(model, content)
+
+
+@pytest.mark.parametrize("target", ["portable", "builtin"])
+def test_finds_wrong_values(target):
+    model = small_models.make("sequential")
+    content = convert(model, target=target)
+    model.layers[-1].bias.assign(model.layers[-1].bias + 0.1)
+    with pytest.raises(ValueError, match="the outputs differ by"):
+        verify(model, content)
+
+
+def test_finds_another_density():
+    model = small_models.make("sequential")
+    content = convert(model)
+    fbs_keras.set_density(model, 0.75)
+    with pytest.raises(ValueError, match="chooses channels"):
+        verify(model, content)
+
+
+def test_counts_near_ties():
+    """A gate within rounding of another: the file, with the gates' order changed by that much, chooses otherwise."""
+    model = small_models.make("sequential")
+    layer = model.layers[1]
+    x = small_models.noise(model, 6)
+    g = np.array(layer.predict_saliency(model.layers[0](x[0])))
+    order = np.argsort(-g[2])
+    k = layer.active_channels
+    bias = np.array(layer.gate_bias)
+    bias[order[k]] += g[2, order[k - 1]] - g[2, order[k]]  # example 2 has a tie at the last place
+    layer.gate_bias.assign(bias + np.eye(len(bias))[order[k]] * 3e-6)
+    content = convert(model)
+    layer.gate_bias.assign(bias - np.eye(len(bias))[order[k]] * 3e-6)
+    report = verify(model, content, x)
+    assert report.near_ties == 1
+    with pytest.raises(ValueError, match="every example has a near-tie"):
+        verify(model, content, [x[0][2:3]])
+
+
+def test_own_inputs():
+    model = small_models.make("several_inputs_and_outputs")
+    x = small_models.noise(model, 3)
+    assert verify(model, convert(model), x).examples == 3
