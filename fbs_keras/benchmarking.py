@@ -1,0 +1,300 @@
+"""Times exported files against each other: in one process, in turns, so that other work on the machine hits all."""
+
+import dataclasses
+import gc
+import os
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from fbs_keras.runtime import Interpreter
+
+BLOCK = 10  # runs in a row of one candidate: its weights are as warm in the caches as when it runs alone
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A file to be timed.
+
+    Attributes:
+        name: What the table calls it.
+        model: Its path or bytes.
+        use_delegate: Whether it runs with the FBS delegate.
+        macs: MACs for one image, where known.
+    """
+
+    name: str
+    model: str | bytes
+    use_delegate: bool
+    macs: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """How long one candidate took: milliseconds for one invocation.
+
+    Attributes:
+        name: The candidate's.
+        median, p10, p90: Median and spread (10th and 90th percentile) of the runs.
+        speedup: The first candidate's median over this one's.
+        runs: How many runs these are of.
+        macs: MACs for one image, where known.
+        file_bytes: The file's size.
+    """
+
+    name: str
+    median: float
+    p10: float
+    p90: float
+    speedup: float
+    runs: int
+    macs: int | None
+    file_bytes: int
+
+
+def interleave(
+    functions: Mapping[str, Callable[[], Any]], runs: int = 200, progress: bool = False
+) -> dict[str, np.ndarray]:
+    """Times functions in turns: blocks of a few runs of each, over and over, every round starting with another one.
+
+    The first run of a block only warms up and is not counted.
+
+    Args:
+        functions: What to time, by name.
+        runs: Timed runs of each; a positive integer, above 10 rounded up to a multiple of it. Defaults to 200.
+        progress: Whether to show a progress bar. Defaults to `False`.
+
+    Returns:
+        The times in seconds by name, each an array of `runs` in the order they were taken.
+
+    Example:
+
+    >>> times = interleave({"dense": dense.litert.invoke, "fbs": fbs.litert.invoke})
+    >>> np.median(times["dense"]) / np.median(times["fbs"])
+    """
+    if runs < 1:
+        raise ValueError(f"runs must be at least 1, got {runs}")
+    names = list(functions)
+    block = min(runs, BLOCK)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for turn in tqdm(range(-(-runs // block)), desc="timing", unit="round", disable=not progress):
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                function = functions[name]
+                function()
+                for _ in range(block):
+                    start = time.perf_counter()
+                    function()
+                    times[name].append(time.perf_counter() - start)
+    finally:
+        if collecting:
+            gc.enable()
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def model_candidates(model: Any, batch_size: int = 1) -> list[Candidate]:
+    """What an FBS model is to be compared with, and it itself.
+
+    Args:
+        model: A Keras model with FBS layers.
+        batch_size: The files' batch size. Defaults to 1.
+
+    Returns:
+        Candidates "dense" (all channels, XNNPACK), "static" (a plain network as narrow as the FBS one, XNNPACK: the
+        ideal), "FBS portable" (built-in ops and XNNPACK) and "FBS delegate".
+    """
+    from fbs_keras import count_macs, export
+
+    report = count_macs(model)
+    portable = export.convert(model, batch_size=batch_size)
+    return [
+        Candidate("dense", export.baseline(model, "dense", batch_size), False, report.dense),
+        Candidate("static", export.baseline(model, "static", batch_size), False, report.conv),
+        Candidate("FBS portable", portable, False, report.fbs),
+        Candidate("FBS delegate", portable, True, report.fbs),
+    ]
+
+
+def file_candidates(paths: Sequence[str]) -> list[Candidate]:
+    """The given files; those that hold FBS ops with the delegate, and without it where they run without.
+
+    Raises:
+        ValueError: If a path is no TFLite model.
+    """
+    candidates = []
+    for path in paths:
+        claimed = Interpreter(path).partitions.claimed
+        try:
+            Interpreter(path, use_delegate=False)
+            candidates.append(Candidate(path, path, False))
+        except ValueError:
+            if not claimed:
+                raise
+            # Custom ops: it runs with the delegate only.
+        if claimed:
+            candidates.append(Candidate(f"{path} + delegate", path, True))
+    return candidates
+
+
+def measure(
+    candidates: Sequence[Candidate], num_threads: int = 1, runs: int = 200, progress: bool = False
+) -> list[Timing]:
+    """Times candidates against the first of them, on standard normal input.
+
+    Args:
+        candidates: What to time.
+        num_threads: Threads of each. Defaults to 1.
+        runs: Timed runs of each. Defaults to 200.
+        progress: Whether to show a progress bar. Defaults to `False`.
+
+    Returns:
+        A `Timing` for each candidate, in their order.
+    """
+    interpreters = {}
+    for candidate in candidates:
+        interpreter = Interpreter(candidate.model, num_threads, candidate.use_delegate)
+        feed(interpreter)
+        interpreters[candidate.name] = interpreter
+    times = interleave({name: each.litert.invoke for name, each in interpreters.items()}, runs, progress)
+    medians = {name: float(np.median(values)) for name, values in times.items()}
+    timings = []
+    for candidate in candidates:
+        p10, p90 = np.percentile(times[candidate.name], [10, 90]) * 1e3
+        median = medians[candidate.name]
+        size = len(candidate.model) if isinstance(candidate.model, bytes) else os.path.getsize(candidate.model)
+        timings.append(
+            Timing(
+                name=candidate.name,
+                median=median * 1e3,
+                p10=float(p10),
+                p90=float(p90),
+                speedup=medians[candidates[0].name] / median,
+                runs=len(times[candidate.name]),
+                macs=candidate.macs,
+                file_bytes=size,
+            )
+        )
+    return timings
+
+
+def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[dict[str, Any]]:
+    """The times of each FBS op in the delegate.
+
+    Args:
+        model: The path or bytes of a file with FBS ops.
+        num_threads: Threads. Defaults to 1.
+        runs: How many runs. Defaults to 200.
+
+    Returns:
+        For each op, in the order of the graph, `op` (its name), `kernel`, `shape`, `macs` (convolution and predictor,
+        for the whole batch), `runs`, `median_us` and `min_us`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "profile.tsv")
+        interpreter = Interpreter(model, num_threads, delegate_options={"profile": path})
+        feed(interpreter)
+        for _ in range(runs):
+            interpreter.litert.invoke()
+        del interpreter  # writes the file
+        header, *lines = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
+    numbers = {"macs": int, "runs": int, "median_us": float, "min_us": float}
+    return [{key: numbers.get(key, str)(value) for key, value in zip(header, line, strict=True)} for line in lines]
+
+
+def feed(interpreter: Interpreter) -> None:
+    """Gives a file standard normal inputs."""
+    random = np.random.default_rng(0)
+    for details in interpreter.litert.get_input_details():
+        interpreter.litert.set_tensor(details["index"], random.normal(size=details["shape"]).astype(details["dtype"]))
+
+
+def environment() -> dict[str, Any]:
+    """What a time depends on: device, versions, commit."""
+    packages = ("keras", "tensorflow", "ai-edge-litert", "numpy")
+    versions = {"fbs-keras": _version("fbs-keras"), "python": platform.python_version()}
+    return {
+        "device": _device(),
+        "versions": versions | {name: _version(name) for name in packages},
+        "commit": _commit(),
+    }
+
+
+def _version(package):
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _device():
+    """CPU model, its vector instructions, cores, system."""
+    fields: dict[str, str] = {}
+    if os.path.exists("/proc/cpuinfo"):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    return {
+        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
+        "isa": [flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni", "asimd", "asimddp") if flag in flags],
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+    }
+
+
+def _commit():
+    """The commit of the checkout this package is in, with "-dirty" when files were changed since; else `None`."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def table(timings: Sequence[Timing]) -> str:
+    """The timings as text."""
+    heads = ["", "median ms", "p10-p90", "speed-up", "M MACs", "fewer", "file MB"]
+    rows = [heads]
+    for timing in timings:
+        macs = fewer = "-"
+        if timing.macs and timings[0].macs:
+            macs, fewer = f"{timing.macs / 1e6:.2f}", f"{timings[0].macs / timing.macs:.2f}x"
+        spread = f"{timing.p10:.3f}-{timing.p90:.3f}"
+        size = f"{timing.file_bytes / 1e6:.2f}"
+        rows.append([timing.name, f"{timing.median:.3f}", spread, f"{timing.speedup:.2f}x", macs, fewer, size])
+    return _aligned(rows, left=1)
+
+
+def profile_table(ops: Sequence[Mapping[str, Any]]) -> str:
+    """The result of `profile` as text, with the rate of each op and its share of their sum."""
+    total = sum(op["median_us"] for op in ops)
+    rows = [["op", "kernel", "median us", "share", "M MACs", "GMAC/s", "shape"]]
+    for op in ops:
+        micros = op["median_us"]
+        share, rate = (f"{micros / total:.1%}", f"{op['macs'] / micros / 1e3:.1f}") if micros else ("-", "-")
+        rows.append([op["op"], op["kernel"], f"{micros:.1f}", share, f"{op['macs'] / 1e6:.2f}", rate, op["shape"]])
+    return _aligned(rows, left=2)
+
+
+def _aligned(rows: list[list[str]], left: int) -> str:
+    """Rows of text as columns, the first `left` of them aligned to the left."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = zip(row, widths, strict=True)
+        lines.append("  ".join(cell.ljust(n) if i < left else cell.rjust(n) for i, (cell, n) in enumerate(cells)))
+    return "\n".join(lines)

@@ -1,0 +1,190 @@
+"""Timing: the measuring itself with functions of known duration, and the script on real files."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from op_files import Op, op_file
+
+import fbs_keras
+from fbs_keras import benchmarking
+from fbs_keras.benchmarking import Timing
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+
+
+class Clock:
+    """Stands for time.perf_counter: passes only in the functions it makes."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.calls = []
+
+    def __call__(self):
+        return self.now
+
+    def function(self, name, duration):
+        def run():
+            self.calls.append(name)
+            self.now += duration
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(benchmarking.time, "perf_counter", clock)
+    return clock
+
+
+class TestInterleave:
+    def test_times(self, clock):
+        times = benchmarking.interleave({"a": clock.function("a", 3.0), "b": clock.function("b", 0.5)}, runs=20)
+        np.testing.assert_allclose(times["a"], [3.0] * 20)
+        np.testing.assert_allclose(times["b"], [0.5] * 20)
+
+    def test_takes_turns(self, clock):
+        names = ["a", "b", "c"]
+        benchmarking.interleave({name: clock.function(name, 1) for name in names}, runs=30)
+        block = benchmarking.BLOCK + 1  # one to warm up
+        assert clock.calls == [name for turn in ("abc", "bca", "cab") for name in turn for _ in range(block)]
+
+    @pytest.mark.parametrize(("runs", "taken"), [(1, 1), (7, 7), (10, 10), (11, 20), (200, 200)])
+    def test_runs(self, clock, runs, taken):
+        times = benchmarking.interleave({"a": clock.function("a", 1)}, runs)
+        assert len(times["a"]) == taken
+
+    def test_first_of_a_block_is_not_counted(self, clock):
+        def run():  # slow only after another function
+            clock.now += 1.0 if clock.calls[-1:] == ["a"] else 100.0
+            clock.calls.append("a")
+
+        times = benchmarking.interleave({"a": run, "b": clock.function("b", 1)}, runs=20)
+        assert times["a"].max() == 1.0
+
+    def test_no_runs(self):
+        with pytest.raises(ValueError, match="runs must be at least 1, got 0"):
+            benchmarking.interleave({"a": int}, runs=0)
+
+
+class TestMeasure:
+    @pytest.fixture
+    def candidates(self):
+        slow, fast = op_file(Op(height=40, width=40, k=16)), op_file(Op(height=4, width=4, k=1))
+        return [
+            benchmarking.Candidate("slow", slow, True, 4_000_000),
+            benchmarking.Candidate("fast", fast, True, 1_000_000),
+        ]
+
+    def test_rows(self, candidates):
+        slow, fast = benchmarking.measure(candidates, num_threads=1, runs=50)
+        assert [slow.name, slow.speedup, slow.runs, slow.macs] == ["slow", 1.0, 50, 4_000_000]
+        assert slow.file_bytes == len(candidates[0].model)
+        assert fast.speedup == pytest.approx(slow.median / fast.median)
+        assert fast.speedup > 2  # about 100 times fewer MACs
+        for timing in (slow, fast):
+            assert 0 < timing.p10 <= timing.median <= timing.p90 < 1e3
+
+    def test_profile(self):
+        ops = Op(), Op(in_channels=16, active=8, filters=12, k=5, strides=(2, 2))
+        rows = benchmarking.profile(op_file(*ops, form="composite"), runs=11)
+        assert [row["op"] for row in rows] == ["conv0", "conv1"]
+        assert rows[0]["macs"] == 6 * 5 * 9 * 8 * 8 + 8 * 16
+        assert rows[1]["macs"] == 3 * 3 * 9 * 8 * 5 + 8 * 12
+        assert all(row["runs"] == 11 and row["median_us"] >= row["min_us"] > 0 for row in rows)
+
+    def test_environment(self):
+        environment = benchmarking.environment()
+        assert environment["device"]["cpu"] and environment["device"]["cores"] >= 1
+        assert environment["versions"]["keras"] == keras.__version__
+
+
+class TestTables:
+    def test_table(self):
+        timings = [
+            Timing("dense", 2.0, 1.9, 2.5, 1.0, 200, 8_000_000, 5_000_000),
+            Timing("FBS", 0.5, 0.4, 0.61, 4.0, 200, 2_000_000, 5_500_000),
+            Timing("other", 1.0, 1.0, 1.0, 2.0, 200, None, 10_000),
+        ]
+        assert benchmarking.table(timings).splitlines() == [
+            "       median ms      p10-p90  speed-up  M MACs  fewer  file MB",
+            "dense      2.000  1.900-2.500     1.00x    8.00  1.00x     5.00",
+            "FBS        0.500  0.400-0.610     4.00x    2.00  4.00x     5.50",
+            "other      1.000  1.000-1.000     2.00x       -      -     0.01",
+        ]
+
+    def test_profile_table(self):
+        row = {"macs": 3_000_000, "runs": 9, "min_us": 20.0, "shape": "a -> b"}
+        rows = [
+            row | {"op": "conv", "kernel": "gemm_avx2", "median_us": 30.0},
+            row | {"op": "never", "kernel": "reference", "median_us": 0.0},
+        ]
+        assert benchmarking.profile_table(rows).splitlines() == [
+            "op     kernel     median us   share  M MACs  GMAC/s   shape",
+            "conv   gemm_avx2       30.0  100.0%    3.00   100.0  a -> b",
+            "never  reference        0.0       -    3.00       -  a -> b",
+        ]
+
+
+def run_script(*arguments):
+    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True)
+
+
+class TestScript:
+    def test_model(self, tmp_path):
+        model = keras.Sequential(
+            [
+                keras.Input((12, 12, 3)),
+                fbs_keras.FBSConv2D(16, 3, activation="relu", density=0.5),
+                fbs_keras.FBSConv2D(32, 3, activation="relu", density=0.25),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(4),
+            ]
+        )
+        model.save(tmp_path / "m.keras")
+        result = run_script("--model", tmp_path / "m.keras", "--runs", 20, "--profile", "--json", tmp_path / "b.json")
+        assert result.returncode == 0, result.stderr
+        report = json.loads((tmp_path / "b.json").read_text())
+        assert [row["name"] for row in report["timings_ms"]] == ["dense", "static", "FBS portable", "FBS delegate"]
+        macs = fbs_keras.count_macs(model)
+        assert [row["macs"] for row in report["timings_ms"]] == [macs.dense, macs.conv, macs.fbs, macs.fbs]
+        assert all(row["runs"] == 20 and row["median"] > 0 for row in report["timings_ms"])
+        assert [row["runs"] for row in report["profiles"]["FBS delegate"]] == [20, 20]
+        assert report["threads"] == 1 and "--profile" in report["command"]
+        for text in ("FBS delegate", "speed-up", report["device"]["cpu"], report["versions"]["ai-edge-litert"]):
+            assert text in result.stdout
+        assert "timing: 100%" in result.stderr
+
+    @pytest.mark.parametrize("path", ["nothing.tflite", __file__])
+    def test_no_graph(self, path):
+        with pytest.raises(ValueError, match=r"there is no file|model must be a TFLite model"):
+            benchmarking.file_candidates([path])
+
+    def test_graphs(self, tmp_path):
+        """Files with custom ops run with the delegate only."""
+        paths = tmp_path / "a.tflite", tmp_path / "b.tflite"
+        for path, op in zip(paths, (Op(), Op(k=16)), strict=True):
+            path.write_bytes(op_file(op))
+        result = run_script("--graph", paths[0], "--graph", paths[1], "--threads", 2, "--runs", 5)
+        assert result.returncode == 0, result.stderr
+        rows = [line for line in result.stdout.splitlines()[-3:] if "tflite" in line]
+        assert [row.split("  ")[0] for row in rows] == [f"{path} + delegate" for path in paths]
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "benchmark: expected either --model or --graph"),
+            (["--model", "a.keras", "--graph", "b.tflite"], "benchmark: expected either --model or --graph"),
+            (["--graph", "a.tflite", "--threads", "0"], "flag --threads=0: 0 is not a positive integer"),
+            (["stray"], "unexpected arguments: stray"),
+        ],
+    )
+    def test_bad_arguments(self, arguments, message):
+        result = run_script(*arguments)
+        assert result.returncode != 0 and "Traceback" not in result.stderr
+        assert message in result.stderr + result.stdout
