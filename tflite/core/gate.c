@@ -7,6 +7,9 @@
  * sums of sums stay accurate on large maps. */
 enum { kBlockPixels = 64 };
 
+/* Weights of the predictor from which threads share it: reading so many takes longer than a round of the threads. */
+enum { kParallelPredictor = 1 << 16 };
+
 static int32_t blocks_of(const FbsConv2dShape* s) {
   return (int32_t)(((int64_t)s->in_height * s->in_width + kBlockPixels - 1) / kBlockPixels);
 }
@@ -43,6 +46,28 @@ static void sum_blocks(void* context, int32_t thread, int32_t count) {
   }
 }
 
+typedef struct {
+  const FbsConv2dShape* shape;
+  const FbsConv2dWeights* weights;
+  const FbsKernels* kernels;
+  const int32_t* in_indices;
+  const float* saliency;
+  float* g;
+} PredictTask;
+
+static void predict_share(void* context, int32_t thread, int32_t count) {
+  const PredictTask* task = context;
+  const int32_t channels = task->shape->out_channels;
+  const int32_t begin = (int32_t)fbs_share(channels, thread, count);
+  const int32_t end = (int32_t)fbs_share(channels, thread + 1, count);
+  task->kernels->predict(task->saliency, task->in_indices, task->shape->in_active, task->weights->gate_kernel, channels,
+                         begin, end, task->g);
+  for (int32_t o = begin; o < end; o++) {
+    const float value = task->g[o] + task->weights->gate_bias[o];
+    task->g[o] = value < 0 ? 0 : value; /* NaN stays */
+  }
+}
+
 void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const FbsKernels* kernels,
                   FbsThreads* threads, const float* x, const int32_t* in_indices, float* g, int32_t* winners,
                   void* workspace) {
@@ -61,10 +86,11 @@ void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, 
   }
   for (int32_t c = 0; c < channels; c++) saliency[c] /= pixels;
 
-  kernels->predict(saliency, in_indices, channels, weights->gate_kernel, shape->out_channels, g);
-  for (int32_t o = 0; o < shape->out_channels; o++) {
-    const float value = g[o] + weights->gate_bias[o];
-    g[o] = value < 0 ? 0 : value; /* NaN stays */
+  PredictTask predict = {shape, weights, kernels, in_indices, saliency, g};
+  if ((int64_t)channels * shape->out_channels < kParallelPredictor) {
+    predict_share(&predict, 0, 1);
+  } else {
+    fbs_threads_run(threads, predict_share, &predict);
   }
   fbs_choose_winners(g, shape->out_channels, shape->group_size, shape->out_active, keys, winners);
 }

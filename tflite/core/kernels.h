@@ -69,9 +69,9 @@ typedef struct {
   /* sums[c] = sum over pixels of |x[pixel][c]| */
   void (*saliency)(const float* x, int32_t pixels, int32_t channels, float* sums);
 
-  /* g[o] = sum_i s[i] * gate_kernel[in_indices[i]][o] */
+  /* g[o] = sum_i s[i] * gate_kernel[in_indices[i] * out_channels + o] for o = begin..end */
   void (*predict)(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,
-                  int32_t out_channels, float* g);
+                  int32_t out_channels, int32_t begin, int32_t end, float* g);
 } FbsKernels;
 
 /* NULL where the instruction set is not one of this architecture's. */

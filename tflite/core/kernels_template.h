@@ -171,21 +171,21 @@ INLINE void sum_rows(const float* s, const int32_t* in_indices, int32_t depth, c
 }
 
 static void predict(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,
-                    int32_t out_channels, float* g) {
-  int32_t o = 0;
-  for (; o + kSums * LANES <= out_channels; o += kSums * LANES) {
+                    int32_t out_channels, int32_t begin, int32_t end, float* g) {
+  int32_t o = begin;
+  for (; o + kSums * LANES <= end; o += kSums * LANES) {
     sum_rows(s, in_indices, depth, gate_kernel + o, out_channels, kSums, g + o);
   }
-  for (; o + LANES <= out_channels; o += LANES) {
+  for (; o + LANES <= end; o += LANES) {
     sum_rows(s, in_indices, depth, gate_kernel + o, out_channels, 1, g + o);
   }
-  if (o < out_channels) {
+  if (o < end) {
     V sum = ZERO();
     for (int32_t i = 0; i < depth; i++) {
       const float* row = gate_row(gate_kernel, in_indices, i, out_channels);
-      sum = FMA(BROADCAST(s[i]), LOAD_FIRST(row + o, out_channels - o), sum);
+      sum = FMA(BROADCAST(s[i]), LOAD_FIRST(row + o, end - o), sum);
     }
-    STORE_FIRST(g + o, sum, out_channels - o);
+    STORE_FIRST(g + o, sum, end - o);
   }
 }
 
