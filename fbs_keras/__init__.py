@@ -2,8 +2,10 @@
 
 from fbs_keras import models, schedules
 from fbs_keras.callbacks import DensityScheduler, SaliencyRegularizer, gate_statistics
+from fbs_keras.export import convert
 from fbs_keras.layers import FBSConv2D, set_density
 from fbs_keras.macs import count_macs
+from fbs_keras.runtime import Interpreter, delegate_path
 from fbs_keras.summary import summary
 from fbs_keras.wrapping import wrap
 
@@ -11,8 +13,11 @@ __version__ = "0.1.0"
 __all__ = [
     "DensityScheduler",
     "FBSConv2D",
+    "Interpreter",
     "SaliencyRegularizer",
+    "convert",
     "count_macs",
+    "delegate_path",
     "gate_statistics",
     "models",
     "schedules",
