@@ -119,4 +119,4 @@ def constants(layer):
 
 
 def _array(variable):
-    return np.asarray(keras.ops.convert_to_numpy(variable), "float64")
+    return np.asarray(variable.numpy(), "float64")

@@ -1,5 +1,6 @@
 """Tests of fbs_keras/export/verification.py."""
 
+import keras
 import numpy as np
 import pytest
 import small_models
@@ -22,7 +23,7 @@ def test_finds_wrong_channels():
     model = small_models.make("sequential")
     content = convert(model)
     layer = model.layers[1]
-    layer.gate_bias.assign(np.roll(layer.gate_bias, 1))
+    layer.gate_bias.assign(np.roll(keras.ops.convert_to_numpy(layer.gate_bias), 1))
     with pytest.raises(ValueError, match=rf"layer '{layer.name}', example \d+: the file chooses channels \["):
         verify(model, content)
 
@@ -49,10 +50,10 @@ def test_counts_near_ties():
     model = small_models.make("sequential")
     layer = model.layers[1]
     x = small_models.noise(model, 6)
-    g = np.array(layer.predict_saliency(model.layers[0](x[0])))
+    g = keras.ops.convert_to_numpy(layer.predict_saliency(model.layers[0](x[0])))
     order = np.argsort(-g[2])
     k = layer.active_channels
-    bias = np.array(layer.gate_bias)
+    bias = keras.ops.convert_to_numpy(layer.gate_bias)
     bias[order[k]] += g[2, order[k - 1]] - g[2, order[k]]  # example 2 has a tie at the last place
     layer.gate_bias.assign(bias + np.eye(len(bias))[order[k]] * 3e-6)
     content = convert(model)
