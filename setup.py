@@ -44,6 +44,7 @@ EXTRAS = {
     ],  # the data sets of scripts/; TFDS forgets to ask for the second
     "tfmot": ["tensorflow-model-optimization>=0.8,<0.9"],  # its pruning schedules in DensityScheduler
     "plots": ["matplotlib>=3.8,<4"],
+    "tensorboard": ["tensorboard>=2.19,<2.22"],  # scripts/train.py writes its curves; TensorFlow no longer brings it
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 EXTRAS["dev"] = [
