@@ -31,7 +31,7 @@ static void test_case(const float* g, int32_t channels, int32_t group_size, int3
   qsort(entries, (size_t)groups, sizeof *entries, order);
   for (int32_t i = 0; i < count / group_size; i++) wins[entries[i].group] = 1;
 
-  uint32_t* keys = NEW(uint32_t, groups);
+  int32_t* keys = NEW(int32_t, groups);
   int32_t* winners = NEW(int32_t, count);
   fbs_choose_winners(g, channels, group_size, count, keys, winners);
   int32_t n = 0;

@@ -4,9 +4,9 @@
  *   out_indices = the k largest of g, lower index first among equals, in ascending order
  *   y = act(g[out_indices] * (conv(x, weights[in_indices, :, out_indices]) + bias[out_indices]))
  *
- * A plan is made once for a shape and holds everything that does not depend on the input; running it neither allocates
- * nor locks. Tensors are NHWC and compact: x holds in_active of in_channels channels, y holds out_active of
- * out_channels.
+ * A plan is made once for a shape and holds everything that does not depend on the input; running it allocates nothing,
+ * and the result does not depend on the number of threads. Tensors are NHWC and compact: x holds in_active of
+ * in_channels channels, y holds out_active of out_channels.
  */
 #ifndef FBS_CORE_CONV2D_H_
 #define FBS_CORE_CONV2D_H_

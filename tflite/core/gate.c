@@ -22,7 +22,7 @@ static Layout layout_of(const FbsConv2dShape* s) {
   Layout layout = {0};
   layout.sums = fbs_reserve(&layout.size, sizeof(float) * (size_t)blocks_of(s) * (size_t)s->in_active);
   layout.saliency = fbs_reserve(&layout.size, sizeof(float) * (size_t)s->in_active);
-  layout.keys = fbs_reserve(&layout.size, sizeof(uint32_t) * (size_t)(s->out_channels / s->group_size));
+  layout.keys = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(s->out_channels / s->group_size));
   return layout;
 }
 
@@ -74,7 +74,7 @@ void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, 
   const Layout layout = layout_of(shape);
   float* sums = (float*)((char*)workspace + layout.sums);
   float* saliency = (float*)((char*)workspace + layout.saliency);
-  uint32_t* keys = (uint32_t*)((char*)workspace + layout.keys);
+  int32_t* keys = (int32_t*)((char*)workspace + layout.keys);
 
   SaliencyTask task = {shape, kernels, x, sums};
   fbs_threads_run(threads, sum_blocks, &task);

@@ -7,8 +7,8 @@
 #include "workspace.h"
 
 /* Packed weights that are multiplied before more are packed: they should stay in the L2 cache, of which the cores in
- * question have 512 KiB to 2 MiB. */
-enum { kChunkBytes = 512 * 1024 };
+ * question have 512 KiB to 2 MiB. From 96 KiB to 1 MiB the choice made less than 3 % on M-CifarNet's layers (Zen 5). */
+enum { kChunkBytes = 256 * 1024 };
 
 typedef struct {
   size_t gate, bias, zeros, stretches, first_stretch, packed, size;
@@ -121,14 +121,14 @@ static void pack_channels(const PackTask* task, int64_t begin, int64_t end) {
   const FbsGemm* gemm = task->gemm;
   const int64_t lanes = gemm->kernels->lanes, depth = gemm->shape.in_active, taps = gemm->taps;
   for (int64_t row = begin; row < end; row++) {
-    const int64_t i = row / taps, t = row % taps;
+    const int64_t i = row % depth, t = row / depth;
     const int64_t in = task->packing.in_indices == NULL ? i : task->packing.in_indices[i];
     const float* source = gemm->weights.weights + (in * taps + t) * gemm->shape.out_channels;
     float* packed = task->packed;
     for (int32_t n = 0; n < task->count; n++) {
       const int64_t first = task->panels[n].first_vector * lanes, width = task->panels[n].vectors * lanes;
       const int64_t left = gemm->shape.out_active - first, used = left < width ? left : width;
-      float* target = packed + (t * depth + i) * width;
+      float* target = packed + row * width;
       for (int64_t c = 0; c < used; c++) target[c] = source[task->winners[first + c]];
       for (int64_t c = used; c < width; c++) target[c] = 0;
       packed += taps * depth * width;

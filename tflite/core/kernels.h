@@ -56,8 +56,10 @@ typedef struct {
   int32_t lanes;
   int32_t tile_pixels[kFbsMaxVectors + 1]; /* most output pixels in a tile that is this many vectors wide */
 
-  /* Rows begin..end of the depth * taps weight rows, in the order [depth][taps]. out_channels >= lanes. NULL: packing
-   * one channel after the other is as fast. `packed` begins with the first of the panels. */
+  /* Rows begin..end of the taps * depth packed rows, in this order: it writes one stream for each panel, where the
+   * weights' own order writes one for each tap as well, which fall into the same cache sets at a depth of 64 (AVX2 on
+   * Zen 5: 2.6 times slower). out_channels >= lanes. NULL: packing one channel after the other is as fast. `packed`
+   * begins with the first of the panels. */
   void (*pack)(const FbsPacking* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
                float* packed);
 

@@ -93,8 +93,9 @@ static void multiply(const FbsMultiplication* all, const FbsPanel* panel, const 
 }
 
 #ifdef MERGE
-/* Rows packed together, so that their loads overlap and a stretch's select is loaded once for all of them. */
-enum { kRows = 8 };
+/* Rows packed together, so that their loads overlap and a stretch's select is loaded once for all of them. Zen 5 likes
+ * 6 best of 4 to 12. */
+enum { kRows = 6 };
 
 static void pack(const FbsPacking* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
                  float* packed) {
@@ -104,10 +105,10 @@ static void pack(const FbsPacking* packing, const FbsPanel* panels, int32_t coun
     int64_t target[kRows];
     for (int r = 0; r < kRows; r++) {
       const int64_t row = group + r < end ? group + r : end - 1; /* the last row fills up the last group */
-      const int64_t i = row / taps, t = row % taps;
+      const int64_t i = row % depth, t = row / depth;
       const int64_t in = packing->in_indices == NULL ? i : packing->in_indices[i];
       source[r] = packing->weights + (in * taps + t) * out_channels;
-      target[r] = t * depth + i;
+      target[r] = row;
     }
     float* panel_packed = packed;
     for (int32_t n = 0; n < count; n++) {
