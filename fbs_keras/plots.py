@@ -80,6 +80,12 @@ def channel_order(rates):
     return np.lexsort((-mean, block))
 
 
+def class_examples(images, labels, classes):
+    """The first image of each class, `[classes, ...]`; zeros for a class that has none."""
+    first = {int(label): image for image, label in zip(images[::-1], labels[::-1], strict=True)}
+    return np.stack([first.get(i, np.zeros_like(images[0])) for i in range(classes)])
+
+
 def plot_channels(rates, class_names, examples, path=None, *, layers=None):
     """Draws which channels fire for which class: one heat map of classes x channels for each layer.
 

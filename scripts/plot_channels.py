@@ -17,12 +17,6 @@ _SPLIT = flags.DEFINE_string("split", "test[:2000]", "The images to count over."
 _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Height and width to resize to, where the images vary in size.")
 
 
-def class_examples(images, labels, classes):
-    """The first image of each class; of a class that has none, a black one."""
-    first = {int(label): image for image, label in zip(images[::-1], labels[::-1], strict=True)}
-    return np.stack([first.get(i, np.zeros_like(images[0])) for i in range(classes)])
-
-
 def plot():
     """Does what the flags ask for."""
     import keras
@@ -33,7 +27,7 @@ def plot():
     model = keras.saving.load_model(_MODEL.value, compile=False)
     images, labels = (np.concatenate(arrays) for arrays in zip(*dataset.batches.as_numpy_iterator(), strict=True))
     _, gates = plots.gate_model(model).predict(images, batch_size=250)
-    examples = class_examples(data.to_pixels(images, _DATASET.value), labels, dataset.classes)
+    examples = plots.class_examples(data.to_pixels(images, _DATASET.value), labels, dataset.classes)
     rates = plots.firing_rates(model, gates, labels, dataset.classes)
     plots.plot_channels(rates, dataset.class_names, examples, _OUTPUT.value, layers=_LAYERS.value)
     print(f"{_OUTPUT.value}: which of {len(labels)} images each channel of {_MODEL.value} fires for")

