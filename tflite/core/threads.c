@@ -1,6 +1,7 @@
 #include "threads.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -13,9 +14,18 @@
 #define RELAX() ((void)0)
 #endif
 
-/* A waiting thread first polls this many times, then sleeps. The parallel parts of a network follow each other within
- * microseconds, and waking a sleeping thread takes tens of them; 2000 polls take about as long as one wake-up. */
-enum { kPolls = 2000 };
+/* A waiting thread first polls, then sleeps: the parallel parts of a network follow each other within microseconds, and
+ * waking a sleeping thread takes tens of them. 2000 polls take about as long as one wake-up. Now and then it offers its
+ * core to the thread it waits for, which may have been put on the same one. */
+enum { kPolls = 2000, kPollsPerYield = 50 };
+
+static void poll_again(int polls) {
+  if (polls % kPollsPerYield == kPollsPerYield - 1) {
+    sched_yield();
+  } else {
+    RELAX();
+  }
+}
 
 struct FbsThreads {
   int32_t count;
@@ -38,7 +48,7 @@ struct Worker {
 static void wait_for_round(FbsThreads* threads, unsigned seen) {
   for (int i = 0; i < kPolls; i++) {
     if (atomic_load_explicit(&threads->round, memory_order_acquire) != seen) return;
-    RELAX();
+    poll_again(i);
   }
   pthread_mutex_lock(&threads->mutex);
   while (atomic_load_explicit(&threads->round, memory_order_acquire) == seen) {
@@ -81,7 +91,7 @@ void fbs_threads_run(FbsThreads* threads, void (*task)(void* context, int32_t th
   task(context, 0, threads->count);
   for (int i = 0; i < kPolls; i++) {
     if (atomic_load_explicit(&threads->unfinished, memory_order_acquire) == 0) return;
-    RELAX();
+    poll_again(i);
   }
   pthread_mutex_lock(&threads->mutex);
   while (atomic_load_explicit(&threads->unfinished, memory_order_acquire) != 0) {
