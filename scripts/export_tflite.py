@@ -31,6 +31,8 @@ def export():
         return
     content = export.convert(model, FLAGS.output, target=FLAGS.target, batch_size=FLAGS.batch_size)
     print(f"{FLAGS.output}: {len(content) / 1e6:.2f} MB, target {FLAGS.target}, batch size {FLAGS.batch_size}")
+    if FLAGS.target == "custom":
+        print("It needs the delegate: use fbs_keras.Interpreter, or load the library at fbs_keras.delegate_path().")
     if FLAGS.verify:
         print(f"verified: {export.verify(model, content)}")
 
@@ -40,7 +42,7 @@ def main(argv):
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     try:
         export()
-    except (TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         print(f"export_tflite: {error}", file=sys.stderr)
         sys.exit(1)
 

@@ -5,7 +5,6 @@ import functools
 import logging
 import os
 import sys
-import tempfile
 
 import keras
 
@@ -162,8 +161,11 @@ def to_tflite(function, variables=()):
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
     # Ops that TFLite lacks become custom ones, which _check_ops names; the converter's own error is pages long.
     converter.allow_custom_ops = True
-    with _quiet():
-        content = converter.convert()
+    try:
+        with _quiet():
+            content = converter.convert()
+    except Exception as error:  # TensorFlow's own ConverterError, of no public name, and others
+        raise ValueError(f"TensorFlow cannot convert the model to TFLite: {_first_line(error)}") from error
     return composite.order_inputs_and_outputs(
         content, [spec.name for spec in tf.nest.flatten(function.structured_input_signature)]
     )
@@ -196,8 +198,11 @@ def _load_file(path):
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises anything from KeyError to zipfile's errors
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"{path!r} cannot be loaded as a Keras model: {reason}") from error
+        raise ValueError(f"{path!r} cannot be loaded as a Keras model: {_first_line(error)}") from error
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
 
 
 def _check_path(path):
@@ -223,32 +228,28 @@ def _check_ops(subgraphs, target):
 
 
 def _write_atomically(path, content):
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(os.path.abspath(path)), prefix=os.path.basename(path))
+    temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "wb") as file:
             file.write(content)
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise ValueError(f"cannot write {path!r}: {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def _quiet():
-    """Keeps what the converter writes to stderr, from Python and C++, unless it fails."""
-    sys.stderr.flush()
+    """Drops what the converter writes to stderr, from Python and C++: pages of progress, even where all is well."""
     level = logging.getLogger("absl").level
-    with tempfile.TemporaryFile() as log:
+    sys.stderr.flush()
+    with open(os.devnull, "wb") as nowhere:
         stderr = os.dup(2)
-        os.dup2(log.fileno(), 2)
+        os.dup2(nowhere.fileno(), 2)
         logging.getLogger("absl").setLevel(logging.ERROR)
         try:
             yield
-        except BaseException:
-            log.seek(0)
-            os.write(stderr, log.read())
-            raise
         finally:
             sys.stderr.flush()
             os.dup2(stderr, 2)

@@ -69,6 +69,8 @@ def verify(model, content, x=None, *, tolerance=1e-3, use_delegate=None):
         with open(content, "rb") as file:
             content = file.read()
     x = _noise(model) if x is None else [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else [x])]
+    if len(x) != len(model.inputs):
+        raise ValueError(f"x must hold an array for each of the model's {len(model.inputs)} inputs, got {len(x)}")
 
     import tensorflow as tf
 

@@ -219,10 +219,6 @@ def _fixed_batch():
     return keras.Sequential([keras.Input(batch_shape=(4, 8, 8, 3)), fbs_keras.FBSConv2D(4, 3)])
 
 
-def _no_tflite_op():
-    return keras.Sequential([keras.Input((8, 8, 3)), layers.Lambda(lambda x: keras.ops.digamma(x))])
-
-
 BAD = {
     "target": (small_models.plain, {"target": "android"}, ValueError, "target must be one of 'portable', .* got 'andr"),
     "float16": (small_models.plain, {"quantize": "float16"}, ValueError, "quantize must be None .* got 'float16'"),
@@ -263,6 +259,16 @@ def test_op_that_tflite_lacks(tmp_path):
     model = keras.Model(image, NoTFLiteOp()(image))
     with pytest.raises(ValueError, match=r"TFLite has no built-in op for: .*Digamma"):
         convert(model, tmp_path / "model.tflite")
+    assert not list(tmp_path.iterdir())
+
+
+def test_unwritable_file(tmp_path, monkeypatch):
+    def fail(*paths):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(ValueError, match=r"cannot write .*: No space left on device"):
+        convert(small_models.make("plain"), tmp_path / "model.tflite")
     assert not list(tmp_path.iterdir())
 
 

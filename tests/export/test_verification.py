@@ -68,3 +68,9 @@ def test_own_inputs():
     model = small_models.make("several_inputs_and_outputs")
     x = small_models.noise(model, 3)
     assert verify(model, convert(model), x).examples == 3
+
+
+def test_one_array_for_each_input():
+    model = small_models.make("sequential")
+    with pytest.raises(ValueError, match="each of the model's 1 inputs, got 2"):
+        verify(model, convert(model), 2 * small_models.noise(model))
