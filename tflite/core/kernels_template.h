@@ -34,11 +34,12 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
   UNROLL for (int p = 0; p < pixels; p++) { UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = ZERO(); }
   const FbsMultiplication* all = tile->all;
   const float* w = tile->packed;
+  const float *input = all->x, *zeros = all->zeros;
   const int64_t depth = all->depth;
   const int32_t* offsets = all->offsets + tile->first_pixel;
   for (int32_t t = 0; t < all->taps; t++, offsets += all->pixels) {
     const float* x[kFbsMaxPixels];
-    UNROLL for (int p = 0; p < pixels; p++) x[p] = offsets[p] < 0 ? all->zeros : all->x + offsets[p];
+    UNROLL for (int p = 0; p < pixels; p++) x[p] = offsets[p] < 0 ? zeros : input + offsets[p];
     int64_t i = 0;
 #ifdef STEPS
     for (; i + STEPS <= depth; i += STEPS) {
@@ -57,17 +58,20 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
     }
   }
   const V low = BROADCAST(all->low), high = BROADCAST(all->high);
+  V gate[kFbsMaxVectors], bias[kFbsMaxVectors];
   UNROLL for (int v = 0; v < vectors; v++) {
-    const int64_t channel = tile->channel + v * LANES;
-    const V gate = LOAD(all->gate + channel), bias = LOAD(all->bias + channel);
-    float* y = all->y + tile->first_pixel * all->out_active + channel;
-    const int whole = v < vectors - 1 || tile->last_lanes == LANES;
-    UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
-      const V out = MIN(high, MAX(low, MUL(gate, ADD(sum[p][v], bias))));
-      if (whole) {
-        STORE(y, out);
+    gate[v] = LOAD(all->gate + tile->channel + v * LANES);
+    bias[v] = LOAD(all->bias + tile->channel + v * LANES);
+  }
+  const int last_lanes = tile->last_lanes;
+  float* y = all->y + tile->first_pixel * all->out_active + tile->channel;
+  UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+      const V out = MIN(high, MAX(low, MUL(gate[v], ADD(sum[p][v], bias[v]))));
+      if (v < vectors - 1 || last_lanes == LANES) {
+        STORE(y + v * LANES, out);
       } else {
-        STORE_FIRST(y, out, tile->last_lanes);
+        STORE_FIRST(y + v * LANES, out, last_lanes);
       }
     }
   }

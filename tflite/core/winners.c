@@ -2,10 +2,10 @@
 
 #include <string.h>
 
-/* An integer that is ordered as the numbers are: for floats that are not negative their bits already are. */
+/* An integer that is ordered as the numbers are: for floats that are not negative (nor -0, which a sum that begins with
+ * 0 never is) their bits already are. NaN is the least. */
 static int32_t order_key(float v) {
   if (v != v) return 0;
-  if (v == 0) return 1; /* -0 as 0 */
   int32_t bits;
   memcpy(&bits, &v, sizeof bits);
   return bits + 1; /* at most that of infinity, 0x7f800001 */
