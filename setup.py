@@ -30,14 +30,17 @@ except ImportError:  # setuptools < 70.1
 ROOT = Path(__file__).parent
 
 # `pip install fbs-keras` is enough to wrap and train with whatever Keras backend is there; like Keras, it brings none.
-# What else a user may want is an extra. The ranges hold the releases that the tests have run with; the upper ends are
-# the majors (minors for TensorFlow, whose converter changes with each) after them.
+# What else a user may want is an extra. The tests have run at both ends: Keras 3.8 and 3.15, TensorFlow 2.19 and 2.21,
+# ai-edge-litert 2.2 and 2.3 (up to 2.1 its XNNPACK computes some convolutions with strides 2x1 wrongly), NumPy 1.26 and
+# 2.4. TensorFlow is bounded by minor, because its converter changes with each.
+LITERT = "ai-edge-litert>=2.2,<3"
+TENSORFLOW = "tensorflow>=2.19,<2.22"
 KERAS = ["keras>=3.8,<4", "numpy>=1.26,<3", "absl-py>=1.4,<3", "tqdm>=4.64,<5"]
 EXTRAS = {
-    "tensorflow": ["tensorflow>=2.19,<2.22"],
-    "jax": ["jax>=0.4.34"],
-    "runtime": ["ai-edge-litert>=2.0.2,<3"],  # Interpreter: run an exported file
-    "export": ["tensorflow>=2.19,<2.22", "ai-edge-litert>=2.0.2,<3", "flatbuffers>=24.3.25"],  # convert()
+    "tensorflow": [TENSORFLOW],
+    "jax": ["jax>=0.7"],
+    "runtime": [LITERT],  # Interpreter: run an exported file
+    "export": [TENSORFLOW, LITERT, "flatbuffers>=24.3.25"],  # convert()
     "data": [
         "tensorflow-datasets>=4.9.7,<5",
         "importlib_resources",
