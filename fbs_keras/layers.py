@@ -255,7 +255,7 @@ def keeps_zero(activation):
 
 def current_density(layer):
     """The density of a layer, rounded to what was set: float32 holds 0.7 as 0.699999988."""
-    return round(float(ops.convert_to_numpy(layer.density)), 6)
+    return round(float(layer.density.numpy()), 6)
 
 
 def fbs_layers(model):

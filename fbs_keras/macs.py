@@ -171,7 +171,7 @@ def _active_out(node, shapes, active):
     inputs = node.inputs
     if isinstance(layer, FBSConv2D):
         return layer.active_channels
-    if len(inputs) == 1 and passes_channels(layer):
+    if len(inputs) == 1 and passes_channels(layer, (None, *shapes[inputs[0]])):
         return min(channels, active.get(inputs[0], channels))
     if type(layer).__name__ == "Add" and all(shapes[ref] == shapes[node.output] for ref in inputs):
         return min(channels, sum(active.get(ref, channels) for ref in inputs))

@@ -6,6 +6,8 @@
 Prints top-1 and top-5 accuracy and, for a Keras model, its MACs.
 """
 
+import sys
+
 import numpy as np
 from absl import app, flags
 from tqdm import tqdm
@@ -57,9 +59,8 @@ def load_function(path):
     return lambda images: model.predict_on_batch(images), f"{path}, {macs}"
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+def evaluate():
+    """Evaluates as the flags say, and prints the result."""
     from fbs_keras import data
 
     function, what = load_function(FLAGS.model)
@@ -70,6 +71,16 @@ def main(argv):
         f"{FLAGS.dataset}, {FLAGS.split}, {len(labels)} images: "
         f"top-1 {top_k(logits, labels, 1):.2%}, top-5 {top_k(logits, labels, 5):.2%}"
     )
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    try:
+        evaluate()
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,16 @@ Every epoch ends with a checkpoint in --run_dir; the same command with --resume 
 trained model, `history.csv` its curve, and `tensorboard --logdir runs` shows both as they grow.
 """
 
-import csv
 import os
 import pathlib
+import sys
 
 from absl import app, flags, logging
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
 flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
+flags.DEFINE_string("train_split", "train", "Split to train on, such as train or train[:90%].")
 flags.DEFINE_string("eval_split", "test", "Split to evaluate on after each epoch; imagenet2012 has validation.")
 flags.DEFINE_string(
     "model", "MCifarNet", "A model of fbs_keras.models to train from scratch, when --pretrained is not given."
@@ -38,14 +39,27 @@ flags.DEFINE_string("run_dir", None, "Folder of checkpoints, curve and model.", 
 flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --run_dir.")
 
 
+def fbs_callbacks():
+    """The callbacks that lower the density and weigh the gates, as the flags say."""
+    import fbs_keras
+
+    schedule = density_schedule(FLAGS.schedule, FLAGS.density, FLAGS.density_epochs or max(1, FLAGS.epochs // 2))
+    return [
+        fbs_keras.DensityScheduler(schedule),
+        fbs_keras.SaliencyRegularizer(FLAGS.saliency_weight, print_fn=logging.info),
+    ]
+
+
 def density_schedule(name, density, epochs):
     """The schedule that `--schedule` names, from epoch to density."""
     from fbs_keras import schedules
+    from fbs_keras.gating import check_density
 
     if name == "constant" or density == 1:
         return schedules.Constant(density)
     if name == "polynomial":
         return schedules.Polynomial(density, finish=epochs)
+    check_density(density)
     drops = max(1, round((1 - density) / 0.1))
     return schedules.StepDown(density, drop=(1 - density) / drops, every=max(1, epochs // drops))
 
@@ -91,20 +105,16 @@ def checkpoint(path):
     return callback
 
 
-def epochs_done(history):
-    """Rows of the curve so far: a resumed run starts at the next epoch."""
-    if not history.exists():
-        return 0
-    with open(history, newline="") as file:
-        return sum(1 for _ in csv.DictReader(file))
+def cut_history(history, epochs):
+    """Drops what the curve says of later epochs: a run may stop between writing the curve and the checkpoint."""
+    lines = history.read_text().splitlines(keepends=True) if history.exists() else []
+    history.write_text("".join(lines[: epochs + 1]))  # the header and a line for each epoch
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+def train_model():
+    """Trains as the flags say."""
     import keras
 
-    import fbs_keras
     from fbs_keras import data
     from fbs_keras.rewriting import as_float32
 
@@ -112,25 +122,21 @@ def main(argv):
     run_dir = pathlib.Path(FLAGS.run_dir)
     last, history = run_dir / "last.keras", run_dir / "history.csv"
     if last.exists() and not FLAGS.resume:
-        raise app.UsageError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
+        raise ValueError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
+    callbacks = fbs_callbacks() if FLAGS.density is not None else []
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
     load = {"batch_size": FLAGS.batch_size, "data_dir": FLAGS.data_dir, "seed": FLAGS.seed}
-    train = data.load(FLAGS.dataset, "train", training=True, **load)
+    train = data.load(FLAGS.dataset, FLAGS.train_split, training=True, **load)
     test = data.load(FLAGS.dataset, FLAGS.eval_split, **load)
     steps = FLAGS.steps_per_epoch or train.steps
     if last.exists():
-        model, start = keras.saving.load_model(last), epochs_done(history)
+        model = keras.saving.load_model(last)
+        start = int(model.optimizer.iterations) // steps
+        cut_history(history, start)
         logging.info("resuming after epoch %d", start)
     else:
         model, start = make_model(train, steps), 0
     run_dir.mkdir(parents=True, exist_ok=True)
-    callbacks = []
-    if FLAGS.density is not None:
-        schedule = density_schedule(FLAGS.schedule, FLAGS.density, FLAGS.density_epochs or max(1, FLAGS.epochs // 2))
-        callbacks = [
-            fbs_keras.DensityScheduler(schedule),
-            fbs_keras.SaliencyRegularizer(FLAGS.saliency_weight, print_fn=logging.info),
-        ]
     callbacks += [
         keras.callbacks.CSVLogger(history, append=start > 0),
         keras.callbacks.TensorBoard(run_dir / "tensorboard"),
@@ -146,6 +152,16 @@ def main(argv):
     )
     as_float32(model).save(run_dir / "model.keras", include_optimizer=False)
     print(f"saved {run_dir / 'model.keras'}")
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"expected flags only, got {argv[1:]}")
+    try:
+        train_model()
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

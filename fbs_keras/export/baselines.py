@@ -1,6 +1,6 @@
 """Plain networks to compare an FBS model's speed with."""
 
-from fbs_keras.export.convert import input_names, load, plan_model, to_tflite
+from fbs_keras.export.converter import input_names, load, plan_model, to_tflite
 
 KINDS = ("dense", "static")
 

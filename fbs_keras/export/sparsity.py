@@ -14,29 +14,11 @@ import dataclasses
 import keras
 
 from fbs_keras import graph
-from fbs_keras.layers import FBSConv2D, keeps_zero
+from fbs_keras.channelwise import is_elementwise, passes_channels
+from fbs_keras.layers import FBSConv2D
 
 FBS, CHANNELWISE, ROWS, DENSE = "fbs", "channelwise", "rows", "dense"
 
-# Exact types, here and below: a subclass may do something else.
-_NOTHING_AT_INFERENCE = (
-    keras.layers.Identity,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout2D,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.AlphaDropout,
-    keras.layers.ActivityRegularization,
-)
-_SPATIAL = (
-    keras.layers.MaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Cropping2D,
-    keras.layers.UpSampling2D,
-)
 _MERGES = (
     keras.layers.Add,
     keras.layers.Subtract,
@@ -45,13 +27,6 @@ _MERGES = (
     keras.layers.Maximum,
     keras.layers.Minimum,
 )
-_ELEMENTWISE_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
-# By name, since not every Keras release has all of them.
-_ELEMENTWISE_NAMES = (
-    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "mish", "tanh"),
-    *("hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink", "softsign"),
-)
-_ELEMENTWISE = [getattr(keras.activations, name) for name in _ELEMENTWISE_NAMES if hasattr(keras.activations, name)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +138,6 @@ def plan(model, batch_size, aligned=False):
     )
 
 
-def is_elementwise(activation):
-    """Whether an activation function is known to treat every element by itself, and maps zero to zero."""
-    if activation in _ELEMENTWISE or type(activation) in _ELEMENTWISE_LAYERS:
-        return keeps_zero(activation)
-    return False
-
-
 def _decide(layer, inputs, outputs, aligned):
     """A call's action, and how many channels its outputs hold if they are compact, else `None`."""
     if isinstance(layer, FBSConv2D):
@@ -180,23 +148,11 @@ def _decide(layer, inputs, outputs, aligned):
         return DENSE, None
     if aligned and type(layer) in _MERGES and len(active) == 1:
         return CHANNELWISE, active.pop()
-    if len(inputs) == 1 and _is_channelwise(layer, inputs[0].shape):
+    if len(inputs) == 1 and passes_channels(layer, inputs[0].shape):
         return CHANNELWISE, active.pop()
     if len(inputs) == 1 and _reads_rows(layer):
         return ROWS, None
     return DENSE, None
-
-
-def _is_channelwise(layer, shape):
-    if type(layer) in _NOTHING_AT_INFERENCE:
-        return True
-    if type(layer) in _SPATIAL:
-        return layer.data_format == "channels_last"
-    if type(layer) in _ELEMENTWISE_LAYERS:
-        return keeps_zero(layer)
-    if type(layer) is keras.layers.Activation:
-        return is_elementwise(layer.activation)
-    return type(layer) is keras.layers.Flatten and all(size == 1 for size in shape[1:-1])
 
 
 def _reads_rows(layer):

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from fbs_keras import graph
+from fbs_keras.channelwise import is_elementwise
 from fbs_keras.export import lowering, sparsity
 from fbs_keras.export.attributes import ACTIVATIONS, Attributes, constants
 
@@ -86,7 +87,7 @@ class Tracer:
         with tf.init_scope():  # out of the function being traced, where variables have values
             attributes = Attributes.from_layer(layer, sparse_in)
             weights = self.constants(layer).values()
-            elementwise = sparsity.is_elementwise(layer.activation)
+            elementwise = is_elementwise(layer.activation)
         weights = [tf.constant(value) for value in weights]
         if self.fuse:
             y, indices = lowering.custom_op(attributes, values, indices, *weights)

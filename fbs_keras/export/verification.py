@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from fbs_keras.export.attributes import constants
-from fbs_keras.export.convert import load, plan_model
+from fbs_keras.export.converter import load, plan_model
 from fbs_keras.runtime import Interpreter
 
 # Two gates this close, relative to the largest, may swap places by rounding: 1e-6 is what float32 sums over some

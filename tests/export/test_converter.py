@@ -1,4 +1,4 @@
-"""Tests of fbs_keras/export/convert.py: exported files run in stock LiteRT and compute what Keras does."""
+"""Tests of fbs_keras/export/converter.py: exported files run in stock LiteRT and compute what Keras does."""
 
 import os
 import subprocess
