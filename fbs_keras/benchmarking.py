@@ -282,12 +282,12 @@ def table(timings: Sequence[Timing]) -> str:
 def profile_table(ops: Sequence[Mapping[str, Any]]) -> str:
     """The result of `profile` as text, with the rate of each op and its share of their sum."""
     total = sum(op["median_us"] for op in ops)
-    rows = [["op", "kernel", "median us", "share", "M MACs", "GMAC/s", "shape"]]
+    rows = [["op", "kernel", "shape", "median us", "share", "M MACs", "GMAC/s"]]
     for op in ops:
         micros = op["median_us"]
         share, rate = (f"{micros / total:.1%}", f"{op['macs'] / micros / 1e3:.1f}") if micros else ("-", "-")
-        rows.append([op["op"], op["kernel"], f"{micros:.1f}", share, f"{op['macs'] / 1e6:.2f}", rate, op["shape"]])
-    return _aligned(rows, left=2)
+        rows.append([op["op"], op["kernel"], op["shape"], f"{micros:.1f}", share, f"{op['macs'] / 1e6:.2f}", rate])
+    return _aligned(rows, left=3)
 
 
 def _aligned(rows: list[list[str]], left: int) -> str:

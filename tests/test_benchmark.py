@@ -125,9 +125,9 @@ class TestTables:
             row | {"op": "never", "kernel": "reference", "median_us": 0.0},
         ]
         assert benchmarking.profile_table(rows).splitlines() == [
-            "op     kernel     median us   share  M MACs  GMAC/s   shape",
-            "conv   gemm_avx2       30.0  100.0%    3.00   100.0  a -> b",
-            "never  reference        0.0       -    3.00       -  a -> b",
+            "op     kernel     shape   median us   share  M MACs  GMAC/s",
+            "conv   gemm_avx2  a -> b       30.0  100.0%    3.00   100.0",
+            "never  reference  a -> b        0.0       -    3.00       -",
         ]
 
 
