@@ -105,6 +105,13 @@ def checkpoint(path):
     return callback
 
 
+def uncompiled(model):
+    """A copy without optimizer, whose state would double the file."""
+    copy = type(model).from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    return copy
+
+
 def cut_history(history, epochs):
     """Drops what the curve says of later epochs: a run may stop between writing the curve and the checkpoint."""
     lines = history.read_text().splitlines(keepends=True) if history.exists() else []
@@ -150,7 +157,7 @@ def train_model():
         validation_data=test.batches,
         callbacks=callbacks,
     )
-    as_float32(model).save(run_dir / "model.keras", include_optimizer=False)
+    uncompiled(as_float32(model)).save(run_dir / "model.keras")
     print(f"saved {run_dir / 'model.keras'}")
 
 
