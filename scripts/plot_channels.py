@@ -6,6 +6,7 @@ python scripts/plot_channels.py --model checkpoints/mcifarnet_fbs.keras --output
 import sys
 
 import numpy as np
+import quiet
 from absl import app, flags, logging
 
 _MODEL = flags.DEFINE_string("model", None, "A .keras file with FBS layers.", required=True)
@@ -37,6 +38,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
     logging.set_verbosity(logging.WARNING)
+    quiet.start_tensorflow()
     try:
         plot()
     except (TypeError, ValueError, FileNotFoundError) as error:

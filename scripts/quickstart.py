@@ -6,16 +6,15 @@ Every figure that it prints goes to <output_dir>/quickstart.json, the exported f
 fire for which class lie beside it. Ends with exit code 1 when an exported file does not compute what Keras does.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import pathlib
 import sys
-import tempfile
 import time
 
 import numpy as np
+import quiet
 from absl import app, flags, logging
 from tqdm import tqdm
 
@@ -130,23 +129,6 @@ def agreement_table(agreements):
     )
 
 
-@contextlib.contextmanager
-def quiet():
-    """Keeps TensorFlow's greetings on stderr, which no log level turns off, unless there is an error."""
-    with tempfile.TemporaryFile() as log:
-        stderr = os.dup(2)
-        os.dup2(log.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            log.seek(0)
-            os.write(stderr, log.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-
-
 def load_model(path):
     """Loads a .keras file in float32, as it is exported, or says how to make it."""
     from fbs_keras import export
@@ -163,12 +145,8 @@ def step(text):
 
 def quickstart(dense_path, fbs_path, data_dir, split, output_dir, threads, runs):
     """Runs all steps; returns what fell short, a list of sentences."""
-    with quiet():
-        import tensorflow as tf
-
-        tf.constant(0)
-        import fbs_keras
-        from fbs_keras import benchmarking, data, export, plots
+    import fbs_keras
+    from fbs_keras import benchmarking, data, export, plots
 
     output_dir.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -246,6 +224,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"expected flags only, got {argv[1:]}")
     logging.set_verbosity(logging.WARNING)
+    quiet.start_tensorflow()
     values = flags.FLAGS
     try:
         failures = quickstart(
@@ -266,7 +245,6 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     flags.DEFINE_string("dense", str(ROOT / "checkpoints/mcifarnet.keras"), "The dense model.")
     flags.DEFINE_string("fbs", str(ROOT / "checkpoints/mcifarnet_fbs.keras"), "The FBS model.")
     flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
