@@ -105,21 +105,49 @@ def show_choices(content, weights):
         `None` where the file has no such op: its built-in ops cannot be told apart.
     """
     model = read(content)
-    main = model.subgraphs[0]
-    ops = [op for op in main.operators if _is_fbs(model, op) and len(op.outputs) == 2]
-    buffers: list[bytes | None] = [bytes(model.buffers[main.tensors[op.inputs[-4]].buffer].data) for op in ops]
-    outputs, positions = list(main.outputs), []
-    for value in weights:
-        position = None
-        if value.tobytes() in buffers:
-            index = buffers.index(value.tobytes())
-            buffers[index] = None
-            position = len(outputs)
-            outputs.append(ops[index].outputs[1])
-        positions.append(position)
-    main.outputs = outputs
+    outputs, positions = list(model.subgraphs[0].outputs), []
+    for op in _find_ops(model, weights):
+        shows = op is not None and len(op.outputs) == 2
+        positions.append(len(outputs) if shows else None)
+        if shows:
+            outputs.append(op.outputs[1])
+    model.subgraphs[0].outputs = outputs
     model.signatureDefs = None
     return write(model), positions
+
+
+def name_outputs(content, names, weights):
+    """Names the outputs of FBS ops after their layers, as profiles and the delegate's messages show them.
+
+    Args:
+        content: The .tflite file's bytes.
+        names: A name for each op.
+        weights: For each op, its weights; equal ones are taken in the file's order.
+
+    Returns:
+        The new file's bytes.
+    """
+    model = read(content)
+    tensors = model.subgraphs[0].tensors
+    for name, op in zip(names, _find_ops(model, weights), strict=True):
+        if op is not None:
+            for index, suffix in zip(op.outputs, ("", "/indices"), strict=False):
+                tensors[index].name = (name + suffix).encode()
+    return write(model)
+
+
+def _find_ops(model, weights):
+    """The FBS ops that have the given weights, in their order; `None` where there is none."""
+    main = model.subgraphs[0]
+    ops = [op for op in main.operators if _is_fbs(model, op)]
+    buffers: list[bytes | None] = [bytes(model.buffers[main.tensors[op.inputs[-4]].buffer].data) for op in ops]
+    found = []
+    for value in weights:
+        index = buffers.index(value.tobytes()) if value.tobytes() in buffers else None
+        found.append(None if index is None else ops[index])
+        if index is not None:
+            buffers[index] = None
+    return found
 
 
 def _is_fbs(model, op):

@@ -58,7 +58,11 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
 
     from fbs_keras.export import composite, tracing
 
-    content = to_tflite(tracing.Tracer(fuse=target != "builtin").trace(plan, input_names(model)), model.variables)
+    tracer = tracing.Tracer(fuse=target != "builtin")
+    content = to_tflite(tracer.trace(plan, input_names(model)), model.variables)
+    fbs = [step.node for step in plan.steps if step.action == sparsity.FBS]
+    weights = [tracer.constants(node.layer)["weights"] for node in fbs]
+    content = composite.name_outputs(content, [node.name for node in fbs], weights)
     if target == "portable":
         content = composite.to_composites(content, decompose)
     _check_ops(composite.ops(composite.read(content)), target)

@@ -289,3 +289,11 @@ def test_imports_no_tensorflow_before_it_is_needed():
     code = "import sys, fbs_keras.export; assert 'tensorflow' not in sys.modules, 'tensorflow was imported'"
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.parametrize("target", ["portable", "custom"])
+def test_ops_are_named_after_their_layers(target):
+    model = fbs_keras.wrap(fbs_keras.models.MCifarNet(), density=0.5)
+    file = composite.read(convert(model, target=target))
+    names = {file.subgraphs[0].tensors[op.outputs[0]].name.decode() for op in file.subgraphs[0].operators}
+    assert {f"conv{index}" for index in range(8)} <= names
