@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 from absl import app, flags
+from quiet import start_tensorflow
 from tqdm import tqdm
 
 FLAGS = flags.FLAGS
@@ -61,6 +62,7 @@ def load_function(path):
 
 def evaluate():
     """Evaluates as the flags say, and prints the result."""
+    start_tensorflow()
     from fbs_keras import data
 
     function, what = load_function(FLAGS.model)

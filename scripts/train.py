@@ -12,6 +12,7 @@ import pathlib
 import sys
 
 from absl import app, flags, logging
+from quiet import start_tensorflow
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
@@ -120,6 +121,7 @@ def cut_history(history, epochs):
 
 def train_model():
     """Trains as the flags say."""
+    start_tensorflow()  # which reads the data, whatever backend trains
     import keras
 
     from fbs_keras import data
