@@ -13,7 +13,8 @@ import json
 import shlex
 import sys
 
-from absl import app, flags
+import program
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file with FBS layers.")
@@ -32,6 +33,7 @@ def benchmark():
     from fbs_keras import benchmarking
 
     if FLAGS.model:
+        program.start_tensorflow()
         from fbs_keras import export
 
         candidates = benchmarking.model_candidates(export.load(FLAGS.model), FLAGS.batch_size)
@@ -63,15 +65,5 @@ def benchmark():
             json.dump(result, file, indent=2)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    try:
-        benchmark()
-    except (OSError, TypeError, ValueError) as error:
-        print(f"benchmark: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    program.run(benchmark)

@@ -6,11 +6,9 @@
 Prints top-1 and top-5 accuracy and, for a Keras model, its MACs.
 """
 
-import sys
-
 import numpy as np
-from absl import app, flags
-from quiet import start_tensorflow
+import program
+from absl import flags
 from tqdm import tqdm
 
 FLAGS = flags.FLAGS
@@ -62,7 +60,7 @@ def load_function(path):
 
 def evaluate():
     """Evaluates as the flags say, and prints the result."""
-    start_tensorflow()
+    program.start_tensorflow()
     from fbs_keras import data
 
     function, what = load_function(FLAGS.model)
@@ -75,15 +73,5 @@ def evaluate():
     )
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    try:
-        evaluate()
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    program.run(evaluate)

@@ -6,9 +6,8 @@
 What cannot be exported ends with exit code 1 and a line that says why.
 """
 
-import sys
-
-from absl import app, flags
+import program
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "The .keras file to export.", required=True)
@@ -20,6 +19,7 @@ flags.DEFINE_bool("explain", False, "Print how each layer is exported; needs no 
 
 
 def export():
+    program.start_tensorflow()
     from fbs_keras import export
 
     if FLAGS.output is None and not FLAGS.explain:
@@ -37,15 +37,5 @@ def export():
         print(f"verified: {export.verify(model, content)}")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-    try:
-        export()
-    except (OSError, TypeError, ValueError) as error:
-        print(f"export_tflite: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    program.run(export)

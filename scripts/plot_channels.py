@@ -3,11 +3,9 @@
 python scripts/plot_channels.py --model checkpoints/mcifarnet_fbs.keras --output channels.png
 """
 
-import sys
-
 import numpy as np
-import quiet
-from absl import app, flags, logging
+import program
+from absl import flags
 
 _MODEL = flags.DEFINE_string("model", None, "A .keras file with FBS layers.", required=True)
 _OUTPUT = flags.DEFINE_string("output", "channels.png", "The figure to write; its suffix says the format.")
@@ -20,6 +18,7 @@ _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Height and width to resi
 
 def plot():
     """Does what the flags ask for."""
+    program.start_tensorflow()
     import keras
 
     from fbs_keras import data, plots
@@ -34,17 +33,5 @@ def plot():
     print(f"{_OUTPUT.value}: which of {len(labels)} images each channel of {_MODEL.value} fires for")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    logging.set_verbosity(logging.WARNING)
-    quiet.start_tensorflow()
-    try:
-        plot()
-    except (TypeError, ValueError, FileNotFoundError) as error:
-        print(f"plot_channels: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    program.run(plot)

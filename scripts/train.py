@@ -9,10 +9,9 @@ trained model, `history.csv` its curve, and `tensorboard --logdir runs` shows bo
 
 import os
 import pathlib
-import sys
 
-from absl import app, flags, logging
-from quiet import start_tensorflow
+import program
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
@@ -47,7 +46,7 @@ def fbs_callbacks():
     schedule = density_schedule(FLAGS.schedule, FLAGS.density, FLAGS.density_epochs or max(1, FLAGS.epochs // 2))
     return [
         fbs_keras.DensityScheduler(schedule),
-        fbs_keras.SaliencyRegularizer(FLAGS.saliency_weight, print_fn=logging.info),
+        fbs_keras.SaliencyRegularizer(FLAGS.saliency_weight, print_fn=print),
     ]
 
 
@@ -79,7 +78,7 @@ def make_model(train, steps):
             raise ValueError(f"--model must be one of {', '.join(fbs_keras.models.__all__)}, got {FLAGS.model!r}")
         model = make(input_shape=train.image_shape, classes=train.classes)
     if FLAGS.density is not None:
-        model = fbs_keras.wrap(model, init=FLAGS.init, print_fn=logging.info)
+        model = fbs_keras.wrap(model, init=FLAGS.init, print_fn=print)
     warmup = min(steps, steps * FLAGS.epochs // 5)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps * FLAGS.epochs - warmup, warmup_target=FLAGS.learning_rate, warmup_steps=warmup
@@ -119,9 +118,9 @@ def cut_history(history, epochs):
     history.write_text("".join(lines[: epochs + 1]))  # the header and a line for each epoch
 
 
-def train_model():
+def train():
     """Trains as the flags say."""
-    start_tensorflow()  # which reads the data, whatever backend trains
+    program.start_tensorflow()  # which reads the data, whatever backend trains
     import keras
 
     from fbs_keras import data
@@ -142,7 +141,7 @@ def train_model():
         model = keras.saving.load_model(last)
         start = int(model.optimizer.iterations) // steps
         cut_history(history, start)
-        logging.info("resuming after epoch %d", start)
+        print(f"resuming after epoch {start}")
     else:
         model, start = make_model(train, steps), 0
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -163,15 +162,5 @@ def train_model():
     print(f"saved {run_dir / 'model.keras'}")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"expected flags only, got {argv[1:]}")
-    try:
-        train_model()
-    except (FileNotFoundError, TypeError, ValueError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        sys.exit(1)
-
-
 if __name__ == "__main__":
-    app.run(main)
+    program.run(train)

@@ -1,8 +1,10 @@
-"""Starts TensorFlow without its greetings."""
+"""What the scripts share: a quiet start of TensorFlow, and errors in one line."""
 
 import os
 import sys
 import tempfile
+
+from absl import app, logging
 
 
 def start_tensorflow():
@@ -26,3 +28,18 @@ def start_tensorflow():
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def run(function):
+    """Parses the flags and calls `function`; a user's or the system's error ends it with a line and exit code 1."""
+
+    def main(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"expected flags only, got {' '.join(argv[1:])}")
+        logging.set_verbosity(logging.WARNING)
+        try:
+            function()
+        except (OSError, TypeError, ValueError) as error:
+            sys.exit(f"{os.path.splitext(os.path.basename(sys.argv[0]))[0]}: {error}")
+
+    app.run(main)
