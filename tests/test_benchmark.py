@@ -181,7 +181,7 @@ class TestScript:
             ([], "benchmark: expected either --model or --graph"),
             (["--model", "a.keras", "--graph", "b.tflite"], "benchmark: expected either --model or --graph"),
             (["--graph", "a.tflite", "--threads", "0"], "flag --threads=0: 0 is not a positive integer"),
-            (["stray"], "unexpected arguments: stray"),
+            (["stray"], "expected flags only, got stray"),
         ],
     )
     def test_bad_arguments(self, arguments, message):
