@@ -11,7 +11,7 @@ from fbs_keras.runtime import Interpreter
 
 # Two gates this close, relative to the largest, may swap places by rounding: 1e-6 is what float32 sums over some
 # hundred channels differ by from one order of summation to another, and it grows from layer to layer.
-NEAR_TIE = 1e-4
+NEAR_TIE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
