@@ -340,6 +340,82 @@ for value in (-1, 8, 2**31 - 1, -(2**31)):
         writer.run_with = [np.zeros(op.x_shape, np.float32), np.array([[0, 1, 2, value]], np.int32)]
 
 
+# Tensors that two ops write. TFLite allows it; the last op prepared decides the size, the first one runs with it.
+RESIZED = "another size or place than when it was prepared"
+
+
+@row("two ops write one y", RESIZED, op={"height": 200, "width": 200})
+def _(writer, op):
+    smaller = Op(height=200, width=200, strides=(200, 200), k=16)
+    writer.node(1, smaller, writer.graph.inputs[0], None)
+    writer.nodes[1].outputs = [writer.nodes[0].outputs[0]]
+    writer.run_with = [np.ones(op.x_shape, np.float32)]
+
+
+@row("two ops write one out_indices", RESIZED, op={"filters": 4096, "k": 2048})
+def _(writer, op):
+    writer.node(1, Op(k=1), writer.graph.inputs[0], None)
+    writer.nodes[1].outputs[1] = writer.nodes[0].outputs[1]
+    writer.run_with = [np.ones(op.x_shape, np.float32)]
+
+
+@row("an op shrinks another one's x", RESIZED, op={"k": 16})
+def _(writer, op):
+    y = writer.nodes[0].outputs[0]
+    writer.node(1, Op(in_channels=16), y, None)
+    writer.node(2, Op(strides=(6, 5), k=16), writer.graph.inputs[0], None)
+    writer.nodes[2].outputs = [y]
+    writer.run_with = [np.ones(op.x_shape, np.float32)]
+
+
+@row("an op shrinks another one's in_indices", RESIZED, op={"filters": 4096, "k": 2048})
+def _(writer, op):
+    y, indices = writer.nodes[0].outputs
+    writer.node(1, Op(in_channels=4096, active=2048, k=16), y, indices)
+    writer.node(2, Op(k=1), writer.graph.inputs[0], None)
+    writer.nodes[2].outputs[1] = indices
+    writer.run_with = [np.ones(op.x_shape, np.float32)]
+
+
+@row("an op writes a tensor after its last reader", "must not share memory with another operand", op={"batch": 2})
+def _(writer, op):
+    first = y, indices = writer.nodes[0].outputs
+    for number in (1, 2, 3):
+        y, indices = writer.node(number, Op(batch=2, in_channels=16, active=8), y, indices)
+    writer.nodes[-1].outputs[0] = first[0]
+    writer.graph.outputs = [writer.nodes[-1].outputs[1]]
+    writer.run_with = [np.ones(op.x_shape, np.float32)]
+
+
+@row("two ops compute the bias", RESIZED)
+def _(writer, op):
+    """RANGE computes its result when it is prepared, if it can; here the second one moves that of the first."""
+    for opcode in (schema.BuiltinOperator.RANGE, schema.BuiltinOperator.RANK):
+        code = schema.OperatorCodeT()
+        code.version, code.builtinCode, code.deprecatedBuiltinCode = 1, opcode, opcode
+        writer.model.operatorCodes.append(code)
+    floats = [writer.constant(f"float {value}", np.array(value, np.float32)) for value in (0, 16, 1)]
+    integers = [writer.constant(f"integer {value}", np.array(value, np.int32)) for value in (0, 1)]
+    rank = writer.tensor("rank", [], INT32)
+    bias = writer.tensor("computed_bias", [op.filters])
+    fbs = writer.nodes[0]
+    fbs.inputs[2] = bias
+
+    def operator(opcode, inputs, output):
+        operator = schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = opcode, inputs, [output]
+        return operator
+
+    writer.graph.operators = [
+        operator(1, floats, bias),
+        fbs,
+        operator(2, [fbs.outputs[0]], rank),  # needs y, so that what follows is prepared after the FBS op
+        operator(1, [integers[0], rank, integers[1]], bias),
+    ]
+    writer.graph.outputs.append(bias)
+    writer.run_with = [np.ones(op.x_shape, np.float32)]
+
+
 def hostile_file(name):
     """The bytes of one file, and what to run it with (None: it is refused before)."""
     spoil, _, op, form = ROWS[name]

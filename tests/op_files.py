@@ -146,7 +146,7 @@ class Writer:
         indices = self.tensor("in_indices", ops[0].x_shape[::3], INT32) if ops[0].sparse_in else None
         self.graph.inputs = [x] if indices is None else [x, indices]
         for number, op in enumerate(ops):
-            x, indices = self._node(number, op, x, indices, form)
+            x, indices = self.node(number, op, x, indices, form)
         self.graph.outputs = [x] if indices is None else [x, indices]
 
     @staticmethod
@@ -167,7 +167,8 @@ class Writer:
         graph.name, graph.tensors, graph.operators, graph.inputs, graph.outputs = name, [], [], [], []
         return graph
 
-    def _node(self, number, op, x, indices, form):
+    def node(self, number, op, x, indices, form="custom"):
+        """Adds an op; returns its y and its out_indices, or None where y is dense."""
         name = f"conv{number}"
         operands = [x] if indices is None else [x, indices]
         for part in ("weights", "bias", "gate_kernel", "gate_bias"):

@@ -146,31 +146,70 @@ static TfLiteStatus kernel_prepare(TfLiteContext* context, TfLiteNode* node) {
   return resize(context, kernel->op.out_indices, 2, (int32_t[]){conv.batch, conv.out_active});
 }
 
-/* NULL for an absent tensor; sets `*missing` when a present one has no usable memory. */
-static void* tensor_data(const TfLiteContext* context, int index, bool* missing) {
-  if (index == kFbsNoTensor) return NULL;
-  void* data = context->tensors[index].data;
-  if (data == NULL || (uintptr_t)data % 4 != 0) *missing = true;
-  return data;
+typedef struct {
+  void* data;
+  size_t bytes;
+} Memory;
+
+/* The memory of a tensor of 4-byte elements, nothing for an absent one. Clears `*usable` when it is not what Prepare
+ * saw: TFLite lets several ops write, and so resize, one tensor, and then the last one prepared decides. */
+static Memory memory_of(const TfLiteContext* context, int index, int64_t elements, bool* usable) {
+  if (index == kFbsNoTensor) return (Memory){NULL, 0};
+  const TfLiteTensor* tensor = &context->tensors[index];
+  if (tensor->data == NULL || (uintptr_t)tensor->data % 4 != 0 || tensor->bytes != (size_t)elements * 4) {
+    *usable = false;
+  }
+  return (Memory){tensor->data, tensor->bytes};
+}
+
+static bool overlap(Memory a, Memory b) {
+  const uintptr_t a_begin = (uintptr_t)a.data, b_begin = (uintptr_t)b.data;
+  return a_begin < b_begin + b.bytes && b_begin < a_begin + a.bytes;
+}
+
+/* Whether the plan's constants are where they were: an op that computes one before the first run may have moved it. */
+static bool constants_stayed(const TfLiteContext* context, const FbsKernel* kernel) {
+  const FbsOp* op = &kernel->op;
+  const FbsConv2dShape* s = &kernel->conv;
+  const FbsConv2dWeights* w = &kernel->weights;
+  const int64_t taps = (int64_t)s->kernel_height * s->kernel_width, gate = (int64_t)s->in_channels * s->out_channels;
+  bool usable = true;
+  return memory_of(context, op->weights, taps * gate, &usable).data == w->weights &&
+         memory_of(context, op->bias, s->out_channels, &usable).data == w->bias &&
+         memory_of(context, op->gate_kernel, gate, &usable).data == w->gate_kernel &&
+         memory_of(context, op->gate_bias, s->out_channels, &usable).data == w->gate_bias && usable;
 }
 
 static TfLiteStatus kernel_invoke(TfLiteContext* context, TfLiteNode* node) {
   FbsKernel* kernel = node->user_data;
   const FbsOp* op = &kernel->op;
+  const FbsConv2dShape* s = &kernel->conv;
+  const int64_t batch = s->batch;
   FbsMessage message;
-  bool missing = false;
-  const float* x = tensor_data(context, op->x, &missing);
-  const int32_t* in_indices = tensor_data(context, op->in_indices, &missing);
-  float* y = tensor_data(context, op->y, &missing);
-  int32_t* out_indices = tensor_data(context, op->out_indices, &missing);
-  if (missing) {
-    fbs_fail(&message, "a tensor has no memory, or none aligned to 4 bytes");
+  bool usable = constants_stayed(context, kernel);
+  const Memory x = memory_of(context, op->x, batch * s->in_height * s->in_width * s->in_active, &usable);
+  const Memory in_indices = memory_of(context, op->in_indices, batch * s->in_active, &usable);
+  const Memory y = memory_of(context, op->y, batch * s->out_height * s->out_width * s->out_active, &usable);
+  const Memory out_indices = memory_of(context, op->out_indices, batch * s->out_active, &usable);
+  if (!usable) {
+    fbs_fail(&message,
+             "a tensor has no memory, none aligned to 4 bytes, or another size or place than when it was prepared; it "
+             "must be the output of one op only");
+    return report(context, kernel, &message);
+  }
+  /* TFLite plans a tensor's memory up to its last reader, and gives it to others when an op writes it after that. */
+  if (overlap(y, x) || overlap(y, in_indices) || overlap(y, out_indices) || overlap(out_indices, x) ||
+      overlap(out_indices, in_indices)) {
+    fbs_fail(
+        &message,
+        "y and out_indices must not share memory with another operand; a tensor must be the output of one op only");
     return report(context, kernel, &message);
   }
 
   const int64_t start = kernel->profile != NULL ? fbs_profile_now() : 0;
   const FbsSession* session = kernel->session;
-  if (fbs_conv2d_run(kernel->plan, session->threads, x, in_indices, y, out_indices, session->workspace) != 0) {
+  if (fbs_conv2d_run(kernel->plan, session->threads, x.data, in_indices.data, y.data, out_indices.data,
+                     session->workspace) != 0) {
     fbs_fail(&message, "in_indices holds a value outside [0, %d)", (int)kernel->conv.in_channels);
     return report(context, kernel, &message);
   }
