@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 CORE = ROOT / "tflite" / "core"
 NATIVE = Path(__file__).parent / "native"
-FLAGS = ["-std=c11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{CORE}"]
+FLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{CORE}"]
 OPTIMISED = ["-O3", "-fPIC"]
 SEED = 20190506
 

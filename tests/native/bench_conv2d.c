@@ -1,6 +1,6 @@
 /* Times the convolution on a table of layers, for each path of this CPU:
  *
- *   cc -std=c11 -O3 -I tflite/core tests/native/bench_conv2d.c tflite/core/[a-z]*.c -lm -lpthread -o bench_conv2d
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d.c tflite/core/[a-z]*.c -lm -lpthread -o bench_conv2d
  *   ./bench_conv2d [threads] [path] [part of a layer's name]
  *
  * `gate` is the part of a run that chooses the channels; GMAC/s counts the convolution's active MACs over the whole

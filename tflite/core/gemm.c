@@ -207,9 +207,11 @@ static int pack_all(FbsGemm* gemm) {
   int32_t* winners = malloc(sizeof *winners * (size_t)channels);
   FbsStretch* stretches = malloc(sizeof *stretches * (size_t)channels);
   int32_t* first_stretch = malloc(sizeof *first_stretch * (size_t)(gemm->vectors + 1));
-  gemm->packed = aligned_alloc(64, (packed_bytes(gemm, gemm->vectors) + 63) / 64 * 64);
-  const int enough = winners != NULL && stretches != NULL && first_stretch != NULL && gemm->packed != NULL;
+  void* packed; /* bionic has had aligned_alloc only since API 28 */
+  const int enough = winners != NULL && stretches != NULL && first_stretch != NULL &&
+                     posix_memalign(&packed, 64, packed_bytes(gemm, gemm->vectors)) == 0;
   if (enough) {
+    gemm->packed = packed;
     for (int32_t i = 0; i < channels; i++) winners[i] = i;
     PackTask task = pack_task(gemm, NULL, winners, stretches, first_stretch, gemm->packed);
     task.panels = gemm->panel;
