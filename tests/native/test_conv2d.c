@@ -296,15 +296,15 @@ static void test_tiles(void) {
   }
 }
 
-/* More packed weights than one chunk holds. */
-static void test_chunks(void) {
+/* More packed weights than one chunk holds, and a predictor so large that threads share it. */
+static void test_large(void) {
   const Window window = {3, 3, 1, 1, true};
   FbsConv2dShape s = {.batch = 2,
                       .in_height = 3,
                       .in_width = 3,
                       .in_channels = 200,
-                      .in_active = 150,
-                      .out_channels = 300,
+                      .in_active = 190,
+                      .out_channels = 360,
                       .out_active = 200,
                       .group_size = 1,
                       .activation = kFbsActivationRelu};
@@ -416,7 +416,7 @@ int main(int argc, char** argv) {
   }
   test_windows();
   test_tiles();
-  test_chunks();
+  test_large();
   test_indices();
   test_not_finite();
   test_random(atoi(argv[2]));
