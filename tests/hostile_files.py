@@ -149,6 +149,11 @@ attribute(
     dilation_w=2**30 + 5,
     dilation_h=2**30 + 5,
 )
+row(
+    "a small file, a large table of windows",
+    "the table of windows must have at most 67108864 elements",
+    op={"height": 1, "width": 2**14, "in_channels": 1, "filters": 1, "k": 1, "kernel": (2**14, 1)},
+)(lambda writer, op: None)
 attribute("sparse_in without indices", "expected 6 inputs .* with sparse_in 1, got 5", sparse_in=1)
 attribute("dense_in with indices", "expected 5 inputs .* with sparse_in 0, got 6", op=SPARSE, sparse_in=0)
 

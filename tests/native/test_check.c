@@ -83,7 +83,12 @@ int main(void) {
   FbsConv2dShape windows = valid; /* each tensor is small enough, the windows are too many */
   windows.kernel_height = windows.kernel_width = 4096;
   windows.out_height = windows.out_width = 4096;
-  expect(&windows, "the table of windows must have at most");
+  expect(&windows, "the table of windows must have at most 67108864 elements");
+  windows.kernel_height = windows.kernel_width = 4;
+  windows.out_height = windows.out_width = 2048; /* just as many */
+  CHECK(fbs_conv2d_check(&windows, message, sizeof message) == NULL, "%s", message);
+  windows.out_width++;
+  expect(&windows, "the table of windows must have at most 67108864 elements");
 
   CHECK(fbs_conv2d_create(&valid, &(FbsConv2dWeights){0}, (FbsPath)99, 1) == NULL, "unknown path accepted");
   CHECK(fbs_conv2d_create(&valid, &(FbsConv2dWeights){0}, kFbsPathReference, 0) == NULL, "0 threads accepted");

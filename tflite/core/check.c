@@ -8,6 +8,10 @@
 /* The largest size or element count. It leaves room to round up to whole vectors in 32 bits. */
 enum { kMost = INT32_MAX - 63 };
 
+/* The most entries in the table of windows, taps * output pixels: 256 MiB. A small file can ask for a huge table, which
+ * is filled before the first run; a 7x7 kernel on 512x512 pixels needs a fifth of this. */
+enum { kMostWindows = 1 << 26 };
+
 static const char* refuse(char* message, size_t size, const char* format, ...) __attribute__((format(printf, 3, 4)));
 
 static const char* refuse(char* message, size_t size, const char* format, ...) {
@@ -67,20 +71,21 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
   const int64_t taps = product(s->kernel_height, s->kernel_width);
   const struct {
     const char* name;
-    int64_t elements;
+    int64_t elements; /* -1: more than kMost */
+    int32_t most;
   } sizes[] = {
-      {"the input", product(product(product(s->batch, s->in_height), s->in_width), s->in_active)},
-      {"the output", product(product(product(s->batch, s->out_height), s->out_width), s->out_active)},
-      {"the weights", product(product(taps, s->in_channels), s->out_channels)},
-      {"the gate kernel", product(s->in_channels, s->out_channels)},
-      {"the table of windows", product(product(taps, s->out_height), s->out_width)},
-      {"the list of input indices", product(s->batch, s->in_active)},
-      {"the list of output indices", product(s->batch, s->out_active)},
+      {"the input", product(product(product(s->batch, s->in_height), s->in_width), s->in_active), kMost},
+      {"the output", product(product(product(s->batch, s->out_height), s->out_width), s->out_active), kMost},
+      {"the weights", product(product(taps, s->in_channels), s->out_channels), kMost},
+      {"the gate kernel", product(s->in_channels, s->out_channels), kMost},
+      {"the table of windows", product(product(taps, s->out_height), s->out_width), kMostWindows},
+      {"the list of input indices", product(s->batch, s->in_active), kMost},
+      {"the list of output indices", product(s->batch, s->out_active), kMost},
   };
   for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-    if (sizes[i].elements < 0) {
+    if (sizes[i].elements < 0 || sizes[i].elements > sizes[i].most) {
       return refuse(message, message_size, "%s must have at most %" PRId32 " elements; these dimensions give more",
-                    sizes[i].name, (int32_t)kMost);
+                    sizes[i].name, sizes[i].most);
     }
   }
 
