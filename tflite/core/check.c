@@ -5,6 +5,9 @@
 
 #include "conv2d.h"
 
+/* Bytes are counted in size_t, as products of element counts that are checked here. */
+_Static_assert(SIZE_MAX >= UINT64_MAX, "the kernels need a 64-bit machine");
+
 /* The largest size or element count. It leaves room to round up to whole vectors in 32 bits. */
 enum { kMost = INT32_MAX - 63 };
 

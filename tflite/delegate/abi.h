@@ -134,7 +134,6 @@ __attribute__((visibility("default"))) TfLiteDelegate* tflite_plugin_create_dele
                                                                                      void (*report_error)(const char*));
 __attribute__((visibility("default"))) void tflite_plugin_destroy_delegate(TfLiteDelegate* delegate);
 
-#if UINTPTR_MAX == UINT64_MAX
 static_assert(sizeof(TfLiteTensor) == 112, "TFLite's tensors are 112 bytes apart");
 static_assert(offsetof(TfLiteTensor, data) == 8, "TfLiteTensor");
 static_assert(offsetof(TfLiteTensor, dims) == 16, "TfLiteTensor");
@@ -152,6 +151,5 @@ static_assert(offsetof(TfLiteContext, ReportError) == 40, "TfLiteContext");
 static_assert(offsetof(TfLiteContext, recommended_num_threads) == 72, "TfLiteContext");
 static_assert(offsetof(TfLiteDelegate, flags) == 40, "TfLiteDelegate");
 static_assert(offsetof(TfLiteStablehloCompositeParams, attributes) == 16, "TfLiteStablehloCompositeParams");
-#endif
 
 #endif
