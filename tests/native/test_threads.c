@@ -2,7 +2,9 @@
  * each other at once, or after a pause that lets the workers fall asleep. For ThreadSanitizer. */
 #define _POSIX_C_SOURCE 200809L
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "testing.h"
 #include "threads.h"
@@ -17,6 +19,28 @@ static void count_round(void* context, int32_t thread, int32_t count) {
   Counts* counts = context;
   counts->rounds[thread]++;
   if (thread == 0) counts->count = count;
+}
+
+/* A forked child has no workers: it still runs every share, and can end the pool. So can the parent afterwards. */
+static void test_fork(int32_t size) {
+  FbsThreads* threads = fbs_threads_create(size);
+  Counts counts = {{0}, 0};
+  fbs_threads_run(threads, count_round, &counts);
+  const pid_t child = fork();
+  CHECK(child >= 0, "no child");
+  if (child == 0) {
+    alarm(10); /* a child that waits for workers ends here */
+    fbs_threads_run(threads, count_round, &counts);
+    fbs_threads_destroy(threads);
+    for (int32_t t = 0; t < size; t++) CHECK(counts.rounds[t] == 2, "thread %d ran %d times", t, counts.rounds[t]);
+    _exit(0);
+  }
+  int status = -1;
+  CHECK(waitpid(child, &status, 0) == child && status == 0, "the child of a pool of %d ended with status %d", size,
+        status);
+  fbs_threads_run(threads, count_round, &counts);
+  for (int32_t t = 0; t < size; t++) CHECK(counts.rounds[t] == 2, "thread %d ran %d times", t, counts.rounds[t]);
+  fbs_threads_destroy(threads);
 }
 
 int main(void) {
@@ -39,5 +63,6 @@ int main(void) {
     fbs_threads_destroy(threads);
   }
   for (int i = 0; i < 50; i++) fbs_threads_destroy(fbs_threads_create(kThreads)); /* ends before it ever ran */
+  for (int32_t size = 1; size <= kThreads; size++) test_fork(size);
   return 0;
 }

@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -29,6 +30,7 @@ static void poll_again(int polls) {
 
 struct FbsThreads {
   int32_t count;
+  pid_t owner; /* the process that has the workers: a child that it forks has a copy of the pool, and none of them */
   void (*task)(void* context, int32_t thread, int32_t count);
   void* context;
   atomic_uint round;     /* grows by one with every run, and once more to end the workers */
@@ -80,8 +82,8 @@ static void start_round(FbsThreads* threads) {
 }
 
 void fbs_threads_run(FbsThreads* threads, void (*task)(void* context, int32_t thread, int32_t count), void* context) {
-  if (threads->count == 1) {
-    task(context, 0, 1);
+  if (threads->count == 1 || getpid() != threads->owner) {
+    for (int32_t thread = 0; thread < threads->count; thread++) task(context, thread, threads->count);
     return;
   }
   threads->task = task;
@@ -100,14 +102,19 @@ void fbs_threads_run(FbsThreads* threads, void (*task)(void* context, int32_t th
   pthread_mutex_unlock(&threads->mutex);
 }
 
-/* Ends the first `started` workers and frees everything. */
-static void end(FbsThreads* threads, int32_t started) {
+static void join(FbsThreads* threads, int32_t started) {
   threads->stop = true;
   start_round(threads);
   for (int32_t i = 0; i < started; i++) pthread_join(threads->workers[i], NULL);
   pthread_cond_destroy(&threads->finished);
   pthread_cond_destroy(&threads->started);
   pthread_mutex_destroy(&threads->mutex);
+}
+
+/* Ends the first `started` workers and frees everything. In a forked child the workers are not there, and the mutex and
+ * the conditions may be as one of them left them: they hold no memory, and stay as they are. */
+static void end(FbsThreads* threads, int32_t started) {
+  if (getpid() == threads->owner) join(threads, started);
   free(threads->arguments);
   free(threads->workers);
   free(threads);
@@ -118,6 +125,7 @@ FbsThreads* fbs_threads_create(int32_t count) {
   FbsThreads* threads = calloc(1, sizeof *threads);
   if (threads == NULL) return NULL;
   threads->count = count;
+  threads->owner = getpid();
   atomic_init(&threads->round, 0);
   atomic_init(&threads->unfinished, 0);
   pthread_mutex_init(&threads->mutex, NULL);
