@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
 from flatbuffers import flexbuffers
-from op_files import Op, op_file
+from op_files import Op, Writer, op_file
 
 # What the library may call. The last line is the compiler's doing.
 C_LIBRARY = """
@@ -211,6 +211,31 @@ class TestOptions:
         for row in (first, second):
             assert row["runs"] == "7" and 0 < float(row["min_us"]) <= float(row["median_us"]) < 1e6
 
+    def test_profile_of_several_shapes(self, library, tmp_path):
+        path = tmp_path / "profile.tsv"
+        interpreter = interpret(op_file(Op()), load(library, profile=path))
+        for runs, op in ((3, Op()), (2, Op(height=9)), (0, Op(height=8)), (1, Op())):
+            interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], op.x_shape)
+            interpreter.allocate_tensors()
+            for _ in range(runs):
+                run(interpreter, op.inputs())
+        del interpreter
+        rows = read_profile(path)
+        assert [(row["shape"].partition(" ")[0], row["runs"]) for row in rows] == [
+            ("1x6x5x8/8", "3"),
+            ("1x9x5x8/8", "2"),
+            ("1x6x5x8/8", "1"),
+        ]
+
+    def test_profile_of_an_op_with_an_odd_name(self, library, tmp_path):
+        path = tmp_path / "profile.tsv"
+        writer = Writer([Op()])
+        writer.named("conv0").name = b"a\tb\nc"
+        interpreter = interpret(writer.pack(), load(library, profile=path))
+        run(interpreter, Op().inputs())
+        del interpreter
+        assert [row["op"] for row in read_profile(path)] == ["a b c"]
+
     def test_verbose(self, library):
         code = (
             "import sys, op_files, test_delegate as t\n"
@@ -230,6 +255,10 @@ def profile(library, folder, **options):
     for _ in range(7):
         run(interpreter, ops[0].inputs())
     del interpreter
+    return read_profile(path)
+
+
+def read_profile(path):
     header, *rows = (line.split("\t") for line in path.read_text().splitlines())
     return [dict(zip(header, row, strict=True)) for row in rows]
 

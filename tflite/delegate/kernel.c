@@ -67,15 +67,22 @@ static int64_t macs(const FbsConv2dShape* s) {
   return s->batch * (convolution + (int64_t)s->in_active * s->out_channels);
 }
 
+/* Ends the plan, and writes its row of the profile if it ever ran. */
+static void destroy_plan(FbsKernel* kernel) {
+  if (kernel->plan == NULL) return;
+  if (kernel->profile != NULL && kernel->profile->runs > 0) {
+    fbs_profile_write(kernel->profile, kernel->session->options.profile, kernel->name,
+                      fbs_conv2d_kernel_name(kernel->plan), kernel->shape, macs(&kernel->conv));
+  }
+  fbs_conv2d_destroy(kernel->plan);
+  kernel->plan = NULL;
+}
+
 static void kernel_free(TfLiteContext* context, void* buffer) {
   (void)context;
   FbsKernel* kernel = buffer;
   if (kernel == NULL) return;
-  if (kernel->profile != NULL && kernel->plan != NULL) {
-    fbs_profile_write(kernel->profile, kernel->session->options.profile, kernel->name,
-                      fbs_conv2d_kernel_name(kernel->plan), kernel->shape, macs(&kernel->conv));
-  }
-  if (kernel->plan != NULL) fbs_conv2d_destroy(kernel->plan);
+  destroy_plan(kernel);
   free(kernel->profile);
   fbs_session_release(kernel->session);
   free(kernel);
@@ -89,8 +96,7 @@ static bool make_plan(FbsKernel* kernel, const FbsConv2dShape* conv, const FbsCo
   if (kernel->plan != NULL) {
     if (memcmp(conv, &kernel->conv, sizeof *conv) == 0 && memcmp(weights, &kernel->weights, sizeof *weights) == 0)
       return true;
-    fbs_conv2d_destroy(kernel->plan);
-    kernel->plan = NULL;
+    destroy_plan(kernel);
   }
   char reason[256];
   const char* refusal = fbs_conv2d_check(conv, reason, sizeof reason);

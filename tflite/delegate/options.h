@@ -14,8 +14,8 @@ typedef struct {
   FbsPath path;
   /* "verbose": "1" prints a line to stderr for each op when it is prepared; "0" is the default. */
   bool verbose;
-  /* "profile": a file to write one line to for each op when the interpreter is destroyed, tab-separated under a header;
-   * "-" is stderr. Empty, the default: ops are not timed. */
+  /* "profile": a file to write one line to for each op that ran when the interpreter is destroyed, and when the op
+   * gets another shape, tab-separated under a header; "-" is stderr. Empty, the default: ops are not timed. */
   char profile[512];
 } FbsOptions;
 

@@ -58,14 +58,17 @@ static int compare(const void* a, const void* b) {
 void fbs_profile_write(FbsProfile* profile, const char* path, const char* name, const char* kernel, const char* shape,
                        int64_t macs) {
   const size_t kept = profile->runs < kFbsProfileRuns ? (size_t)profile->runs : kFbsProfileRuns;
-  double median = 0, minimum = 0;
-  if (kept > 0) {
-    qsort(profile->nanoseconds, kept, sizeof *profile->nanoseconds, compare);
-    median = (double)profile->nanoseconds[kept / 2] / 1000;
-    minimum = (double)profile->nanoseconds[0] / 1000;
+  qsort(profile->nanoseconds, kept, sizeof *profile->nanoseconds, compare);
+  const double median = (double)profile->nanoseconds[kept / 2] / 1000;
+  const double minimum = (double)profile->nanoseconds[0] / 1000;
+  char op[201];
+  snprintf(op, sizeof op, "%s", name);
+  for (char* c = op; *c != '\0'; ++c) {
+    if ((unsigned char)*c < ' ') *c = ' '; /* a tab or a newline would begin another column or row */
   }
   char line[640];
-  snprintf(line, sizeof line, "%.200s\t%.40s\t%.200s\t%" PRId64 "\t%" PRId64 "\t%.2f\t%.2f\n", name, kernel, shape,
-           macs, profile->runs, median, minimum);
+  snprintf(line, sizeof line, "%s\t%.40s\t%.200s\t%" PRId64 "\t%" PRId64 "\t%.2f\t%.2f\n", op, kernel, shape, macs,
+           profile->runs, median, minimum);
   append(path, 0, line);
+  profile->runs = 0;
 }

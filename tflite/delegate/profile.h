@@ -8,7 +8,7 @@
 
 #include "message.h"
 
-/* The latest runs of one op. */
+/* The latest runs of one op with one plan. */
 enum { kFbsProfileRuns = 1024 };
 
 typedef struct {
@@ -23,7 +23,7 @@ void fbs_profile_add(FbsProfile* profile, int64_t nanoseconds);
 /* Empties the file and writes the header; "-" is stderr. */
 bool fbs_profile_open(const char* path, FbsMessage* message);
 
-/* Appends one op's line. Sorts the ring. */
+/* Appends one op's line and forgets its runs, of which there must be one at least. */
 void fbs_profile_write(FbsProfile* profile, const char* path, const char* name, const char* kernel, const char* shape,
                        int64_t macs);
 
