@@ -149,7 +149,7 @@ def run_core(core, path, shape, weights, x, in_indices):
     assert core.fbs_conv2d_check(ctypes.byref(shape), message, ctypes.c_size_t(256)) is None, message.value
     pointers = Weights(*(w.ctypes.data_as(FLOATS) for w in weights))
     threads = ctypes.c_void_p(core.fbs_threads_create(2))
-    plan = ctypes.c_void_p(core.fbs_conv2d_create(ctypes.byref(shape), ctypes.byref(pointers), path, 2))
+    plan = ctypes.c_void_p(core.fbs_conv2d_create(ctypes.byref(shape), ctypes.byref(pointers), path))
     workspace = np.empty(core.fbs_conv2d_workspace_size(plan) + 64, np.uint8)
     y = np.full([shape.batch, shape.out_height, shape.out_width, shape.out_active], np.nan, np.float32)
     indices = np.full([shape.batch, shape.out_active], -1, np.int32)

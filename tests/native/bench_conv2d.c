@@ -150,7 +150,7 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count) {
   const int32_t* indices = s->in_active < s->in_channels ? in_indices : NULL;
 
   FbsThreads* threads = fbs_threads_create(count);
-  FbsConv2d* plan = fbs_conv2d_create(s, &weights, path, count);
+  FbsConv2d* plan = fbs_conv2d_create(s, &weights, path);
   const size_t gate_size = fbs_gate_workspace_size(s), size = fbs_conv2d_workspace_size(plan);
   void* workspace = aligned_alloc(64, ((gate_size > size ? gate_size : size) + 63) / 64 * 64);
   double run[kRuns], gate[kRuns], peak[kRuns];

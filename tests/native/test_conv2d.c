@@ -86,7 +86,7 @@ typedef struct {
 
 static Result run(const Problem* p, FbsPath path, int32_t threads) {
   const FbsConv2dShape* s = &p->shape;
-  FbsConv2d* plan = fbs_conv2d_create(s, &p->weights, path, threads);
+  FbsConv2d* plan = fbs_conv2d_create(s, &p->weights, path);
   CHECK(plan != NULL, "no plan for path %s", fbs_path_name(path));
   Result result = {NEW(float, p->y_size), NEW(int32_t, s->batch * s->out_active)};
   for (size_t i = 0; i < p->y_size; i++) result.y[i] = NAN;
@@ -351,7 +351,7 @@ static void test_indices(void) {
     for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
       const int32_t saved = p.in_indices[7];
       p.in_indices[7] = outside[i];
-      FbsConv2d* plan = fbs_conv2d_create(&s, &p.weights, path, 1);
+      FbsConv2d* plan = fbs_conv2d_create(&s, &p.weights, path);
       void* workspace = aligned_alloc(64, (fbs_conv2d_workspace_size(plan) + 63) / 64 * 64);
       float* y = NEW(float, p.y_size);
       int32_t winners[18];

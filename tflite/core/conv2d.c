@@ -33,9 +33,8 @@ static Layout layout_of(const FbsConv2d* plan) {
   return layout;
 }
 
-FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, FbsPath path,
-                             int32_t threads) {
-  if (!fbs_path_available(path) || threads < 1) return NULL;
+FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, FbsPath path) {
+  if (!fbs_path_available(path)) return NULL;
   FbsConv2d* plan = calloc(1, sizeof *plan);
   if (plan == NULL) return NULL;
   plan->shape = *shape;

@@ -52,8 +52,7 @@ const char* fbs_conv2d_check(const FbsConv2dShape* shape, char* message, size_t 
 
 /* NULL when memory runs out, or when `path` is not available on this CPU (see fbs_path_available). The shape must have
  * passed fbs_conv2d_check. */
-FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, FbsPath path,
-                             int32_t threads);
+FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, FbsPath path);
 void fbs_conv2d_destroy(FbsConv2d* plan);
 
 /* Bytes of scratch memory that a run needs; plans that run one after another may share it. 64-byte aligned by the

@@ -103,7 +103,7 @@ static bool make_plan(FbsKernel* kernel, const FbsConv2dShape* conv, const FbsCo
   if (refusal != NULL) return fbs_fail(message, "%s", refusal);
 
   const FbsSession* session = kernel->session;
-  kernel->plan = fbs_conv2d_create(conv, weights, session->options.path, fbs_threads_count(session->threads));
+  kernel->plan = fbs_conv2d_create(conv, weights, session->options.path);
   if (kernel->plan == NULL) return fbs_fail(message, "out of memory for the convolution's plan");
   kernel->conv = *conv;
   kernel->weights = *weights;

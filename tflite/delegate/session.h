@@ -26,7 +26,7 @@ FbsSession* fbs_session_create(const FbsOptions* options); /* one reference; NUL
 FbsSession* fbs_session_retain(FbsSession* session);
 void fbs_session_release(FbsSession* session);
 
-/* Starts the threads at the first call. The count stays: every plan is made for it. */
+/* Starts the threads at the first call; later ones change nothing, as the pool serves all ops. */
 bool fbs_session_start(FbsSession* session, int threads, FbsMessage* message);
 
 /* Makes the workspace at least this large. Ops run one after another, so one serves them all. */
