@@ -1,7 +1,8 @@
 /* What the ops of one interpreter share: the options, the threads and the scratch memory.
  *
  * A session belongs to one TfLiteContext, whose ops are prepared, run and freed by one thread at a time, so it needs no
- * lock. It lives as long as its ops and does not point to the delegate, so either may be destroyed first.
+ * lock. It lives as long as its ops and does not point to the delegate, so either may be destroyed first. The library
+ * must stay loaded until the interpreter is gone, whose ops and threads run its code.
  */
 #ifndef FBS_DELEGATE_SESSION_H_
 #define FBS_DELEGATE_SESSION_H_
