@@ -23,7 +23,10 @@ struct FbsGemm {
   int32_t panels;
   FbsPanel* panel;
   int32_t* offsets; /* [taps][pixels], see FbsMultiplication */
-  float* packed;    /* all weights in order, where a dense input meets density 1; else NULL */
+  /* All weights in order, where all channels are active, else NULL. They serve a dense input; one with indices may hold
+   * its channels in another order and has its weights packed in each run, these being there for nothing: whether there
+   * are indices is known only then. */
+  float* packed;
   Layout layout;
 };
 
