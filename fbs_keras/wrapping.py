@@ -13,12 +13,7 @@ from fbs_keras.rewriting import rewrite
 # A gate starts no lower than this, so that beta / rho stays finite where batch norm's gamma is zero or nearly so.
 SMALLEST_GATE = 1e-3
 
-# What each start makes of phi, `(channels, filters)`. 0.02 = 2 * 0.1 ** 2: He-normal is VarianceScaling(2).
-INITS = {
-    "preserve": keras.initializers.Zeros,
-    "perturb": lambda: keras.initializers.VarianceScaling(0.02, "fan_in", "truncated_normal"),
-    "paper": keras.initializers.HeNormal,
-}
+INITS = ("preserve", "paper")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +63,8 @@ def wrap(model, density=1.0, *, include=None, exclude=None, init="preserve", pri
         density: The fraction of channels to keep, in (0, 1]. Defaults to 1.
         include: Names of the only convolutions to wrap; a name or a list of names. Defaults to all that can be.
         exclude: Names of convolutions to leave alone. Defaults to none.
-        init: How the gates start.
-            `"preserve"` (default): as above. Which channels win depends on the input only once training has moved phi.
-            `"perturb"`: as above, but phi is a tenth of He-normal, so that the choice depends on the input from the
-            first step. The function changes slightly; training soon makes up for it.
-            `"paper"`: phi He-normal, rho = 1, kernels copied. It changes the function, and needs training at density 1
-            with a small learning rate first.
+        init: `"preserve"` (default), or `"paper"`: phi He-normal, rho = 1, kernels copied. The paper's start changes
+            the function, and needs training at density 1 with a small learning rate first.
         print_fn: Called with a line for each convolution, which says what became of it and why. Defaults to no report.
 
     Returns:
@@ -293,6 +284,7 @@ def _reaches_output(node, norm, model_graph):
 def _fbs_layer(decision, density, init):
     """Makes the FBS layer for a decided convolution, with its settings but not yet its weights."""
     conv, norm, activation = decision.layer, decision.norm, decision.activation
+    paper = init == "paper"
     layer = FBSConv2D(
         conv.filters,
         conv.kernel_size,
@@ -304,7 +296,7 @@ def _fbs_layer(decision, density, init):
         use_bias=conv.use_bias if norm is None else norm.center,
         kernel_initializer=conv.kernel_initializer,
         bias_initializer=conv.bias_initializer,
-        gate_kernel_initializer=INITS[init](),
+        gate_kernel_initializer="he_normal" if paper else "zeros",
         gate_bias_initializer="ones",
         kernel_regularizer=conv.kernel_regularizer,
         bias_regularizer=conv.bias_regularizer if norm is None else norm.beta_regularizer,

@@ -27,7 +27,7 @@ flags.DEFINE_float(
 )
 flags.DEFINE_enum("schedule", "stepdown", ["constant", "stepdown", "polynomial"], "How the density falls from 1.")
 flags.DEFINE_integer("density_epochs", None, "Epochs until the density is reached. Defaults to half of --epochs.")
-flags.DEFINE_enum("init", "perturb", ["preserve", "perturb", "paper"], "How fbs_keras.wrap starts the gates.")
+flags.DEFINE_enum("init", "preserve", ["preserve", "paper"], "How fbs_keras.wrap starts the gates.")
 flags.DEFINE_float("saliency_weight", 1e-8, "Weight (lambda) of the gates' L1 regularisation.")
 flags.DEFINE_integer("epochs", 40, "Epochs to train.")
 flags.DEFINE_integer("batch_size", 128, "Batch size.")

@@ -56,16 +56,6 @@ def test_paper_init():
     np.testing.assert_array_equal(layer.get_weights()[0], model.layers[0].get_weights()[0])
 
 
-def test_perturb_is_preserve_with_a_small_phi():
-    model = randomise(MODELS["sequential"]())
-    exact, perturbed = fbs_keras.wrap(model), fbs_keras.wrap(model, init="perturb")
-    for layer, expected in zip(*map(fbs_keras.layers.fbs_layers, (perturbed, exact)), strict=True):
-        phi = keras.ops.convert_to_numpy(layer.gate_kernel)
-        assert 0.03 < phi.std() / np.sqrt(2 / phi.shape[0]) < 0.15
-        np.testing.assert_array_equal(layer.gate_bias, expected.gate_bias)
-        np.testing.assert_array_equal(layer.kernel, expected.kernel)
-
-
 def test_report(capsys):
     fbs_keras.wrap(MODELS["branches"](), print_fn=print)
     assert capsys.readouterr().out.splitlines() == [
@@ -155,12 +145,7 @@ def dense_only():
         (MODELS["sequential"], {"density": 1.5}, ValueError, r"density must be in \(0, 1\], got 1.5"),
         (MODELS["sequential"], {"density": float("nan")}, ValueError, r"density must be in \(0, 1\], got nan"),
         (MODELS["sequential"], {"density": "half"}, TypeError, "density must be a number .*, got 'half'"),
-        (
-            MODELS["sequential"],
-            {"init": "zero"},
-            ValueError,
-            "init must be one of 'preserve', 'perturb', 'paper', got 'zero'",
-        ),
+        (MODELS["sequential"], {"init": "zero"}, ValueError, "init must be one of 'preserve', 'paper', got 'zero'"),
         (MODELS["sequential"], {"include": ["x"]}, ValueError, "must name convolutions of model 'sequential', got 'x'"),
         (MODELS["sequential"], {"exclude": "x"}, ValueError, "must name convolutions of model 'sequential', got 'x'"),
         (MODELS["sequential"], {"include": [1]}, TypeError, "include must hold layer names, got 1"),
