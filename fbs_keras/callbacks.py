@@ -60,22 +60,26 @@ class DensityScheduler(keras.callbacks.Callback):
         self.schedule = schedule
         self.unit = unit
         self.density = None
-        self._step = None
+        self._first_step = None
 
     def on_train_begin(self, logs=None):
         _require_fbs_layers(self.model, self)
-        self._step = int(self.model.optimizer.iterations)  # goes on where a resumed run stopped
+        self.density = None  # the layers may have another one by now
+        self._first_step = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.unit == "epoch":
             self._set(epoch)
+        elif self._first_step is not None:
+            # fit numbers an epoch's batches from 0; the optimizer's count goes on, also in a resumed run.
+            self._first_step = int(self.model.optimizer.iterations)
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.unit == "step":
-            # In fit the batch number starts again each epoch; a custom loop passes the step itself.
-            self._set(batch if self._step is None else self._step)
-            if self._step is not None:
-                self._step += 1
+            self._set(batch + (self._first_step or 0))
+
+    def on_train_end(self, logs=None):
+        self._first_step = None  # a custom loop passes the step itself
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None and self.density is not None:
@@ -86,8 +90,6 @@ class DensityScheduler(keras.callbacks.Callback):
         if density is None or density == self.density:
             return
         _require_fbs_layers(self.model, self)
-        if hasattr(self.model, "jax_state_sync"):  # on JAX, fit holds the variables' values between steps
-            self.model.jax_state_sync()
         set_density(self.model, density)
         self.density = density
 
@@ -185,8 +187,6 @@ class SaliencyRegularizer(keras.callbacks.Callback):
             layer.saliency_weight.assign(weight)
 
     def on_epoch_end(self, epoch, logs=None):
-        if hasattr(self.model, "jax_state_sync"):
-            self.model.jax_state_sync()
         rows = gate_statistics(self.model)
         if logs is not None:
             for name in ("saliency", "never", "always"):

@@ -6,6 +6,7 @@ Source: Gao, Zhao, Dudziak, Mullins, Xu, "Dynamic Channel Pruning: Feature Boost
 import math
 import numbers
 
+import numpy as np
 from keras import ops
 
 # density * channels is computed in float32, whose rounding could lift an exact product such as 0.3 * 10 over the next
@@ -60,7 +61,8 @@ def active_channels(density, channels, group_size=1):
     Source: paper, section 3.3.
     """
     groups = channels // group_size
-    return group_size * min(groups, max(1, math.ceil(density * groups - ROUNDING)))
+    share = np.float32(density) * np.float32(groups) - np.float32(ROUNDING)  # as `winners` computes it
+    return group_size * min(groups, max(1, math.ceil(share)))
 
 
 def saliency(x, data_format="channels_last"):

@@ -87,8 +87,8 @@ def refs(structure):
         for item in structure:
             yield from refs(item)
     elif isinstance(structure, dict):
-        for item in structure.values():
-            yield from refs(item)
+        for key in sorted(structure):  # as keras.tree and model.inputs do
+            yield from refs(structure[key])
 
 
 def replace_refs(structure, function):
@@ -234,7 +234,7 @@ def _config(model):
 
 
 def _read_sequential(model):
-    ref = Ref("input")
+    ref = Ref("/input")  # no layer can be called so
     inputs, nodes = ref, []
     for layer in model.layers:
         nodes.append(Node(layer, 0, (ref,), {}))

@@ -45,6 +45,7 @@ class FBSConv2D(keras.layers.Conv2D):
         normalize: Whether `norm` is batch normalisation (default) or the identity.
         momentum: Momentum of the moving averages. Defaults to 0.99.
         epsilon: Added to the variance in `norm`. Defaults to 1e-3.
+        norm_trainable: `False` freezes `norm` alone: it uses and keeps its moving averages. Defaults to `True`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
 
     Input shape:
@@ -96,6 +97,7 @@ class FBSConv2D(keras.layers.Conv2D):
         normalize=True,
         momentum=0.99,
         epsilon=1e-3,
+        norm_trainable=True,
         **kwargs,
     ):
         super().__init__(
@@ -142,6 +144,7 @@ class FBSConv2D(keras.layers.Conv2D):
         self.normalize = normalize
         self.momentum = momentum
         self.epsilon = epsilon
+        self.norm_trainable = norm_trainable
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
         self.norm = None
         if normalize:
@@ -151,6 +154,7 @@ class FBSConv2D(keras.layers.Conv2D):
                 epsilon=epsilon,
                 center=False,
                 scale=False,
+                trainable=self.trainable and norm_trainable,
                 dtype=self.dtype_policy,
                 name="norm",
             )
@@ -225,7 +229,7 @@ class FBSConv2D(keras.layers.Conv2D):
     @property
     def active_channels(self):
         """k, the number of channels that win at the present density."""
-        return gating.active_channels(current_density(self), self.filters, self.group_size)
+        return gating.active_channels(self.density.numpy(), self.filters, self.group_size)
 
     # Conv2D stores its kernel and bias only.
     save_own_variables = keras.layers.Layer.save_own_variables
@@ -245,6 +249,7 @@ class FBSConv2D(keras.layers.Conv2D):
             "normalize": self.normalize,
             "momentum": self.momentum,
             "epsilon": self.epsilon,
+            "norm_trainable": self.norm_trainable,
         }
 
 
@@ -254,8 +259,8 @@ def keeps_zero(activation):
 
 
 def current_density(layer):
-    """The density of a layer, rounded to what was set: float32 holds 0.7 as 0.699999988."""
-    return round(float(layer.density.numpy()), 6)
+    """The density of a layer, in the shortest digits that mean it: float32 holds 0.7 as 0.699999988."""
+    return float(str(layer.density.numpy()))
 
 
 def fbs_layers(model):
@@ -267,6 +272,8 @@ def fbs_layers(model):
     Returns:
         A list of `FBSConv2D` layers, each once.
     """
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"model must be a Keras model, got {model!r}")
     found = {}
     for layer in getattr(model, "layers", [model]):
         if isinstance(layer, FBSConv2D):

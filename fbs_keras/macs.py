@@ -134,18 +134,20 @@ def count_macs(model):
     model_graph = graph.flatten(model)
     tensors = graph.specs(model_graph, model)
     shapes = {ref: _fixed(tensor.shape, ref, model) for ref, tensor in tensors.items()}
+    channels = _channel_sizes(model_graph, shapes)
     active: dict[graph.Ref, int] = {}  # channels of each tensor that may be other than zero
     rows, uncounted = [], []
     for node in model_graph.nodes:
-        active[node.output] = _active_out(node, shapes, active)
-        row = _count(node, shapes, active)
+        active[node.output] = _active_out(node, shapes, channels, active)
+        row = _count(node, shapes, channels, active)
         if row is not None:
             rows.append(row)
         elif _has_kernel(node.layer):
             uncounted.append(node.name)
     layers = {id(node.layer): node.layer for node in model_graph.nodes}
+    peaks = [_peak(model_graph, shapes, channels, kept) for kept in ({}, active)]
     parameters = sum(_parameters(layer) for layer in layers.values())
-    return MacReport(rows, uncounted, parameters, _peak(model_graph, shapes, {}), _peak(model_graph, shapes, active))
+    return MacReport(rows, uncounted, parameters, *peaks)
 
 
 def _fixed(shape, ref, model):
@@ -157,34 +159,42 @@ def _fixed(shape, ref, model):
     return tuple(shape[1:])
 
 
-def _channels(shape, layer=None):
-    """The number of channels of a tensor: the last dimension, or the first one where its layer has channels first."""
-    if not shape:
-        return 1
-    return shape[0] if getattr(layer, "data_format", None) == "channels_first" and len(shape) == 3 else shape[-1]
+def _channel_sizes(model_graph, shapes):
+    """The number of channels of each tensor: the first dimension where a layer before it has channels first."""
+    first: dict[graph.Ref, bool] = {}
+    for node in model_graph.nodes:
+        before = any(first.get(ref, False) for ref in node.inputs)
+        data_format = getattr(node.layer, "data_format", None)
+        first[node.output] = data_format == "channels_first" if data_format else before
+        if data_format and node.inputs:
+            first.setdefault(node.inputs[0], first[node.output])
+    return {
+        ref: 1 if not shape else shape[0] if first.get(ref, False) and len(shape) == 3 else shape[-1]
+        for ref, shape in shapes.items()
+    }
 
 
-def _active_out(node, shapes, active):
+def _active_out(node, shapes, sizes, active):
     """How many channels of a call's output may be other than zero."""
     layer = node.layer
-    channels = _channels(shapes[node.output], layer)
+    channels = sizes[node.output]
     inputs = node.inputs
     if isinstance(layer, FBSConv2D):
         return layer.active_channels
     if len(inputs) == 1 and passes_channels(layer, (None, *shapes[inputs[0]])):
         return min(channels, active.get(inputs[0], channels))
-    if type(layer).__name__ == "Add" and all(shapes[ref] == shapes[node.output] for ref in inputs):
+    if type(layer).__name__ == "Add" and len(inputs) > 1 and all(shapes[ref] == shapes[node.output] for ref in inputs):
         return min(channels, sum(active.get(ref, channels) for ref in inputs))
     return channels
 
 
-def _count(node, shapes, active):
+def _count(node, shapes, sizes, active):
     """The `LayerMacs` of a call, or `None` for a layer without MACs."""
     layer = node.layer
     if not node.inputs or not isinstance(layer, keras.layers.Layer):
         return None
     shape_in, shape_out = shapes[node.inputs[0]], shapes[node.output]
-    channels_in, channels_out = _channels(shape_in, layer), _channels(shape_out, layer)
+    channels_in, channels_out = sizes[node.inputs[0]], sizes[node.output]
     positions = math.prod(shape_out) // channels_out
     dense = _dense_macs(layer, positions, math.prod(shape_in) // channels_in)
     if dense is None:
@@ -239,27 +249,26 @@ def _has_kernel(layer):
     return any(len(weight.shape) > 1 for weight in getattr(layer, "trainable_weights", []))
 
 
-def _peak(model_graph, shapes, active):
+def _peak(model_graph, shapes, sizes, active):
     """Peak activation memory in bytes: the largest sum of the tensors that are alive while one layer runs."""
 
-    def size(ref, layer):
-        shape = shapes[ref]
-        channels = _channels(shape, layer)
+    def size(ref):
+        channels = sizes[ref]
         kept = active.get(ref, channels)
-        values = math.prod(shape) // channels * kept * FLOAT_BYTES
+        values = math.prod(shapes[ref]) // channels * kept * FLOAT_BYTES
         return values + (kept * INDEX_BYTES if kept < channels else 0)
 
     last_use = {ref: step for step, node in enumerate(model_graph.nodes) for ref in node.inputs}
     for ref in graph.refs(model_graph.outputs):
         last_use[ref] = len(model_graph.nodes)
-    alive = {ref: size(ref, None) for ref in graph.refs(model_graph.inputs)}
+    alive = {ref: size(ref) for ref in graph.refs(model_graph.inputs)}
     peak = sum(alive.values())
     for step, node in enumerate(model_graph.nodes):
         ending = [ref for ref in set(node.inputs) if last_use[ref] == step]
         in_place = isinstance(node.layer, _IN_PLACE) and len(ending) == 1
         if in_place:
             alive.pop(ending[0], None)
-        alive[node.output] = size(node.output, node.layer)
+        alive[node.output] = size(node.output)
         peak = max(peak, sum(alive.values()))
         for ref in ending:
             alive.pop(ref, None)

@@ -15,50 +15,64 @@ def rewrite(model, make, skip=()):
         skip: Layers to leave out, whose input takes the place of their output.
 
     Returns:
-        `(new_model, pairs)`: the copy, and `(old, new)` for each layer that `make` replaced. Those get no weights here.
+        `(new_model, pairs)`: the copy, not compiled, and `(old, new)` for each layer that `make` replaced, whose
+        weights are not set here.
     """
-    skipped_ids = {id(layer) for layer in skip}
-    copies: dict[int, keras.layers.Layer] = {}
-    left_out: set[int] = set()
-    replaced, copied = [], []
+    rewriting = _Rewriting(make, skip)
+    new_model = rewriting.copy_model(model)
+    for old, new in rewriting.copied:
+        new.set_weights(old.get_weights())
+        if hasattr(new, "finalize_state"):  # Normalization derives tensors from its weights
+            new.finalize_state()
+    return new_model, rewriting.replaced
 
-    def copy(layer):
-        if id(layer) in copies:
-            return copies[id(layer)]
-        new = None
+
+class _Rewriting:
+    """One rewrite: what is shared within the model, nested models included, stays shared in the copy."""
+
+    def __init__(self, make, skip):
+        self.make = make
+        self.skip = {id(layer) for layer in skip}
+        self.copies: dict[int, keras.layers.Layer] = {}
+        self.replaced: list[tuple] = []
+        self.copied: list[tuple] = []
+
+    def copy_model(self, model):
+        model_graph = graph.read(model)
+        inputs = keras.tree.map_structure(_copy_input, model.inputs[0] if _is_sequential(model) else model.input)
+        values = dict(zip(graph.refs(model_graph.inputs), keras.tree.flatten(inputs), strict=True))
+        if _is_sequential(model):
+            layers = [self.copy(node.layer) for node in model_graph.nodes if id(node.layer) not in self.skip]
+            return keras.Sequential([inputs, *layers], name=model.name)
+        for node in model_graph.nodes:
+            if id(node.layer) in self.skip:
+                values[node.output] = values[node.inputs[0]]
+            else:
+                args, kwargs = graph.replace_refs((node.args, node.kwargs), values.__getitem__)
+                values.update(node.outputs(self.copy(node.layer)(*args, **kwargs)))
+        outputs = graph.replace_refs(model_graph.outputs, values.__getitem__)
+        try:
+            return type(model)(inputs, outputs, name=model.name)  # keeps the train_step of a user's own class
+        except TypeError:
+            return keras.Model(inputs, outputs, name=model.name)
+
+    def copy(self, layer):
+        if id(layer) not in self.copies:
+            self.copies[id(layer)] = self._make_copy(layer)
+        return self.copies[id(layer)]
+
+    def _make_copy(self, layer):
         if isinstance(layer, keras.Model) and graph.is_readable(layer):
-            new, pairs = rewrite(layer, make, skip)
-            replaced.extend(pairs)
-        elif isinstance(layer, keras.layers.Layer):
-            new = make(layer)
-            if new is not None:
-                replaced.append((layer, new))
-        if new is None:
-            new = _copy_layer(layer)
-            copied.append((layer, new))
-        if id(layer) in skipped_ids:
-            left_out.add(id(new))
-        copies[id(layer)] = new
+            return self.copy_model(layer)
+        is_layer = isinstance(layer, keras.layers.Layer)
+        new = self.make(layer) if is_layer else None
+        if new is not None:
+            self.replaced.append((layer, new))
+            return new
+        new = _from_config(layer, layer.get_config())
+        if is_layer:
+            self.copied.append((layer, new))
         return new
-
-    if isinstance(model, keras.Sequential):
-        inputs = [
-            keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name) for tensor in model.inputs
-        ]
-        layers = [copy(layer) for layer in model.layers if id(layer) not in skipped_ids]
-        new_model = keras.Sequential([*inputs, *layers], name=model.name)
-        if model.compiled:  # as clone_model does
-            new_model.compile_from_config(model.get_compile_config())
-    else:
-
-        def call(layer, *args, **kwargs):
-            return args[0] if id(layer) in left_out else layer(*args, **kwargs)
-
-        new_model = keras.models.clone_model(model, clone_function=copy, call_function=call)
-    for old, new in copied:
-        if isinstance(old, keras.layers.Layer) and id(old) not in skipped_ids:
-            new.set_weights(old.get_weights())
-    return new_model, replaced
 
 
 def as_float32(model):
@@ -68,22 +82,22 @@ def as_float32(model):
         model: A built Sequential or Functional Keras model.
 
     Returns:
-        A copy with the same weights, or `model` itself where every layer computes in float32 already.
+        A copy with the same weights, not compiled, or `model` itself where every layer computes in float32 already.
 
     Example:
 
     >>> keras.config.set_dtype_policy("mixed_float16")
     >>> model = as_float32(fbs_keras.models.MCifarNet())
     """
-    flat = graph.flatten(model)
-    if all(getattr(node.layer, "compute_dtype", "float32") in ("float32", None) for node in flat.nodes):
+    others = ("float16", "bfloat16", "float64")
+    layers = [node.layer for node in graph.flatten(model).nodes]
+    if not any(getattr(layer, "compute_dtype", None) in others for layer in layers):
         return model
 
     def make(layer):
-        config = layer.get_config()
-        if getattr(layer, "compute_dtype", None) not in ("float16", "bfloat16"):
+        if layer.compute_dtype not in others:
             return None
-        return _from_config(layer, {**config, "dtype": "float32"})
+        return _from_config(layer, {**layer.get_config(), "dtype": "float32"})
 
     copy, pairs = rewrite(model, make)
     for old, new in pairs:
@@ -91,8 +105,12 @@ def as_float32(model):
     return copy
 
 
-def _copy_layer(layer):
-    return _from_config(layer, layer.get_config())
+def _is_sequential(model):
+    return isinstance(model, keras.Sequential)
+
+
+def _copy_input(tensor):
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
 
 
 def _from_config(layer, config):

@@ -120,7 +120,14 @@ def density_at(schedule, time):
         TypeError, ValueError: If the schedule returns no density.
     """
     value = schedule(time)
+    try:
+        return _density_of(value)
+    except TypeError:
+        raise TypeError(f"a schedule must return a density in (0, 1], got {value!r} at {time}") from None
+
+
+def _density_of(value):
     if isinstance(value, tuple | list) and len(value) == 2:
         should_prune, sparsity = value
         return check_density(1.0 - float(sparsity)) if bool(should_prune) else None
-    return check_density(float(value))
+    return check_density(value if isinstance(value, str) else float(value))

@@ -1,5 +1,7 @@
 """wrap(): turns the convolutions of a Keras model into FBS layers, keeping its weights and its function."""
 
+import collections
+import contextlib
 import dataclasses
 import typing
 
@@ -7,6 +9,7 @@ import keras
 import numpy as np
 
 from fbs_keras import gating, graph
+from fbs_keras.channelwise import is_elementwise
 from fbs_keras.layers import FBSConv2D, keeps_zero
 from fbs_keras.rewriting import rewrite
 
@@ -68,7 +71,7 @@ def wrap(model, density=1.0, *, include=None, exclude=None, init="preserve", pri
         print_fn: Called with a line for each convolution, which says what became of it and why. Defaults to no report.
 
     Returns:
-        A new Keras model, compiled as the given one was.
+        A new Keras model; compiled as the given one was, unless with a loss or metric that is no part of Keras.
 
     Raises:
         TypeError: If `model` is not a Keras model, or `density` not a number.
@@ -86,7 +89,7 @@ def wrap(model, density=1.0, *, include=None, exclude=None, init="preserve", pri
     """
     graph.check_model(model)
     density = gating.check_density(density)
-    if init not in INITS:
+    if not isinstance(init, str) or init not in INITS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
     decisions = plan(model, include=include, exclude=exclude)
     if print_fn is not None:
@@ -105,6 +108,10 @@ def wrap(model, density=1.0, *, include=None, exclude=None, init="preserve", pri
     )
     for old, new in pairs:
         _carry_over(chosen[id(old)], new, init)
+    if model.compiled:
+        # A loss or metric of the user's own may not be copied; the user compiles then.
+        with contextlib.suppress(TypeError, ValueError):
+            wrapped.compile_from_config(model.get_compile_config())
     return wrapped
 
 
@@ -129,7 +136,13 @@ def plan(model, *, include=None, exclude=None):
     """
     include = None if include is None else _names(include, "include")
     exclude = _names(exclude or (), "exclude")
-    decisions = list(_decide(model, ""))
+    owners = _owners(model)
+    decisions = list({id(decision.layer): decision for decision in _decide(model, "", owners)}.values())
+    flat = graph.flatten(model)
+    decisions = [
+        dataclasses.replace(decision, reason=OUTPUT) if _computes_output(decision, flat) else decision
+        for decision in decisions
+    ]
     known = {name for decision in decisions for name in (decision.path, decision.layer.name)}
     unknown = sorted((set(exclude) | set(include or ())) - known)
     if unknown:
@@ -141,11 +154,14 @@ def plan(model, *, include=None, exclude=None):
 
 
 def _names(names, argument):
-    names = [names] if isinstance(names, str) else list(names)
+    if isinstance(names, str):
+        return [names]
+    if not isinstance(names, list | tuple | set | frozenset):
+        raise TypeError(f"{argument} must be a layer name or a list of them, got {names!r}")
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"{argument} must hold layer names, got {name!r} of type {type(name).__name__}")
-    return names
+    return list(names)
 
 
 OUTPUT = "it computes the model's output"
@@ -167,7 +183,24 @@ def _choose(decision, include, exclude):
     return decision
 
 
-def _decide(model, prefix):
+def _owners(model):
+    """In how many models, of a model and those nested in it, each layer stands: `{id: count}`."""
+    counts: collections.Counter[int] = collections.Counter()
+    seen = set()
+
+    def visit(owner):
+        seen.add(id(owner))
+        layers = {id(node.layer): node.layer for node in graph.read(owner).nodes}
+        counts.update(layers.keys())
+        for layer in layers.values():
+            if isinstance(layer, keras.Model) and graph.is_readable(layer) and id(layer) not in seen:
+                visit(layer)
+
+    visit(model)
+    return counts
+
+
+def _decide(model, prefix, owners):
     """Yields a `Decision` for each convolution of a model and of the models nested in it, each layer once."""
     model_graph = graph.read(model)
     calls: dict[int, list[graph.Node]] = {}
@@ -177,16 +210,15 @@ def _decide(model, prefix):
         layer = nodes[0].layer
         if isinstance(layer, keras.Model):
             if graph.is_readable(layer):  # a subclassed model inside is copied as it is
-                yield from _decide(layer, f"{prefix}{layer.name}/")
+                yield from _decide(layer, f"{prefix}{layer.name}/", owners)
         elif "Conv" in type(layer).__name__:
-            reason = _why_not(layer, nodes)
-            norm, activation, moves_zero = (None, None, "") if reason else _followers(nodes[0], model_graph, calls)
-            if not prefix and not reason and activation is None and _reaches_output(nodes[0], norm, model_graph):
-                reason = OUTPUT
+            reason = _why_not(layer, nodes, owners)
+            alone = {key: value[0] for key, value in calls.items() if len(value) == 1 and owners[key] == 1}
+            norm, activation, moves_zero = (None, None, "") if reason else _followers(nodes[0], model_graph, alone)
             yield Decision(f"{prefix}{layer.name}", layer, reason or moves_zero, norm, activation)
 
 
-def _why_not(layer, nodes):
+def _why_not(layer, nodes, owners):
     """Why a convolution cannot become an FBS layer; empty when it can."""
     if isinstance(layer, FBSConv2D):
         return "it is an FBSConv2D already"
@@ -196,13 +228,20 @@ def _why_not(layer, nodes):
         return f"it has {layer.groups} groups"
     if len(nodes) > 1:
         return f"it is shared by {len(nodes)} calls"
+    if owners[id(layer)] > 1:
+        return f"it is shared by {owners[id(layer)]} models"
     if not keeps_zero(layer.activation):
         return f"its activation {layer.activation.__name__!r} moves zero, so no channel could be skipped"
     return ""
 
 
-def _followers(node, model_graph, calls):
+def _followers(node, model_graph, alone):
     """The batch norm and the activation that an FBS layer in the place of `node` takes in.
+
+    Args:
+        node: The convolution's call.
+        model_graph: The graph that it is in.
+        alone: `{id(layer): node}` of the layers that are called only once.
 
     Returns:
         `(norm, activation, reason)`: layers or `None`, and why the convolution cannot be wrapped, or `""`.
@@ -211,12 +250,12 @@ def _followers(node, model_graph, calls):
     channel_axis = 3 if node.layer.data_format == "channels_last" else 1
     if node.layer.activation is not keras.activations.linear:
         return None, None, ""
-    after = _only_consumer(node, model_graph, calls)
-    if after is not None and type(after.layer) is keras.layers.BatchNormalization and after.kwargs.get("mask") is None:
+    after = _only_consumer(node, model_graph, alone)
+    if after is not None and type(after.layer) is keras.layers.BatchNormalization:
         axis = after.layer.axis
         if (axis if axis >= 0 else axis + 4) == channel_axis:
             norm = after.layer
-            after = _only_consumer(after, model_graph, calls)
+            after = _only_consumer(after, model_graph, alone)
     if after is not None and isinstance(after.layer, keras.layers.Layer):
         function = activation_function(after.layer)
         if function is not None and not keeps_zero(function):
@@ -226,12 +265,14 @@ def _followers(node, model_graph, calls):
     return norm, activation, ""
 
 
-def _only_consumer(node, model_graph, calls):
-    """The call that alone reads `node`'s output, of a layer that is called only there; else `None`."""
+def _only_consumer(node, model_graph, alone):
+    """The call that alone reads `node`'s output, of a layer that is called only there and so plainly; else `None`."""
     consumers = model_graph.consumers(node.output)
-    if len(consumers) != 1 or model_graph.is_output(node.output) or len(consumers[0].inputs) != 1:
+    if len(consumers) != 1 or model_graph.is_output(node.output) or id(consumers[0].layer) not in alone:
         return None
-    return consumers[0] if len(calls[id(consumers[0].layer)]) == 1 else None
+    # Not called with training=True, say, which the FBS layer would not do.
+    plain = consumers[0].args == (node.output,) and all(value is None for value in consumers[0].kwargs.values())
+    return consumers[0] if plain else None
 
 
 def activation_function(layer):
@@ -261,22 +302,42 @@ PASSING = (
     keras.layers.GlobalMaxPooling2D,
     keras.layers.AveragePooling2D,
     keras.layers.MaxPooling2D,
+    keras.layers.UpSampling2D,
+    keras.layers.Resizing,
+    keras.layers.Permute,
+    keras.layers.ZeroPadding2D,
+    keras.layers.Cropping2D,
+    keras.layers.Rescaling,
     keras.layers.Dropout,
+    keras.layers.SpatialDropout2D,
     keras.layers.Identity,
     keras.layers.Activation,
     keras.layers.Softmax,
 )
 
 
-def _reaches_output(node, norm, model_graph):
-    """Whether a linear convolution computes the model's output, such as a 1x1 classifier."""
-    ref = node.output
-    if norm is not None:
-        ref = graph.Ref(norm.name)
-    while not model_graph.is_output(ref):
-        consumers = model_graph.consumers(ref)
-        if len(consumers) != 1 or not isinstance(consumers[0].layer, PASSING):
+def _computes_output(decision, flat):
+    """Whether a linear convolution computes the model's output, such as a 1x1 classifier.
+
+    Args:
+        decision: What could be done with the convolution.
+        flat: The whole model's graph, nested models inlined.
+    """
+    if decision.reason or decision.activation is not None:
+        return False
+    if decision.layer.activation is not keras.activations.linear:
+        return False
+    last = decision.norm or decision.layer
+    ref = next(node.output for node in flat.nodes if node.layer is last)
+    while not flat.is_output(ref):
+        consumers = flat.consumers(ref)
+        if len(consumers) != 1 or len(consumers[0].inputs) != 1:
             return False
+        layer = consumers[0].layer
+        if isinstance(layer, keras.layers.Layer) and not isinstance(layer, PASSING):
+            return False
+        if isinstance(layer, keras.layers.Activation) and is_elementwise(layer.activation):
+            return False  # features, behind a ReLU that the FBS layer could not take in
         ref = consumers[0].output
     return True
 
@@ -307,12 +368,11 @@ def _fbs_layer(decision, density, init):
         normalize=norm is not None,
         momentum=0.99 if norm is None else norm.momentum,
         epsilon=1e-3 if norm is None else norm.epsilon,
+        norm_trainable=norm is None or norm.trainable,
         trainable=conv.trainable,
         dtype=conv.dtype_policy,
         name=conv.name,
     )
-    if layer.norm is not None:
-        layer.norm.trainable = norm.trainable
     return layer
 
 
@@ -339,7 +399,7 @@ def _carry_over(decision, layer, init):
         r, mean = gamma / rho, _array(norm.moving_mean, 0.0, layer.filters) - bias
     if init == "paper":
         rho = r = np.ones(layer.filters)
-    layer._kernel.assign(kernel * r)
+    layer.kernel.assign(kernel * r)
     layer.gate_bias.assign(rho)
     if layer.use_bias:
         layer.bias.assign(beta / rho)

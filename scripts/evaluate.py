@@ -25,7 +25,7 @@ flags.DEFINE_bool("delegate", True, "Run a .tflite file with our delegate.")
 
 def top_k(logits, labels, k):
     """Share of rows whose label is among the k largest logits."""
-    return float((np.argsort(-logits, axis=-1)[:, :k] == labels[:, None]).any(axis=-1).mean())
+    return float((np.argsort(-logits, axis=-1, kind="stable")[:, :k] == labels[:, None]).any(axis=-1).mean())
 
 
 def predict(function, batches, steps):
@@ -42,6 +42,8 @@ def load_function(path):
     import fbs_keras
 
     if path.endswith(".tflite"):
+        if FLAGS.density is not None:
+            raise ValueError(f"--density needs a Keras model: {path} has the density it was exported with")
         interpreter = fbs_keras.Interpreter(path, num_threads=FLAGS.threads, use_delegate=FLAGS.delegate)
         return interpreter.predict, f"{path}, {'with' if FLAGS.delegate else 'without'} the delegate"
     import keras

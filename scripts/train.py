@@ -43,7 +43,10 @@ def fbs_callbacks():
     """The callbacks that lower the density and weigh the gates, as the flags say."""
     import fbs_keras
 
-    schedule = density_schedule(FLAGS.schedule, FLAGS.density, FLAGS.density_epochs or max(1, FLAGS.epochs // 2))
+    epochs = FLAGS.epochs // 2 if FLAGS.density_epochs is None else FLAGS.density_epochs
+    if FLAGS.density < 1 and FLAGS.schedule != "constant" and not 0 < epochs < FLAGS.epochs:
+        raise ValueError(f"--density_epochs must be in [1, --epochs), to reach --density in time, got {epochs}")
+    schedule = density_schedule(FLAGS.schedule, FLAGS.density, epochs)
     return [
         fbs_keras.DensityScheduler(schedule),
         fbs_keras.SaliencyRegularizer(FLAGS.saliency_weight, print_fn=print),
@@ -60,7 +63,7 @@ def density_schedule(name, density, epochs):
     if name == "polynomial":
         return schedules.Polynomial(density, finish=epochs)
     check_density(density)
-    drops = max(1, round((1 - density) / 0.1))
+    drops = min(epochs, max(1, round((1 - density) / 0.1)))
     return schedules.StepDown(density, drop=(1 - density) / drops, every=max(1, epochs // drops))
 
 
@@ -107,9 +110,9 @@ def checkpoint(path):
 
 def uncompiled(model):
     """A copy without optimizer, whose state would double the file."""
-    copy = type(model).from_config(model.get_config())
-    copy.set_weights(model.get_weights())
-    return copy
+    from fbs_keras.rewriting import rewrite
+
+    return rewrite(model, lambda layer: None)[0]
 
 
 def cut_history(history, epochs):

@@ -60,6 +60,20 @@ def test_density_by_step():
     assert record.seen[6:] == [5, 5, 4]
 
 
+def test_a_scheduler_serves_several_models():
+    scheduler = DensityScheduler(schedules.Constant(0.5))
+    for model in (make_model(), make_model()):
+        fit(model, [scheduler], epochs=1)
+        assert active(model) == [4, 2]
+
+
+def test_several_steps_an_execution_count():
+    model, seen = make_model(), []
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True), steps_per_execution=3)
+    fit(model, [DensityScheduler(lambda step: seen.append(step) or 1.0, unit="step")], epochs=3)
+    assert seen == [0, 3, 6]
+
+
 def test_density_changes_what_training_computes():
     model = make_model()
     fit(model, [DensityScheduler(schedules.Constant(0.25))], epochs=1)

@@ -60,6 +60,14 @@ def test_winners_are_the_k_largest_and_ties_go_to_the_lower_index(g, k):
     np.testing.assert_array_equal(to_numpy(gating.winners(keras.ops.array(g), k / 12)), top_k(g, k))
 
 
+def test_layer_and_file_agree_on_k_between_the_digits():
+    # 0.5 + 0.5 * (1 / 45) ** 3 is 0.500005: at 192 channels a hair above 96.
+    density = 0.5 + 0.5 * (1 / 45) ** 3
+    g = np.random.default_rng(0).normal(size=(1, 192)).astype("float32")
+    won = to_numpy(gating.winners(keras.ops.array(g), np.float32(density))).sum()
+    assert gating.active_channels(np.float32(density), 192) == won
+
+
 def test_winners_of_groups():
     g = np.array([[1, 9, 6, 6, 4, 4]], "float32")  # group means 5, 6, 4
     np.testing.assert_array_equal(to_numpy(gating.winners(keras.ops.array(g), 1 / 3, 2)), [[0, 0, 1, 1, 0, 0]])

@@ -55,6 +55,22 @@ def test_active_channels_pass_channelwise_layers_only(between, active):
     assert fbs_keras.count_macs(chain(*between)).rows[-1].active_in == active
 
 
+def test_channels_first():
+    arguments = {"density": 0.5, "padding": "same", "data_format": "channels_first"}
+    model = keras.Sequential(
+        [keras.Input((3, 8, 8)), FBSConv2D(64, 3, **arguments), layers.Dropout(0.5), FBSConv2D(32, 3, **arguments)]
+    )
+    last = fbs_keras.count_macs(model).rows[-1]
+    assert (last.channels_in, last.active_in, last.conv) == (64, 32, 9 * 64 * 32 * 16)
+
+
+def test_adding_a_number_fills_all_channels():
+    inputs = keras.Input((8, 8, 3))
+    x = FBSConv2D(8, 1, density=0.25)(inputs) + 1.0
+    model = keras.Model(inputs, FBSConv2D(4, 1)(x))
+    assert fbs_keras.count_macs(model).rows[-1].active_in == 8
+
+
 @pytest.mark.parametrize(("density", "active"), [(0.25, 4), (0.75, 8)])
 def test_an_addition_takes_the_union(density, active):
     inputs = keras.Input((8, 8, 3))

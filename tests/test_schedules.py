@@ -48,6 +48,12 @@ def test_density_at(value, expected):
     assert schedules.density_at(lambda time: value, 3) == expected
 
 
+@pytest.mark.parametrize("value", ["half", None, [0.5]])
+def test_density_at_refuses_what_is_no_density(value):
+    with pytest.raises(TypeError, match=r"a schedule must return a density .*, got"):
+        schedules.density_at(lambda time: value, 0)
+
+
 def test_density_at_refuses_full_sparsity():
     with pytest.raises(ValueError, match=r"density must be in \(0, 1\], got 0"):
         schedules.density_at(lambda time: (True, 1.0), 0)

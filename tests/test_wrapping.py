@@ -148,6 +148,8 @@ def dense_only():
         (MODELS["sequential"], {"init": "zero"}, ValueError, "init must be one of 'preserve', 'paper', got 'zero'"),
         (MODELS["sequential"], {"include": ["x"]}, ValueError, "must name convolutions of model 'sequential', got 'x'"),
         (MODELS["sequential"], {"exclude": "x"}, ValueError, "must name convolutions of model 'sequential', got 'x'"),
+        (MODELS["sequential"], {"include": 5}, TypeError, "include must be a layer name or a list of them, got 5"),
+        (MODELS["sequential"], {"init": ["paper"]}, ValueError, "init must be one of"),
         (MODELS["sequential"], {"include": [1]}, TypeError, "include must hold layer names, got 1"),
         (MODELS["branches"], {"include": ["grouped"]}, ValueError, "'grouped' is in include but cannot be wrapped"),
         (dense_only, {}, ValueError, "model 'mlp' has nothing to wrap:\n  it has no convolution"),
@@ -170,3 +172,132 @@ def test_model_with_a_subclassed_part_is_wrapped_around_it():
     x = images(model)
     np.testing.assert_allclose(outputs(wrapped, x)[0], outputs(model, x)[0], rtol=1e-5)
     assert names(wrapped) == ["conv"]
+
+
+def normalised():
+    """A preprocessing layer whose state is more than its weights."""
+    norm = layers.Normalization()
+    norm.adapt(np.random.default_rng(0).normal(3, 5, size=(20, 8, 8, 3)).astype("float32"))
+    return keras.Sequential([keras.Input((8, 8, 3)), norm, layers.Conv2D(4, 3), layers.ReLU(), layers.Flatten()])
+
+
+def shared_activation():
+    """A ReLU after a convolution in a nested model, and again after an addition outside."""
+    relu = layers.ReLU(name="relu")
+    block_input = keras.Input((8, 8, 4))
+    block = keras.Model(block_input, relu(layers.Conv2D(4, 3, padding="same")(block_input)), name="block")
+    inputs = keras.Input((8, 8, 4))
+    x = relu(layers.Add()([block(inputs), inputs]))
+    return keras.Model(inputs, layers.Flatten()(x))
+
+
+def shared_convolution():
+    """A convolution inside a nested model and outside of it."""
+    conv = layers.Conv2D(4, 3, padding="same", name="shared")
+    block_input = keras.Input((8, 8, 4))
+    block = keras.Model(block_input, layers.ReLU()(layers.BatchNormalization()(conv(block_input))), name="block")
+    inputs = keras.Input((8, 8, 4))
+    x = layers.Conv2D(4, 1, activation="relu")(layers.ReLU()(conv(block(inputs))))
+    return keras.Model(inputs, layers.Flatten()(x))
+
+
+def nested_twice():
+    """A model that two nested models share."""
+    shared = keras.Sequential([keras.Input((8, 8, 4)), layers.Conv2D(4, 3, padding="same", activation="relu")])
+    inputs = keras.Input((8, 8, 4))
+    parents = []
+    for _ in range(2):
+        x = parent_input = keras.Input((8, 8, 4))
+        parents.append(keras.Model(parent_input, shared(x)))
+    return keras.Model(inputs, layers.Flatten()(parents[1](parents[0](inputs))))
+
+
+def norm_in_training_mode():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs), training=True)
+    return keras.Model(inputs, layers.Flatten()(layers.ReLU()(x)))
+
+
+def norm_by_keyword():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.BatchNormalization()(inputs=layers.Conv2D(4, 3)(inputs))
+    return keras.Model(inputs, layers.Flatten()(layers.ReLU()(x)))
+
+
+ODD = [normalised, shared_activation, shared_convolution, nested_twice, norm_in_training_mode, norm_by_keyword]
+
+
+@pytest.mark.parametrize("make", ODD, ids=lambda make: make.__name__)
+def test_preserves_odd_models(make):
+    model = randomise(make())
+    x = images(model)
+    expected, wrapped = outputs(model, x), fbs_keras.wrap(model)
+    for output, value in zip(outputs(wrapped, x), expected, strict=True):
+        assert np.abs(output - value).max() <= 1e-4 * np.abs(value).max()
+    assert len(wrapped.trainable_weights) >= len(fbs_keras.layers.fbs_layers(wrapped))
+
+
+def test_what_models_share_stays_shared():
+    wrapped = fbs_keras.wrap(shared_activation())
+    assert sum(layer.name == "relu" for layer in set(all_layers(wrapped))) == 1
+    with pytest.raises(ValueError, match="shared by 2 models"):
+        fbs_keras.wrap(shared_convolution(), include=["shared"])
+    assert len({id(layer) for layer in fbs_keras.layers.fbs_layers(fbs_keras.wrap(nested_twice()))}) == 1
+
+
+def test_dict_inputs_and_outputs():
+    inputs = {"b": keras.Input((6, 6, 2), name="b"), "a": keras.Input((6, 6, 2), name="a")}
+    x = layers.Conv2D(4, 3, activation="relu")(inputs["b"] - 2 * inputs["a"])
+    model = keras.Model(inputs, {"z": layers.Flatten()(x), "c": layers.GlobalAveragePooling2D()(x)})
+    rng = np.random.default_rng(0)
+    x = {name: rng.normal(size=(2, 6, 6, 2)).astype("float32") for name in "ab"}
+    expected, result = model(x), fbs_keras.wrap(model)(x)
+    assert set(result) == {"c", "z"}
+    for name in result:
+        np.testing.assert_allclose(result[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+def heads():
+    """Classifiers that are convolutions: in a nested model, before upsampling, before an operation."""
+    backbone = layers.Conv2D(4, 3, activation="relu", name="body")
+    nested_head = [keras.Input((6, 6, 4)), layers.Conv2D(3, 1, name="head"), layers.Flatten()]
+    yield keras.Sequential([keras.Input((8, 8, 3)), backbone, keras.Sequential(nested_head)])
+    for end in (lambda x: layers.Softmax()(layers.UpSampling2D()(x)), keras.ops.softmax):
+        inputs = keras.Input((8, 8, 3))
+        x = layers.Conv2D(4, 3, activation="relu", name="body")(inputs)
+        yield keras.Model(inputs, end(layers.Conv2D(3, 1, name="head")(x)))
+
+
+def test_classifiers_are_left_alone():
+    for model in heads():
+        assert names(fbs_keras.wrap(model)) == ["body"]
+
+
+def test_features_are_wrapped():
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.LeakyReLU()])
+    assert len(names(fbs_keras.wrap(model))) == 1
+
+
+def test_frozen_norm_stays_frozen_when_saved(tmp_path):
+    model = MODELS["sequential"]()
+    model.layers[1].trainable = False
+    fbs_keras.wrap(model).save(tmp_path / "model.keras")
+    layer = keras.saving.load_model(tmp_path / "model.keras").layers[0]
+    assert layer.trainable
+    assert not layer.norm.trainable
+
+
+def test_a_loss_of_ones_own_leaves_the_copy_uncompiled():
+    model = MODELS["sequential"]()
+    model.compile("sgd", loss=lambda y, x: keras.ops.mean(x - y))
+    assert not fbs_keras.wrap(model).compiled
+
+
+class Trained(keras.Model):
+    """A user's own training step on a Functional model."""
+
+
+def test_a_users_class_is_kept():
+    inputs = keras.Input((8, 8, 3))
+    model = Trained(inputs, layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(inputs)))
+    assert type(fbs_keras.wrap(model)).__name__ == "Trained"
