@@ -1,6 +1,7 @@
 """A Keras model as one TensorFlow function, with FBS layers as ops and compact tensors between them."""
 
 import dataclasses
+import inspect
 import typing
 
 import keras
@@ -173,4 +174,8 @@ class GateRecorder(Tracer):
 
 
 def _call(node, inputs):
+    """Calls a layer as `keras.Model.predict` does, which overrides what the graph says about training."""
+    layer = node.layer
+    if isinstance(layer, keras.layers.Layer) and "training" in inspect.signature(layer.call).parameters:
+        node = dataclasses.replace(node, kwargs={**node.kwargs, "training": False})
     return node.call(dict(zip(node.inputs, inputs, strict=True)))

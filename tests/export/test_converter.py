@@ -182,6 +182,16 @@ def test_writes_the_file_and_reads_keras_files(tmp_path):
     assert_close(run(content, x), small_models.expected(model, x))
 
 
+def test_layers_do_not_train():
+    """Random preprocessing layers train unless told not to, and `predict` overrides `training=True`."""
+    x = keras.Input(small_models.IMAGE)
+    y = layers.RandomRotation(0.1)(layers.RandomFlip()(x))
+    y = layers.BatchNormalization()(fbs_keras.FBSConv2D(8, 3, density=0.5)(y), training=True)
+    model = keras.Model(x, y)
+    images = small_models.noise(model)
+    assert_close(run(convert(model), images), [model.predict(images[0], verbose=0)])
+
+
 def test_input_names_survive():
     content = convert(small_models.make("several_inputs_and_outputs"))
     interpreter = Interpreter(model_content=content)
