@@ -2,8 +2,10 @@
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
+import re
 import sys
 
 import keras
@@ -143,8 +145,16 @@ def plan_model(model, batch_size, aligned=False):
 
 
 def input_names(model):
-    """The names of a model's inputs, in order."""
-    return [tensor.name for tensor in model.inputs]
+    """A name for each of a model's inputs, in order: its own, as far as TensorFlow would not change it."""
+    names: dict[str, str] = {}  # by what TensorFlow tells them apart by: it ignores case
+    for tensor in model.inputs:
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", tensor.name)
+        name = name if name[:1].isalpha() else f"input_{name}"
+        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+        keys = ((re.sub(r"\W", "_", candidate).lower(), candidate) for candidate in candidates)
+        key, name = next(pair for pair in keys if pair[0] not in names)
+        names[key] = name
+    return list(names.values())
 
 
 def to_tflite(function, variables=()):

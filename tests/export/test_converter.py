@@ -199,6 +199,25 @@ def test_input_names_survive():
     assert sorted(signature["inputs"]) == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        (["my input", "image:0", "2-x:0"], ["my_input", "image_0", "input_2-x_0"]),
+        (["Größe", "-x", "_y"], ["Gr__e", "input_-x", "input__y"]),
+        (["a", "A", "a_1"], ["a", "A_1", "a_1_1"]),
+        (["a.b", "a_b", "a b"], ["a.b", "a_b_1", "a_b_2"]),
+    ],
+)
+def test_input_names_that_tensorflow_would_change(names, expected):
+    inputs = [keras.Input((size,), name=name) for size, name in enumerate(names, 2)]
+    model = keras.Model(inputs, layers.Concatenate()(inputs))
+    content = convert(model)
+    (signature,) = Interpreter(model_content=content).get_signature_list().values()
+    assert sorted(signature["inputs"]) == sorted(expected)
+    x = small_models.noise(model)
+    assert_close(run(content, x), small_models.expected(model, x))
+
+
 def test_density_at_the_time_of_conversion():
     model = small_models.make("sequential")
     fbs_keras.set_density(model, 0.25)
