@@ -1,13 +1,13 @@
 """verify(): does an exported file compute what the Keras model does?"""
 
 import dataclasses
-import os
 
+import keras
 import numpy as np
 
+from fbs_keras import runtime
 from fbs_keras.export.attributes import constants
 from fbs_keras.export.converter import load, plan_model
-from fbs_keras.runtime import Interpreter
 
 # Two gates this close, relative to the largest, may swap places by rounding: 1e-6 is what float32 sums over some
 # hundred channels differ by from one order of summation to another, and it grows from layer to layer.
@@ -41,14 +41,14 @@ class Report:
 def verify(model, content, x=None, *, tolerance=1e-3, use_delegate=None):
     """Compares a Keras model with the file that it was exported to, on the same inputs.
 
-    First the channels that each FBS layer chose, then the outputs. Gates that differ by rounding only may change
-    places; such examples are counted, and their outputs are not compared.
+    First the channels that each FBS layer chose, then the outputs, with those of `model(x, training=False)`. Gates
+    that differ by rounding only may change places; such examples are counted, and their outputs are not compared.
 
     Args:
         model: The Keras model, or the path of a `.keras` file.
         content: The bytes of the `.tflite` file, or its path.
-        x: Inputs, `[examples, ...]`, or a list of them for a model of several inputs. Defaults to 16 examples of
-            standard normal noise.
+        x: Inputs, `[examples, ...]`, or a list of them for a model of several inputs, in the order of `model.inputs`.
+            Defaults to standard normal noise: 16 examples, or as many as the model's batch if that is fixed.
         tolerance: The largest difference of an output to accept, relative to the largest output of the example.
             Defaults to 1e-3.
         use_delegate: Whether to run the file with the FBS delegate. Defaults to doing so where the file needs it.
@@ -57,7 +57,8 @@ def verify(model, content, x=None, *, tolerance=1e-3, use_delegate=None):
         A `Report`.
 
     Raises:
-        ValueError: If the file chooses other channels, or its outputs differ by more than `tolerance`.
+        ValueError: If the file chooses other channels, or its outputs differ by more than `tolerance`; or if an
+            argument cannot be used: `content` is no TFLite model, or `model`, `content` and `x` differ in shape.
 
     Example:
 
@@ -65,30 +66,24 @@ def verify(model, content, x=None, *, tolerance=1e-3, use_delegate=None):
     16 examples, largest relative difference 6.1e-07; choices of 8 FBS layers compared, 0 examples with a near-tie ...
     """
     model = load(model)
-    if isinstance(content, (str, os.PathLike)):
-        with open(content, "rb") as file:
-            content = file.read()
+    content = _read(content)
     x = _noise(model) if x is None else [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else [x])]
     if len(x) != len(model.inputs):
         raise ValueError(f"x must hold an array for each of the model's {len(model.inputs)} inputs, got {len(x)}")
 
-    import tensorflow as tf
+    from fbs_keras.export import composite
 
-    from fbs_keras.export import composite, tracing
-
-    recorder = tracing.GateRecorder()
-    expected = [
-        y.numpy() for y in recorder.run(plan_model(model, len(x[0])), [tf.convert_to_tensor(array) for array in x])
-    ]
-    weights = [constants(layer)["weights"] for layer, _ in recorder.gates]
-    content, positions = composite.show_choices(content, weights)
+    expected, gates = _run(model, x)
+    content, positions = composite.show_choices(content, [constants(layer)["weights"] for layer, _ in gates])
     if use_delegate is None:
         use_delegate = any("CUSTOM" in op for op in composite.ops(composite.read(content))[0])
-    outputs = Interpreter(content, use_delegate=use_delegate).predict(x)
+    outputs = runtime.Interpreter(content, use_delegate=use_delegate).predict(x)
     outputs = outputs if isinstance(outputs, list) else [outputs]
+    shown = sum(position is not None for position in positions)
+    _check_shapes(expected, outputs[: len(outputs) - shown])
 
     near_tie = np.zeros(len(x[0]), bool)
-    for (layer, g), position in zip(recorder.gates, positions, strict=True):
+    for (layer, g), position in zip(gates, positions, strict=True):
         if position is None:
             near_tie |= _may_differ(layer, g)
         else:
@@ -101,8 +96,48 @@ def verify(model, content, x=None, *, tolerance=1e-3, use_delegate=None):
     )
     if not difference <= tolerance:  # NaN fails too
         raise ValueError(f"the outputs differ by {difference:.1e} of the largest, expected at most {tolerance:.1e}")
-    compared = sum(position is not None for position in positions)
-    return Report(len(x[0]), int(near_tie.sum()), compared, difference)
+    return Report(len(x[0]), int(near_tie.sum()), shown, difference)
+
+
+def _read(content):
+    """The bytes of a .tflite file, given them or its path; raises for what LiteRT cannot read."""
+    from ai_edge_litert import interpreter as litert
+
+    if runtime._is_path(content):
+        with open(content, "rb") as file:
+            content = file.read()
+    try:
+        litert.Interpreter(model_content=content)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"LiteRT cannot read this model: {error}") from error
+    return content
+
+
+def _run(model, x):
+    """The model's outputs, and the gates of its FBS layers as `GateRecorder` records them."""
+    import tensorflow as tf
+
+    from fbs_keras.export import tracing
+
+    tensors = [tf.convert_to_tensor(array) for array in x]
+    recorder = tracing.GateRecorder()
+    recorder.run(plan_model(model, len(x[0])), tensors)
+    # By Keras itself and not from the recorder, which reads the graph as the exported file's tracer does: a graph read
+    # wrongly would be wrong in both.
+    sequential = isinstance(model, keras.Sequential)
+    structure = tensors[0] if sequential else keras.tree.pack_sequence_as(model.input, tensors)
+    with keras.StatelessScope():  # the losses of this call are not to stay in the user's layers
+        outputs = keras.tree.flatten(model(structure, training=False))
+    return [keras.ops.convert_to_numpy(y) for y in outputs], recorder.gates
+
+
+def _check_shapes(expected, got):
+    expected, got = [y.shape[1:] for y in expected], [y.shape[1:] for y in got]
+    if expected != got:
+        raise ValueError(
+            "the file is not of this model: without the batch, the model's outputs have the shapes "
+            f"{expected}, the file's {got}"
+        )
 
 
 def _compare_choices(layer, g, indices, skip):
@@ -153,5 +188,6 @@ def _difference(expected, got):
 
 def _noise(model):
     random = np.random.default_rng(0)
-    arrays = [random.standard_normal((16, *tensor.shape[1:])) for tensor in model.inputs]
+    examples = next((tensor.shape[0] for tensor in model.inputs if tensor.shape[0]), 16)
+    arrays = [random.standard_normal((examples, *tensor.shape[1:])) for tensor in model.inputs]
     return [array.astype(tensor.dtype) for array, tensor in zip(arrays, model.inputs, strict=True)]

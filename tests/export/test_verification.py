@@ -1,9 +1,13 @@
 """Tests of fbs_keras/export/verification.py."""
 
+import dataclasses
+import re
+
 import keras
 import numpy as np
 import pytest
 import small_models
+from keras import layers
 
 import fbs_keras
 from fbs_keras.export import convert, verify
@@ -74,3 +78,51 @@ def test_one_array_for_each_input():
     model = small_models.make("sequential")
     with pytest.raises(ValueError, match="each of the model's 1 inputs, got 2"):
         verify(model, convert(model), 2 * small_models.noise(model))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("/no/such.tflite", "no file '/no/such.tflite'"),
+        (b"PK", "must be a TFLite model, which 2 bytes is not"),
+        (b"\x20\0\0\0TFL3" + bytes(range(256)), "LiteRT cannot read this model"),
+        (None, "got NoneType"),
+    ],
+    ids=["missing", "bytes", "corrupt", "none"],
+)
+def test_refuses_what_is_no_file(content, message):
+    with pytest.raises(ValueError, match=message):
+        verify(small_models.make("sequential"), content)
+
+
+def test_refuses_the_file_of_another_model():
+    model, other = small_models.make("compact_output"), small_models.make("sequential")
+    shapes = "the model's outputs have the shapes [(10, 11, 8)], the file's [(5,)]"
+    with pytest.raises(ValueError, match=re.escape(shapes)):
+        verify(model, convert(other))
+    shapes = "the model's outputs have the shapes [(5,)], the file's [(10, 11, 8)]"
+    with pytest.raises(ValueError, match=re.escape(shapes)):
+        verify(other, convert(model, target="builtin"))
+
+
+def test_fixed_batch():
+    x = keras.Input(batch_shape=(2, 6, 6, 3))
+    model = keras.Model(x, fbs_keras.FBSConv2D(8, 3, density=0.5)(x))
+    assert verify(model, convert(model, batch_size=2)).examples == 2
+
+
+def test_does_not_rely_on_how_the_graph_is_read(monkeypatch):
+    """Outputs read in the wrong order, for the file and here alike, are found all the same."""
+    x = keras.Input(small_models.IMAGE)
+    y = fbs_keras.FBSConv2D(8, 3, density=0.5)(x)
+    model = keras.Model(x, [layers.ReLU()(y), layers.Rescaling(2.0)(y)])
+    assert verify(model, convert(model)).difference < 1e-4
+    read = fbs_keras.graph.read
+
+    def read_wrongly(model):
+        graph = read(model)
+        return dataclasses.replace(graph, outputs=graph.outputs[::-1])
+
+    monkeypatch.setattr(fbs_keras.graph, "read", read_wrongly)
+    with pytest.raises(ValueError, match="the outputs differ by"):
+        verify(model, convert(model))
