@@ -13,7 +13,7 @@ from flatbuffers import flexbuffers
 from keras import layers
 
 import fbs_keras
-from fbs_keras.export import composite, convert, explain, load
+from fbs_keras.export import composite, convert, explain, load, verify
 from fbs_keras.runtime import Interpreter as FBSInterpreter
 from fbs_keras.runtime import delegate_path
 
@@ -197,6 +197,33 @@ def test_input_names_survive():
     interpreter = Interpreter(model_content=content)
     (signature,) = interpreter.get_signature_list().values()
     assert sorted(signature["inputs"]) == ["a", "b"]
+
+
+def _dicts():
+    """A model of dicts, whose order is not that of their keys; all shapes are equal, so a swap shows in values only."""
+    b, a = keras.Input((6, 6, 2), name="b"), keras.Input((6, 6, 2), name="a")
+    x = fbs_keras.FBSConv2D(4, 3, density=0.5)(b)
+    y = fbs_keras.FBSConv2D(4, 3, density=0.5)(layers.Rescaling(3.0)(a))
+    return keras.Model({"b": b, "a": a}, {"z": x, "c": y}, name="dicts")
+
+
+def _nested_dicts():
+    q, p = keras.Input((6, 6, 2), name="q"), keras.Input((6, 6, 2), name="p")
+    y = _dicts()({"b": p, "a": layers.Rescaling(2.0)(q)})
+    z = fbs_keras.FBSConv2D(4, 3, density=0.5)(y["z"])
+    return keras.Model({"q": q, "p": p}, {"second": layers.Flatten()(y["c"]), "first": z})
+
+
+@pytest.mark.parametrize("target", ["portable", "builtin"])
+@pytest.mark.parametrize("make", [_dicts, _nested_dicts])
+def test_dicts_are_in_the_order_of_their_keys(make, target):
+    model = make()
+    x = small_models.noise(model)
+    expected = model(dict(zip(sorted(model.input), x, strict=True)), training=False)
+    expected = [keras.ops.convert_to_numpy(expected[key]) for key in sorted(expected)]
+    content = convert(model, target=target)
+    assert_close(FBSInterpreter(content, use_delegate=False).predict(x), expected)
+    assert verify(model, content, x).difference < 1e-4
 
 
 @pytest.mark.parametrize(
