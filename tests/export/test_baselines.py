@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import small_models
 from ai_edge_litert.interpreter import Interpreter
-from test_convert import assert_close, op_names, run
+from test_converter import assert_close, op_names, run
 
 import fbs_keras
 from fbs_keras.export import baseline
