@@ -156,7 +156,13 @@ def read(model):
     config = _config(model)
     layers = {layer.name: layer for layer in model.operations}
     inputs = _parse_history(config["input_layers"])
-    outputs = _parse_history(config["output_layers"])
+    # Keras counts a Functional model's making of itself as its first call in output_layers, but not in inbound_nodes.
+    functional = {
+        name for name, layer in layers.items() if isinstance(layer, keras.Model) and "input_layers" in _config(layer)
+    }
+    outputs = replace_refs(
+        _parse_history(config["output_layers"]), lambda ref: ref._replace(node=ref.node - (ref.layer in functional))
+    )
     sources = {ref.layer for ref in refs(inputs)}
     nodes = [
         Node(layers[entry["name"]], index, tuple(_parse(node["args"])), _parse(node["kwargs"]))

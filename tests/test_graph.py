@@ -84,3 +84,16 @@ class Subclassed(keras.Model):
 def test_refuses_what_cannot_be_read(make, error, message):
     with pytest.raises(error, match=message):
         graph.read(make())
+
+
+def test_outputs_of_nested_models():
+    y = inner_input = keras.Input((4, 4, 2))
+    inner = keras.Model(inner_input, layers.Conv2D(2, 1)(y), name="inner")
+    inputs = keras.Input((4, 4, 2))
+    once = inner(inputs)
+    for outputs in (once, [once, inner(once)], [inner(once), layers.ReLU()(once), once]):
+        model = keras.Model(inputs, outputs)
+        x = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype("float32")
+        for read in (graph.read, graph.flatten):
+            for output, expected in zip(run(read(model), x), keras.tree.flatten(model(x)), strict=True):
+                np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)

@@ -57,13 +57,13 @@ def test_failures(logits, changed, by, near_tie, failures):
     ("scores", "group_size", "expected"),
     [
         ([4.0, 3.0, 2.0, 1.0], 1, False),
-        ([4.0, 2.0001, 2.0, 1.0], 1, True),
-        ([2.0, 1.0, 4.0, 2.0001], 1, True),  # in any order
+        ([4.0, 2.00001, 2.0, 1.0], 1, True),
+        ([2.0, 1.0, 4.0, 2.00001], 1, True),  # in any order
         ([4.0, 2.0, 2.0, 1.0], 1, False),  # equal: the first wins everywhere
-        ([4.0, 3.9999, 2.0, 1.9999], 1, False),  # close, but not at the boundary
+        ([4.0, 3.99999, 2.0, 1.99999], 1, False),  # close, but not at the boundary
         ([0.0, 0.0, 0.0, 0.0], 1, False),
-        ([4.0, 0.0, 3.9999, 0.0], 2, True),  # group means 2 and 1.99995
-        ([4.0, 2.0001, 2.0, 1.0], 2, False),
+        ([4.0, 0.0, 3.99999, 0.0], 2, True),  # group means 2 and 1.999995
+        ([4.0, 2.00001, 2.0, 1.0], 2, False),
     ],
 )
 def test_near_ties(scores, group_size, expected):
