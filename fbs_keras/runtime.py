@@ -104,7 +104,7 @@ class Interpreter:
             raise ValueError(f"num_threads must be an integer of at least 1, got {num_threads!r}")
         if delegate_options is not None and not use_delegate:
             raise ValueError("delegate_options have no effect with use_delegate=False")
-        source = {"model_path": model} if _is_path(model) else {"model_content": model}
+        source = {"model_path": model} if is_path(model) else {"model_content": model}
         # The runtime does not own its delegates: self.litert keeps this one alive, and drops it after the graph.
         delegates = [litert.load_delegate(delegate_path(), dict(delegate_options or {}))] if use_delegate else []
         try:
@@ -193,7 +193,7 @@ class Interpreter:
         return np.ascontiguousarray(array, dtype)
 
 
-def _is_path(model: Any) -> bool:
+def is_path(model: Any) -> bool:
     """False for a model's bytes; raises ValueError for what is neither a model nor the path of one."""
     if isinstance(model, bytes):
         what, head = f"{len(model)} bytes", model[:8]

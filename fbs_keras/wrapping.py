@@ -206,6 +206,7 @@ def _decide(model, prefix, owners):
     calls: dict[int, list[graph.Node]] = {}
     for node in model_graph.nodes:
         calls.setdefault(id(node.layer), []).append(node)
+    alone = {key for key, nodes in calls.items() if len(nodes) == 1 and owners[key] == 1}
     for nodes in calls.values():
         layer = nodes[0].layer
         if isinstance(layer, keras.Model):
@@ -213,7 +214,6 @@ def _decide(model, prefix, owners):
                 yield from _decide(layer, f"{prefix}{layer.name}/", owners)
         elif "Conv" in type(layer).__name__:
             reason = _why_not(layer, nodes, owners)
-            alone = {key: value[0] for key, value in calls.items() if len(value) == 1 and owners[key] == 1}
             norm, activation, moves_zero = (None, None, "") if reason else _followers(nodes[0], model_graph, alone)
             yield Decision(f"{prefix}{layer.name}", layer, reason or moves_zero, norm, activation)
 
@@ -241,7 +241,7 @@ def _followers(node, model_graph, alone):
     Args:
         node: The convolution's call.
         model_graph: The graph that it is in.
-        alone: `{id(layer): node}` of the layers that are called only once.
+        alone: `id` of the layers that are called only once, and by this model only.
 
     Returns:
         `(norm, activation, reason)`: layers or `None`, and why the convolution cannot be wrapped, or `""`.

@@ -72,17 +72,9 @@ def compare(keras_logits, file_logits, labels, near_tie):
 
 def near_ties(model, gates):
     """Marks images with a gate so close to the last winner's that rounding could swap them: a mask `[N]`."""
-    from fbs_keras.export.verification import NEAR_TIE
+    from fbs_keras.export.verification import may_differ
 
-    mask = np.zeros(len(next(iter(gates.values()))), bool)
-    for name, g in gates.items():
-        layer = model.get_layer(name)
-        scores = np.sort(g.reshape(len(g), -1, layer.group_size).mean(axis=2), axis=1)[:, ::-1]
-        k = layer.active_channels // layer.group_size
-        if k < scores.shape[1]:
-            gap = scores[:, k - 1] - scores[:, k]
-            mask |= (gap > 0) & (gap <= NEAR_TIE * scores[:, 0])  # of equals, the first wins everywhere
-    return mask
+    return np.any([may_differ(model.get_layer(name), g) for name, g in gates.items()], axis=0)
 
 
 def in_batches(function, images, title):

@@ -85,7 +85,7 @@ def verify(model, content, x=None, *, tolerance=1e-3, use_delegate=None):
     near_tie = np.zeros(len(x[0]), bool)
     for (layer, g), position in zip(gates, positions, strict=True):
         if position is None:
-            near_tie |= _may_differ(layer, g)
+            near_tie |= may_differ(layer, g)
         else:
             near_tie |= _compare_choices(layer, g, outputs[position], near_tie)
     if near_tie.all():
@@ -103,7 +103,7 @@ def _read(content):
     """The bytes of a .tflite file, given them or its path; raises for what LiteRT cannot read."""
     from ai_edge_litert import interpreter as litert
 
-    if runtime._is_path(content):
+    if runtime.is_path(content):
         with open(content, "rb") as file:
             content = file.read()
     try:
@@ -157,8 +157,16 @@ def _compare_choices(layer, g, indices, skip):
     return (chosen != expected).any(axis=1)
 
 
-def _may_differ(layer, g):
-    """Which examples have a near-tie that could change the choice; of exactly equal gates the first wins everywhere."""
+def may_differ(layer, g):
+    """Which examples have a near-tie that could change a layer's choice.
+
+    Args:
+        layer: The `FBSConv2D`.
+        g: Its predicted saliencies for each example, `[N, filters]`. Of exactly equal ones the first wins everywhere.
+
+    Returns:
+        A mask, `[N]`.
+    """
     expected, threshold, tolerance = _choices(layer, g)
     scores = _scores(layer, g)
     best_loser = np.where(expected, -np.inf, scores).max(axis=1, keepdims=True)
