@@ -25,6 +25,9 @@ def randomise(layer, seed=0):
             weight.assign(np.abs(value) + 0.5 if weight.name == "moving_variance" else value)
 
 
+ACTIVATIONS = {"relu": lambda y: np.maximum(y, 0), "relu6": lambda y: np.clip(y, 0, 6), "tanh": np.tanh}
+
+
 def reference(layer, x):
     """The paper's equations in NumPy, around Keras's own convolution."""
     kernel, beta, phi, rho = (
@@ -37,7 +40,7 @@ def reference(layer, x):
         pi[row, won] = values[won]
     conv = to_numpy(keras.ops.conv(x, kernel, layer.strides, layer.padding, dilation_rate=layer.dilation_rate))
     norm = (conv - to_numpy(layer.norm.moving_mean)) / np.sqrt(to_numpy(layer.norm.moving_variance) + layer.epsilon)
-    return np.maximum(pi[:, None, None] * (norm + beta), 0)
+    return ACTIVATIONS[layer.activation.__name__](pi[:, None, None] * (norm + beta))
 
 
 CASES = [
@@ -51,6 +54,8 @@ CASES = [
     {"density": 0.3},
     {"density": 1.0},
     {"density": 0.01},
+    {"activation": "relu6"},
+    {"activation": "tanh"},
 ]
 
 
