@@ -140,6 +140,12 @@ def core(build):
     return core
 
 
+class Options(ctypes.Structure):
+    """FbsConv2dOptions."""
+
+    _fields_ = [(name, ctypes.c_int32) for name in ("path", "method", "winograd")]
+
+
 PATHS = {name: value for value, name in enumerate(["auto", "reference", "plain", "avx2", "avx512", "neon"])}
 
 
@@ -149,8 +155,10 @@ def run_core(core, path, shape, weights, x, in_indices):
     assert core.fbs_conv2d_check(ctypes.byref(shape), message, ctypes.c_size_t(256)) is None, message.value
     pointers = Weights(*(w.ctypes.data_as(FLOATS) for w in weights))
     threads = ctypes.c_void_p(core.fbs_threads_create(2))
-    plan = ctypes.c_void_p(core.fbs_conv2d_create(ctypes.byref(shape), ctypes.byref(pointers), path))
-    workspace = np.empty(core.fbs_conv2d_workspace_size(plan) + 64, np.uint8)
+    plan = ctypes.c_void_p(
+        core.fbs_conv2d_create(ctypes.byref(shape), ctypes.byref(pointers), ctypes.byref(Options(path, 0, 4)))
+    )
+    workspace = np.empty(core.fbs_conv2d_workspace_size(plan, 2) + 64, np.uint8)
     y = np.full([shape.batch, shape.out_height, shape.out_width, shape.out_active], np.nan, np.float32)
     indices = np.full([shape.batch, shape.out_active], -1, np.int32)
     status = core.fbs_conv2d_run(

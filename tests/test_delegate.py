@@ -178,9 +178,11 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"pth": "auto"}, "option 'pth' is unknown; the options are path, verbose and profile"),
+            ({"pth": "auto"}, "option 'pth' is unknown; the options are path, method, winograd, verbose and profile"),
             ({"path": "sse"}, "option 'path' must be auto, reference, plain, avx2, avx512 or neon, got 'sse'"),
             ({"path": ""}, "option 'path' must be auto"),
+            ({"method": "fft"}, "option 'method' must be auto, gemm, inplace, grouped, winograd2 or winograd4, got"),
+            ({"winograd": "3"}, "option 'winograd' must be 0, 2 or 4, got '3'"),
             ({"verbose": "yes"}, "option 'verbose' must be 0 or 1, got 'yes'"),
             ({"profile": "/nonexistent/folder/file"}, "option 'profile' must be a file that can be written"),
             ({"profile": "x" * 600}, "option 'profile' must be a path shorter than 512 bytes"),

@@ -1,7 +1,7 @@
 /* Times the convolution on a table of layers, for each path of this CPU:
  *
  *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d.c tflite/core/[a-z]*.c -lm -lpthread -o bench_conv2d
- *   ./bench_conv2d [threads] [path] [part of a layer's name]
+ *   ./bench_conv2d [threads] [path] [method] [part of a layer's name]
  *
  * `gate` is the part of a run that chooses the channels; GMAC/s counts the convolution's active MACs over the whole
  * run. `of peak` is their share of what the FMA units reach in registers at the same time. Medians; where other work
@@ -16,7 +16,6 @@
 
 #include "conv2d.h"
 #include "gate.h"
-#include "gemm.h"
 #include "select.h"
 
 typedef struct {
@@ -134,7 +133,7 @@ typedef struct {
   double run, best, gate, peak; /* seconds; GMAC/s. Medians, but for the best run */
 } Times;
 
-static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count) {
+static Times time_layer(const FbsConv2dShape* s, const FbsConv2dOptions* options, int32_t count) {
   const size_t taps = (size_t)(s->kernel_height * s->kernel_width);
   const FbsConv2dWeights weights = {
       random_floats((size_t)s->in_channels * taps * (size_t)s->out_channels), random_floats((size_t)s->out_channels),
@@ -150,8 +149,8 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count) {
   const int32_t* indices = s->in_active < s->in_channels ? in_indices : NULL;
 
   FbsThreads* threads = fbs_threads_create(count);
-  FbsConv2d* plan = fbs_conv2d_create(s, &weights, path);
-  const size_t gate_size = fbs_gate_workspace_size(s), size = fbs_conv2d_workspace_size(plan);
+  FbsConv2d* plan = fbs_conv2d_create(s, &weights, options);
+  const size_t gate_size = fbs_gate_workspace_size(s), size = fbs_conv2d_workspace_size(plan, count);
   void* workspace = aligned_alloc(64, ((gate_size > size ? gate_size : size) + 63) / 64 * 64);
   double run[kRuns], gate[kRuns], peak[kRuns];
   for (int i = 0; i < kRuns; i++) {
@@ -161,9 +160,9 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count) {
   }
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    fbs_gate_run(s, &weights, fbs_select_kernels(path), threads, x, indices, g, winners, workspace);
+    fbs_gate_run(s, &weights, fbs_select_kernels(options->path), threads, x, indices, g, winners, workspace);
     gate[i] = now() - start;
-    peak[i] = peak_of(path);
+    peak[i] = peak_of(options->path);
   }
   qsort(run, kRuns, sizeof *run, compare);
   qsort(gate, kRuns, sizeof *gate, compare);
@@ -183,24 +182,36 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count) {
   return (Times){run[kRuns / 2], run[0], gate[kRuns / 2], peak[kRuns / 2]};
 }
 
+static void bench_layer(const Layer* layer, const FbsConv2dOptions* options, int32_t threads) {
+  const FbsConv2dShape s = shape_of(layer);
+  if (options->method != fbs_select_method(&s, fbs_select_kernels(options->path), options)) return;
+  const Times t = time_layer(&s, options, threads);
+  const double macs =
+      (double)s.out_height * s.out_width * s.out_active * s.in_active * s.kernel_height * s.kernel_width;
+  const double rate = macs / t.run / 1e9;
+  printf("%-32s %-9s %9.4f %9.4f %9.4f %8.1f %8.2f\n", layer->name, fbs_method_name(options->method), t.run * 1e3,
+         t.best * 1e3, t.gate * 1e3, rate, t.peak > 0 ? rate / t.peak / threads : 0);
+}
+
+/* Whether an argument, where there is one, is the name or "all". */
+static int wanted(int argc, char** argv, int i, const char* name) {
+  return argc <= i || strcmp(argv[i], "all") == 0 || strcmp(argv[i], name) == 0;
+}
+
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? atoi(argv[1]) : 1;
   for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
-    if (!fbs_path_available(path) || (argc > 2 && strcmp(argv[2], fbs_path_name(path)) != 0)) continue;
-    printf("%-32s %9s %9s %9s %8s %8s\n", fbs_path_name(path), "ms", "best ms", "gate ms", "GMAC/s", "of peak");
-    double total = 0;
+    if (!fbs_path_available(path) || !wanted(argc, argv, 2, fbs_path_name(path))) continue;
+    printf("%-32s %-9s %9s %9s %9s %8s %8s\n", fbs_path_name(path), "method", "ms", "best ms", "gate ms", "GMAC/s",
+           "of peak");
     for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
-      if (argc > 3 && strstr(layers[i].name, argv[3]) == NULL) continue;
-      const FbsConv2dShape s = shape_of(&layers[i]);
-      const Times t = time_layer(&s, path, threads);
-      const double macs =
-          (double)s.out_height * s.out_width * s.out_active * s.in_active * s.kernel_height * s.kernel_width;
-      const double rate = macs / t.run / 1e9;
-      total += t.run;
-      printf("%-32s %9.4f %9.4f %9.4f %8.1f %8.2f\n", layers[i].name, t.run * 1e3, t.best * 1e3, t.gate * 1e3, rate,
-             t.peak > 0 ? rate / t.peak / threads : 0);
+      if (argc > 4 && strstr(layers[i].name, argv[4]) == NULL) continue;
+      for (FbsMethod method = kFbsMethodGemm; method <= kFbsMethodWinograd4; method++) {
+        if (!wanted(argc, argv, 3, fbs_method_name(method))) continue;
+        bench_layer(&layers[i], &(FbsConv2dOptions){path, method, 4}, threads);
+      }
     }
-    printf("%-32s %9.4f\n\n", "sum", total * 1e3);
+    printf("\n");
   }
   return 0;
 }

@@ -90,7 +90,8 @@ int main(void) {
   windows.out_width++;
   expect(&windows, "the table of windows must have at most 67108864 elements");
 
-  CHECK(fbs_conv2d_create(&valid, &(FbsConv2dWeights){0}, (FbsPath)99) == NULL, "unknown path accepted");
+  CHECK(fbs_conv2d_create(&valid, &(FbsConv2dWeights){0}, &(FbsConv2dOptions){.path = (FbsPath)99}) == NULL,
+        "unknown path accepted");
   CHECK(strcmp(fbs_path_name((FbsPath)99), "unknown") == 0, "%s", fbs_path_name((FbsPath)99));
   return 0;
 }

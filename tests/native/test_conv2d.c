@@ -1,4 +1,5 @@
-/* Every path of this CPU against the reference: a table of shapes at the edges of the tiles, then random shapes.
+/* Every method on every path of this CPU against the reference: a table of shapes at the edges of the tiles, then
+ * random shapes.
  *
  *   test_conv2d SEED COUNT
  *
@@ -10,6 +11,7 @@
 #include <string.h>
 
 #include "conv2d.h"
+#include "select.h"
 #include "testing.h"
 
 enum { kPools = 3 }; /* of 1, 2 and 3 threads */
@@ -84,14 +86,31 @@ typedef struct {
   int32_t* indices;
 } Result;
 
-static Result run(const Problem* p, FbsPath path, int32_t threads) {
+enum { kMostOptions = (kFbsPathNeon + 1) * (kFbsMethodWinograd4 + 1) };
+
+/* Every path of this CPU, but for the reference, with every method that computes the shape. */
+static int32_t find_options(const FbsConv2dShape* s, FbsConv2dOptions* found) {
+  int32_t count = 0;
+  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    if (!fbs_path_available(path)) continue;
+    for (FbsMethod method = kFbsMethodGemm; method <= kFbsMethodWinograd4; method++) {
+      const FbsConv2dOptions options = {path, method, 4};
+      if (fbs_select_method(s, fbs_select_kernels(path), &options) == method) found[count++] = options;
+    }
+  }
+  return count;
+}
+
+static const FbsConv2dOptions reference = {kFbsPathReference, kFbsMethodAuto, 0};
+
+static Result run(const Problem* p, const FbsConv2dOptions* options, int32_t threads) {
   const FbsConv2dShape* s = &p->shape;
-  FbsConv2d* plan = fbs_conv2d_create(s, &p->weights, path);
-  CHECK(plan != NULL, "no plan for path %s", fbs_path_name(path));
+  FbsConv2d* plan = fbs_conv2d_create(s, &p->weights, options);
+  CHECK(plan != NULL, "no plan for path %s", fbs_path_name(options->path));
   Result result = {NEW(float, p->y_size), NEW(int32_t, s->batch * s->out_active)};
   for (size_t i = 0; i < p->y_size; i++) result.y[i] = NAN;
   for (int32_t i = 0; i < s->batch * s->out_active; i++) result.indices[i] = i % s->out_active;
-  const size_t size = (fbs_conv2d_workspace_size(plan) + 63) / 64 * 64;
+  const size_t size = (fbs_conv2d_workspace_size(plan, threads) + 63) / 64 * 64;
   void* workspace = aligned_alloc(64, size);
   CHECK(workspace != NULL, "no memory");
   memset(workspace, 0xff, size); /* NaN */
@@ -126,26 +145,27 @@ static double group_gate(const Problem* p, int32_t n, int32_t out) {
   return mean;
 }
 
-static void print_shape(const char* path, const FbsConv2dShape* s, bool sparse_in) {
+static void print_shape(const FbsConv2dOptions* options, const FbsConv2dShape* s, bool sparse_in) {
   fprintf(stderr,
-          "path %s: batch %d, %dx%d, %d of %d channels%s -> %dx%d, %d of %d in groups of %d, kernel %dx%d, stride "
+          "path %s, method %s: batch %d, %dx%d, %d of %d channels%s -> %dx%d, %d of %d in groups of %d, kernel %dx%d, "
+          "stride "
           "%dx%d, dilation %dx%d, pad %d %d, activation %d\n",
-          path, s->batch, s->in_height, s->in_width, s->in_active, s->in_channels, sparse_in ? " (indexed)" : "",
-          s->out_height, s->out_width, s->out_active, s->out_channels, s->group_size, s->kernel_height, s->kernel_width,
-          s->stride_height, s->stride_width, s->dilation_height, s->dilation_width, s->pad_top, s->pad_left,
-          (int)s->activation);
+          fbs_path_name(options->path), fbs_method_name(options->method), s->batch, s->in_height, s->in_width,
+          s->in_active, s->in_channels, sparse_in ? " (indexed)" : "", s->out_height, s->out_width, s->out_active,
+          s->out_channels, s->group_size, s->kernel_height, s->kernel_width, s->stride_height, s->stride_width,
+          s->dilation_height, s->dilation_width, s->pad_top, s->pad_left, (int)s->activation);
 }
 
-#define CHECK_SHAPE(condition, ...)                            \
-  do {                                                         \
-    if (!(condition)) {                                        \
-      print_shape(fbs_path_name(path), s, p->in_indices != 0); \
-      CHECK(condition, __VA_ARGS__);                           \
-    }                                                          \
+#define CHECK_SHAPE(condition, ...)                \
+  do {                                             \
+    if (!(condition)) {                            \
+      print_shape(options, s, p->in_indices != 0); \
+      CHECK(condition, __VA_ARGS__);               \
+    }                                              \
   } while (0)
 
-static void compare_channel(const Problem* p, FbsPath path, const float* y, const float* expected, int32_t n, int32_t i,
-                            int32_t j) {
+static void compare_channel(const Problem* p, const FbsConv2dOptions* options, const float* y, const float* expected,
+                            int32_t n, int32_t i, int32_t j) {
   const FbsConv2dShape* s = &p->shape;
   const int64_t pixels = (int64_t)s->out_height * s->out_width;
   for (int64_t q = n * pixels; q < (n + 1) * pixels; q++) {
@@ -155,7 +175,8 @@ static void compare_channel(const Problem* p, FbsPath path, const float* y, cons
   }
 }
 
-static void compare_image(const Problem* p, FbsPath path, const Result* got, const Result* want, int32_t n) {
+static void compare_image(const Problem* p, const FbsConv2dOptions* options, const Result* got, const Result* want,
+                          int32_t n) {
   const FbsConv2dShape* s = &p->shape;
   const int32_t k = s->out_active;
   const int32_t *a = got->indices + n * k, *b = want->indices + n * k;
@@ -165,7 +186,7 @@ static void compare_image(const Problem* p, FbsPath path, const Result* got, con
   double lowest_a = INFINITY, lowest_b = INFINITY; /* of the winners only one of the two has */
   for (int32_t i = 0, j = 0; i < k || j < k;) {
     if (i < k && j < k && a[i] == b[j]) {
-      compare_channel(p, path, got->y, want->y, n, i++, j++);
+      compare_channel(p, options, got->y, want->y, n, i++, j++);
     } else if (j == k || (i < k && a[i] < b[j])) {
       lowest_a = fmin(lowest_a, group_gate(p, n, a[i++]));
     } else {
@@ -178,27 +199,30 @@ static void compare_image(const Problem* p, FbsPath path, const Result* got, con
   }
 }
 
+static void test_options(const Problem* p, const Result* expected, const FbsConv2dOptions* options) {
+  const FbsConv2dShape* s = &p->shape;
+  Result first = run(p, options, 1);
+  for (int32_t n = 0; n < s->batch; n++) compare_image(p, options, &first, expected, n);
+  for (int32_t threads = 2; threads <= kPools; threads++) {
+    Result other = run(p, options, threads);
+    CHECK_SHAPE(memcmp(first.y, other.y, sizeof(float) * p->y_size) == 0 &&
+                    memcmp(first.indices, other.indices, sizeof(int32_t) * (size_t)(s->batch * s->out_active)) == 0,
+                "%d threads give another result than 1", threads);
+    free_result(&other);
+  }
+  free_result(&first);
+}
+
 static void test_shape(const FbsConv2dShape* s, bool sparse_in) {
   char message[256];
   const char* refused = fbs_conv2d_check(s, message, sizeof message);
-  if (refused != NULL) print_shape("none", s, sparse_in);
+  if (refused != NULL) print_shape(&FBS_CONV2D_DEFAULTS, s, sparse_in);
   CHECK(refused == NULL, "%s", refused);
   Problem problem = problem_of(s, sparse_in);
-  const Problem* p = &problem;
-  Result expected = run(p, kFbsPathReference, 1);
-  for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
-    if (!fbs_path_available(path) || path == kFbsPathReference) continue;
-    Result first = run(p, path, 1);
-    for (int32_t n = 0; n < s->batch; n++) compare_image(p, path, &first, &expected, n);
-    for (int32_t threads = 2; threads <= kPools; threads++) {
-      Result other = run(p, path, threads);
-      CHECK_SHAPE(memcmp(first.y, other.y, sizeof(float) * p->y_size) == 0 &&
-                      memcmp(first.indices, other.indices, sizeof(int32_t) * (size_t)(s->batch * s->out_active)) == 0,
-                  "%d threads give another result than 1", threads);
-      free_result(&other);
-    }
-    free_result(&first);
-  }
+  Result expected = run(&problem, &reference, 1);
+  FbsConv2dOptions options[kMostOptions];
+  const int32_t count = find_options(s, options);
+  for (int32_t i = 0; i < count; i++) test_options(&problem, &expected, &options[i]);
   free_result(&expected);
   free_problem(&problem);
 }
@@ -346,13 +370,14 @@ static void test_indices(void) {
   set_window(&s, &window);
   Problem p = problem_of(&s, true);
   static const int32_t outside[] = {-1, 8, INT32_MIN, INT32_MAX};
-  for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
-    if (!fbs_path_available(path)) continue;
+  FbsConv2dOptions options[kMostOptions + 1] = {reference};
+  const int32_t count = 1 + find_options(&s, options + 1);
+  for (int32_t n = 0; n < count; n++) {
     for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
       const int32_t saved = p.in_indices[7];
       p.in_indices[7] = outside[i];
-      FbsConv2d* plan = fbs_conv2d_create(&s, &p.weights, path);
-      void* workspace = aligned_alloc(64, (fbs_conv2d_workspace_size(plan) + 63) / 64 * 64);
+      FbsConv2d* plan = fbs_conv2d_create(&s, &p.weights, &options[n]);
+      void* workspace = aligned_alloc(64, (fbs_conv2d_workspace_size(plan, 1) + 63) / 64 * 64);
       float* y = NEW(float, p.y_size);
       int32_t winners[18];
       CHECK(fbs_conv2d_run(plan, pools[0], p.x, p.in_indices, y, winners, workspace) == -1, "index %d accepted",
@@ -364,9 +389,8 @@ static void test_indices(void) {
     }
   }
   for (int32_t i = 0; i < s.batch * s.in_active; i++) p.in_indices[i] = 7;
-  for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
-    if (!fbs_path_available(path)) continue;
-    Result result = run(&p, path, 2);
+  for (int32_t n = 0; n < count; n++) {
+    Result result = run(&p, &options[n], 2);
     free_result(&result);
   }
   free_problem(&p);
@@ -389,16 +413,17 @@ static void test_not_finite(void) {
   for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
     Problem p = problem_of(&s, false);
     p.x[17] = values[v]; /* in the first image only */
-    Result expected = run(&p, kFbsPathReference, 1);
-    for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
-      if (!fbs_path_available(path) || path == kFbsPathReference) continue;
-      Result result = run(&p, path, 2);
+    Result expected = run(&p, &reference, 1);
+    FbsConv2dOptions options[kMostOptions];
+    const int32_t count = find_options(&s, options);
+    for (int32_t n = 0; n < count; n++) {
+      Result result = run(&p, &options[n], 2);
       for (int32_t i = 0; i < s.out_active; i++) {
         const int32_t index = result.indices[i];
         CHECK(index >= (i > 0 ? result.indices[i - 1] + 1 : 0) && index < s.out_channels, "index %d", index);
         CHECK(!isnan(values[v]) || index == expected.indices[i], "index %d, expected %d", index, expected.indices[i]);
       }
-      compare_image(&p, path, &result, &expected, 1);
+      compare_image(&p, &options[n], &result, &expected, 1);
       if (isnan(values[v])) CHECK(isnan(result.y[0]) && isnan(expected.y[0]), "NaN was lost: %g", result.y[0]);
       free_result(&result);
     }

@@ -21,6 +21,25 @@ typedef enum { kFbsActivationNone, kFbsActivationRelu, kFbsActivationRelu6 } Fbs
 /* Which kernels to use. kFbsPathAuto takes the fastest this CPU has; the others force one (tests, benchmarks). */
 typedef enum { kFbsPathAuto, kFbsPathReference, kFbsPathPlain, kFbsPathAvx2, kFbsPathAvx512, kFbsPathNeon } FbsPath;
 
+/* How to compute the convolution. kFbsMethodAuto takes what measured fastest for the shape; the others force one where
+ * it can compute the shape, and are kFbsMethodGemm where it cannot. */
+typedef enum {
+  kFbsMethodAuto,
+  kFbsMethodGemm,      /* active weights packed for each image, then multiplied */
+  kFbsMethodInPlace,   /* weights read in place, output pixels side by side in a vector: small maps */
+  kFbsMethodGrouped,   /* weights read in place, output channels in whole groups: group_size a multiple of a vector */
+  kFbsMethodWinograd2, /* F(2x2, 3x3) */
+  kFbsMethodWinograd4, /* F(4x4, 3x3) */
+} FbsMethod;
+
+typedef struct {
+  FbsPath path;
+  FbsMethod method;
+  int32_t winograd; /* the largest Winograd tile that kFbsMethodAuto may choose: 4, 2, or 0 for none */
+} FbsConv2dOptions;
+
+#define FBS_CONV2D_DEFAULTS ((FbsConv2dOptions){kFbsPathAuto, kFbsMethodAuto, 4})
+
 typedef struct {
   int32_t batch, in_height, in_width;
   int32_t in_channels;  /* C_in: rows of the weights */
@@ -50,16 +69,17 @@ typedef struct FbsConv2d FbsConv2d;
  * Also refuses shapes whose sizes overflow. `message` is the caller's buffer for it. */
 const char* fbs_conv2d_check(const FbsConv2dShape* shape, char* message, size_t message_size);
 
-/* NULL when memory runs out, or when `path` is not available on this CPU (see fbs_path_available). The shape must have
- * passed fbs_conv2d_check. */
-FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, FbsPath path);
+/* NULL when memory runs out, or when the path is not available on this CPU (see fbs_path_available). The shape must
+ * have passed fbs_conv2d_check. */
+FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights,
+                             const FbsConv2dOptions* options);
 void fbs_conv2d_destroy(FbsConv2d* plan);
 
-/* Bytes of scratch memory that a run needs; plans that run one after another may share it. 64-byte aligned by the
- * caller. */
-size_t fbs_conv2d_workspace_size(const FbsConv2d* plan);
+/* Bytes of scratch memory that a run on so many threads needs; plans that run one after another may share it. 64-byte
+ * aligned by the caller. */
+size_t fbs_conv2d_workspace_size(const FbsConv2d* plan, int32_t threads);
 
-/* A short name of the chosen kernel, such as "gemm_avx512", for profiles. */
+/* A short name of the chosen method and path, such as "gemm_avx512", for profiles. */
 const char* fbs_conv2d_kernel_name(const FbsConv2d* plan);
 
 /* in_indices: [batch][in_active], or NULL when x is dense. out_indices: [batch][out_active], or NULL when out_active ==
@@ -69,6 +89,7 @@ int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, c
                    int32_t* out_indices, void* workspace);
 
 int fbs_path_available(FbsPath path);
-const char* fbs_path_name(FbsPath path); /* "auto", "reference", "plain", "avx2", "avx512", "neon" */
+const char* fbs_path_name(FbsPath path);       /* "auto", "reference", "plain", "avx2", "avx512", "neon" */
+const char* fbs_method_name(FbsMethod method); /* "auto", "gemm", "inplace", "grouped", "winograd2", "winograd4" */
 
 #endif

@@ -1,9 +1,10 @@
-#include "gemm.h"
-
+/* The convolution as a matrix product: the active rows and columns of the weights are packed side by side, panel by
+ * panel, and multiplied with the windows of the input, which are read in place. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "driver.h"
 #include "workspace.h"
 
 /* Packed weights that are multiplied before more are packed: they should stay in the L2 cache, of which the cores in
@@ -14,7 +15,7 @@ typedef struct {
   size_t gate, bias, zeros, stretches, first_stretch, packed, size;
 } Layout;
 
-struct FbsGemm {
+typedef struct {
   FbsConv2dShape shape;
   FbsConv2dWeights weights;
   const FbsKernels* kernels;
@@ -28,10 +29,10 @@ struct FbsGemm {
    * are indices is known only then. */
   float* packed;
   Layout layout;
-};
+} Gemm;
 
 /* Panels are two vectors wide, which makes the best tile; an odd vector at the end widens the last one to three. */
-static void divide_into_panels(FbsGemm* gemm) {
+static void divide_into_panels(Gemm* gemm) {
   gemm->panels = gemm->vectors > 1 ? gemm->vectors / 2 : 1;
   for (int32_t i = 0; i < gemm->panels; i++) {
     gemm->panel[i] = (FbsPanel){.first_vector = 2 * i, .vectors = 2};
@@ -55,12 +56,12 @@ static void find_offsets(const FbsConv2dShape* s, int32_t* offsets) {
   }
 }
 
-static size_t packed_bytes(const FbsGemm* gemm, int64_t vectors) {
+static size_t packed_bytes(const Gemm* gemm, int64_t vectors) {
   return sizeof(float) * (size_t)gemm->shape.in_active * (size_t)gemm->taps * (size_t)(vectors * gemm->kernels->lanes);
 }
 
 /* The end of the chunk that begins with panel `begin`: as many panels as kChunkBytes hold, but at least one. */
-static int32_t chunk_end(const FbsGemm* gemm, int32_t begin) {
+static int32_t chunk_end(const Gemm* gemm, int32_t begin) {
   int32_t end = begin + 1;
   const int32_t first = gemm->panel[begin].first_vector;
   while (end < gemm->panels &&
@@ -70,11 +71,11 @@ static int32_t chunk_end(const FbsGemm* gemm, int32_t begin) {
   return end;
 }
 
-static int64_t chunk_vectors(const FbsGemm* gemm, int32_t begin, int32_t end) {
+static int64_t chunk_vectors(const Gemm* gemm, int32_t begin, int32_t end) {
   return gemm->panel[end - 1].first_vector + gemm->panel[end - 1].vectors - gemm->panel[begin].first_vector;
 }
 
-static size_t largest_chunk_bytes(const FbsGemm* gemm) {
+static size_t largest_chunk_bytes(const Gemm* gemm) {
   size_t largest = 0;
   for (int32_t begin = 0, end; begin < gemm->panels; begin = end) {
     end = chunk_end(gemm, begin);
@@ -87,7 +88,7 @@ static size_t largest_chunk_bytes(const FbsGemm* gemm) {
 /* ---- Packing ---- */
 
 typedef struct {
-  const FbsGemm* gemm;
+  const Gemm* gemm;
   const int32_t* winners;
   const FbsPanel* panels;
   int32_t count;
@@ -96,7 +97,7 @@ typedef struct {
 } PackTask;
 
 /* Covers the winners of each packed vector with as few stretches of `lanes` neighbouring columns as possible. */
-static void find_stretches(const FbsGemm* gemm, const int32_t* winners, FbsStretch* stretches, int32_t* first_stretch) {
+static void find_stretches(const Gemm* gemm, const int32_t* winners, FbsStretch* stretches, int32_t* first_stretch) {
   const int32_t lanes = gemm->kernels->lanes, last_column = gemm->shape.out_channels - lanes;
   int32_t count = 0;
   for (int32_t v = 0; v < gemm->vectors; v++) {
@@ -115,13 +116,13 @@ static void find_stretches(const FbsGemm* gemm, const int32_t* winners, FbsStret
   first_stretch[gemm->vectors] = count;
 }
 
-static int packs_stretches(const FbsGemm* gemm) {
+static int packs_stretches(const Gemm* gemm) {
   return gemm->kernels->pack != NULL && gemm->shape.out_channels >= gemm->kernels->lanes;
 }
 
 /* As the kernels' pack, one channel after the other. */
 static void pack_channels(const PackTask* task, int64_t begin, int64_t end) {
-  const FbsGemm* gemm = task->gemm;
+  const Gemm* gemm = task->gemm;
   const int64_t lanes = gemm->kernels->lanes, depth = gemm->shape.in_active, taps = gemm->taps;
   for (int64_t row = begin; row < end; row++) {
     const int64_t i = row % depth, t = row / depth;
@@ -150,7 +151,7 @@ static void pack_share(void* context, int32_t thread, int32_t count) {
   }
 }
 
-static PackTask pack_task(const FbsGemm* gemm, const int32_t* in_indices, const int32_t* winners, FbsStretch* stretches,
+static PackTask pack_task(const Gemm* gemm, const int32_t* in_indices, const int32_t* winners, FbsStretch* stretches,
                           int32_t* first_stretch, float* packed) {
   if (packs_stretches(gemm)) find_stretches(gemm, winners, stretches, first_stretch);
   return (PackTask){.gemm = gemm,
@@ -168,14 +169,14 @@ static PackTask pack_task(const FbsGemm* gemm, const int32_t* in_indices, const 
 /* ---- Multiplication ---- */
 
 typedef struct {
-  const FbsGemm* gemm;
+  const Gemm* gemm;
   FbsMultiplication multiplication;
   const FbsPanel* panels;
   int32_t count;
   const float* packed;
 } MultiplyTask;
 
-static int32_t tiles_of(const FbsGemm* gemm, const FbsPanel* panel) {
+static int32_t tiles_of(const Gemm* gemm, const FbsPanel* panel) {
   const int32_t most = gemm->kernels->tile_pixels[panel->vectors];
   return gemm->pixels / most + (gemm->pixels % most != 0);
 }
@@ -183,7 +184,7 @@ static int32_t tiles_of(const FbsGemm* gemm, const FbsPanel* panel) {
 /* The tiles of all panels stand in one row, panel after panel, of which each thread takes an equal share. */
 static void multiply_share(void* context, int32_t thread, int32_t count) {
   const MultiplyTask* task = context;
-  const FbsGemm* gemm = task->gemm;
+  const Gemm* gemm = task->gemm;
   int64_t total = 0;
   for (int32_t n = 0; n < task->count; n++) total += tiles_of(gemm, &task->panels[n]);
   int64_t begin = fbs_share(total, thread, count), end = fbs_share(total, thread + 1, count);
@@ -205,7 +206,7 @@ static void multiply_share(void* context, int32_t thread, int32_t count) {
 /* ---- The interface ---- */
 
 /* A run on a dense input uses all weights in order: pack them once. */
-static int pack_all(FbsGemm* gemm) {
+static int pack_all(Gemm* gemm) {
   const int32_t channels = gemm->shape.out_channels;
   int32_t* winners = malloc(sizeof *winners * (size_t)channels);
   FbsStretch* stretches = malloc(sizeof *stretches * (size_t)channels);
@@ -227,7 +228,7 @@ static int pack_all(FbsGemm* gemm) {
   return enough;
 }
 
-static Layout layout_of(const FbsGemm* gemm) {
+static Layout layout_of(const Gemm* gemm) {
   const size_t channels = (size_t)gemm->vectors * (size_t)gemm->kernels->lanes;
   Layout layout = {0};
   layout.gate = fbs_reserve(&layout.size, sizeof(float) * channels);
@@ -239,8 +240,23 @@ static Layout layout_of(const FbsGemm* gemm) {
   return layout;
 }
 
-FbsGemm* fbs_gemm_create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const FbsKernels* kernels) {
-  FbsGemm* gemm = calloc(1, sizeof *gemm);
+static void destroy(void* plan) {
+  Gemm* gemm = plan;
+  if (gemm == NULL) return;
+  free(gemm->packed);
+  free(gemm->offsets);
+  free(gemm->panel);
+  free(gemm);
+}
+
+static int supports(const FbsConv2dShape* s, const FbsKernels* kernels) {
+  (void)s;
+  (void)kernels;
+  return 1;
+}
+
+static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const FbsKernels* kernels) {
+  Gemm* gemm = calloc(1, sizeof *gemm);
   if (gemm == NULL) return NULL;
   gemm->shape = *s;
   gemm->weights = *weights;
@@ -251,31 +267,28 @@ FbsGemm* fbs_gemm_create(const FbsConv2dShape* s, const FbsConv2dWeights* weight
   gemm->panel = malloc(sizeof *gemm->panel * (size_t)gemm->vectors);
   gemm->offsets = malloc(sizeof *gemm->offsets * (size_t)gemm->taps * (size_t)gemm->pixels);
   if (gemm->panel == NULL || gemm->offsets == NULL) {
-    fbs_gemm_destroy(gemm);
+    destroy(gemm);
     return NULL;
   }
   divide_into_panels(gemm);
   find_offsets(s, gemm->offsets);
   if (s->in_active == s->in_channels && s->out_active == s->out_channels && !pack_all(gemm)) {
-    fbs_gemm_destroy(gemm);
+    destroy(gemm);
     return NULL;
   }
   gemm->layout = layout_of(gemm);
   return gemm;
 }
 
-void fbs_gemm_destroy(FbsGemm* gemm) {
-  if (gemm == NULL) return;
-  free(gemm->packed);
-  free(gemm->offsets);
-  free(gemm->panel);
-  free(gemm);
+static size_t workspace_size(const void* plan, int32_t threads) {
+  (void)threads;
+  const Gemm* gemm = plan;
+  return gemm->layout.size;
 }
 
-size_t fbs_gemm_workspace_size(const FbsGemm* gemm) { return gemm->layout.size; }
-
-void fbs_gemm_run(const FbsGemm* gemm, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
-                  const int32_t* winners, float* y, void* workspace) {
+static void run(const void* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
+                const int32_t* winners, float* y, void* workspace) {
+  const Gemm* gemm = plan;
   const FbsConv2dShape* s = &gemm->shape;
   const Layout* layout = &gemm->layout;
   char* memory = workspace;
@@ -320,3 +333,5 @@ void fbs_gemm_run(const FbsGemm* gemm, FbsThreads* threads, const float* x, cons
     fbs_threads_run(threads, multiply_share, &multiply);
   }
 }
+
+const FbsDriver fbs_gemm = {supports, create, destroy, workspace_size, run};

@@ -15,7 +15,7 @@
 static const int32_t lane_masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #define FIRST(n) _mm256_loadu_si256((const __m256i*)(lane_masks + 8 - (n)))
 
-#define NAME "gemm_avx2"
+#define NAME "avx2"
 #define LANES 8
 #define V __m256
 #define ZERO() _mm256_setzero_ps()

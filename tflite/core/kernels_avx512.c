@@ -11,7 +11,7 @@
 #pragma GCC target("avx512f")
 #endif
 
-#define NAME "gemm_avx512"
+#define NAME "avx512"
 #define LANES 16
 #define V __m512
 #define ZERO() _mm512_setzero_ps()

@@ -16,7 +16,7 @@ static inline void store_first(float* p, float32x4_t v, int n) {
   for (int i = 0; i < n; i++) p[i] = first[i];
 }
 
-#define NAME "gemm_neon"
+#define NAME "neon"
 #define LANES 4
 #define V float32x4_t
 #define ZERO() vdupq_n_f32(0)

@@ -34,7 +34,7 @@ static inline Float4 smaller(Float4 a, Float4 b) {
   return b;
 }
 
-#define NAME "gemm_plain"
+#define NAME "plain"
 #define LANES 4
 #define V Float4
 #define ZERO() ((Float4){0})

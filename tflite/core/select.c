@@ -56,6 +56,35 @@ const FbsKernels* fbs_select_kernels(FbsPath path) {
   return fbs_kernels_plain;
 }
 
+const FbsDriver* fbs_driver_of(FbsMethod method) {
+  switch (method) {
+    case kFbsMethodGemm:
+      return &fbs_gemm;
+    case kFbsMethodAuto:
+    case kFbsMethodInPlace:
+    case kFbsMethodGrouped:
+    case kFbsMethodWinograd2:
+    case kFbsMethodWinograd4:
+      break;
+  }
+  return NULL;
+}
+
+static int supports(FbsMethod method, const FbsConv2dShape* shape, const FbsKernels* kernels) {
+  const FbsDriver* driver = fbs_driver_of(method);
+  return driver != NULL && driver->supports(shape, kernels);
+}
+
+FbsMethod fbs_select_method(const FbsConv2dShape* shape, const FbsKernels* kernels, const FbsConv2dOptions* options) {
+  if (options->method != kFbsMethodAuto && supports(options->method, shape, kernels)) return options->method;
+  return kFbsMethodGemm;
+}
+
+const char* fbs_method_name(FbsMethod method) {
+  static const char* const names[] = {"auto", "gemm", "inplace", "grouped", "winograd2", "winograd4"};
+  return (unsigned)method < sizeof names / sizeof names[0] ? names[method] : "unknown";
+}
+
 const char* fbs_path_name(FbsPath path) {
   static const char* const names[] = {"auto", "reference", "plain", "avx2", "avx512", "neon"};
   return (unsigned)path < sizeof names / sizeof names[0] ? names[path] : "unknown";

@@ -103,7 +103,7 @@ static bool make_plan(FbsKernel* kernel, const FbsConv2dShape* conv, const FbsCo
   if (refusal != NULL) return fbs_fail(message, "%s", refusal);
 
   const FbsSession* session = kernel->session;
-  kernel->plan = fbs_conv2d_create(conv, weights, session->options.path);
+  kernel->plan = fbs_conv2d_create(conv, weights, &session->options.conv);
   if (kernel->plan == NULL) return fbs_fail(message, "out of memory for the convolution's plan");
   kernel->conv = *conv;
   kernel->weights = *weights;
@@ -115,7 +115,7 @@ static bool make_plan(FbsKernel* kernel, const FbsConv2dShape* conv, const FbsCo
     char line[512];
     snprintf(line, sizeof line, "FBS: %s: %s, %s, %d thread(s), %zu bytes of workspace\n", kernel->name, kernel->shape,
              fbs_conv2d_kernel_name(kernel->plan), (int)fbs_threads_count(session->threads),
-             fbs_conv2d_workspace_size(kernel->plan));
+             fbs_conv2d_workspace_size(kernel->plan, fbs_threads_count(session->threads)));
     fbs_print(line);
   }
   return true;
@@ -143,7 +143,9 @@ static TfLiteStatus kernel_prepare(TfLiteContext* context, TfLiteNode* node) {
   if (!fbs_op_check(context, &kernel->op, &conv, &weights, &message) ||
       !fbs_session_start(kernel->session, context->recommended_num_threads, &message) ||
       !make_plan(kernel, &conv, &weights, &message) ||
-      !fbs_session_reserve(kernel->session, fbs_conv2d_workspace_size(kernel->plan), &message)) {
+      !fbs_session_reserve(kernel->session,
+                           fbs_conv2d_workspace_size(kernel->plan, fbs_threads_count(kernel->session->threads)),
+                           &message)) {
     return report(context, kernel, &message);
   }
   const int32_t y[] = {conv.batch, conv.out_height, conv.out_width, conv.out_active};

@@ -10,8 +10,13 @@
 
 typedef struct {
   /* "path": which kernels; "auto" (the default, the fastest of this CPU), "reference", "plain", "avx2", "avx512" or
-   * "neon". The environment variable FBS_PATH gives another default. */
-  FbsPath path;
+   * "neon". The environment variable FBS_PATH gives another default.
+   * "method": how to convolve; "auto" (the default, what measured fastest for each shape), or one for all shapes that
+   * it can compute: "gemm", "inplace", "grouped", "winograd2" or "winograd4". The environment variable FBS_METHOD gives
+   * another default.
+   * "winograd": the largest Winograd tile that "auto" may choose: "4" (the default), "2", which rounds no worse than
+   * the direct methods, or "0", none. */
+  FbsConv2dOptions conv;
   /* "verbose": "1" prints a line to stderr for each op when it is prepared; "0" is the default. */
   bool verbose;
   /* "profile": a file to write one line to for each op that ran when the interpreter is destroyed, and when the op
