@@ -1,6 +1,10 @@
+import keras
 import numpy as np
+import pytest
+from model_table import randomise
 
 import fbs_keras
+from fbs_keras.models import vgg16
 
 
 def test_mcifarnet_is_the_papers():
@@ -15,3 +19,70 @@ def test_mcifarnet_is_the_papers():
 def test_mcifarnet_takes_other_images_and_classes():
     model = fbs_keras.models.MCifarNet((64, 48, 1), classes=7)
     assert model(np.zeros((2, 64, 48, 1), "float32")).shape == (2, 7)
+
+
+# G MACs as the paper and its authors count: VGG-16 slimmed first, savings against the wide one, gates included.
+SLIM_VGG16 = {0.8: 3.01, 0.7: 3.88, 0.6: 5.24}
+
+
+def test_vgg16_counts_as_in_the_paper():
+    model = fbs_keras.models.VGG16()
+    rows = fbs_keras.count_macs(model).rows
+    dense, top = sum(row.dense for row in rows), sum(row.dense for row in rows if row.kind == "Dense")
+    assert (dense, top, len(rows)) == (15_470_264_320, 123_633_664, 16)
+    shapes = {layer.name: tuple(layer.output.shape[1:]) for layer in model.layers}
+    expected = {"block1_conv2": (224, 224, 64), "block4_conv3": (28, 28, 512), "block5_pool": (7, 7, 512)}
+    assert expected.items() <= shapes.items()
+    assert model.output_shape == (None, 1000)
+    slim = fbs_keras.wrap(fbs_keras.models.VGG16(include_top=False, widths=vgg16.SLIM_WIDTHS))
+    assert round((fbs_keras.count_macs(slim).dense + top) / 1e9, 2) == 7.90
+    for density, saving in SLIM_VGG16.items():
+        fbs_keras.set_density(slim, density)
+        assert round(dense / (fbs_keras.count_macs(slim).fbs + top), 2) == saving
+
+
+@pytest.mark.parametrize(
+    ("stem", "size", "classes", "macs", "parameters"),
+    [("imagenet", 224, 1000, 1_814_073_344, 11_689_512), ("cifar", 32, 10, 555_422_720, 11_173_962)],
+)
+def test_resnet18_counts_as_published(stem, size, classes, macs, parameters):
+    model = fbs_keras.models.ResNet18((size, size, 3), classes, stem=stem)
+    report = fbs_keras.count_macs(model)
+    assert (report.dense, report.parameters) == (macs, parameters)
+    assert model.output_shape == (None, classes)
+
+
+def test_resnet18_is_wrapped_whole():
+    lines = []
+    wrapped = fbs_keras.wrap(fbs_keras.models.ResNet18((64, 64, 3)), 0.5, print_fn=lines.append)
+    assert [line for line in lines if "left alone" in line] == []
+    assert len(fbs_keras.layers.fbs_layers(wrapped)) == 20
+    for end in ("conv2", "projection"):  # no ReLU before the addition
+        line = f"stage2_block1_{end}: FBSConv2D of stage2_block1_{end} + stage2_block1_{end}_norm"
+        assert line in lines
+        assert wrapped.get_layer(f"stage2_block1_{end}").activation is keras.activations.linear
+
+
+NETWORKS = {
+    "vgg16": lambda: fbs_keras.models.VGG16((32, 32, 3), include_top=False),
+    "slim vgg16": lambda: fbs_keras.models.VGG16((32, 32, 3), include_top=False, widths=vgg16.SLIM_WIDTHS),
+    "resnet18": lambda: fbs_keras.models.ResNet18((64, 64, 3), classes=7),
+    "cifar resnet18": lambda: fbs_keras.models.ResNet18((16, 16, 3), include_top=False, stem="cifar"),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_wrapping_preserves_the_function(name):
+    model = randomise(NETWORKS[name]())
+    x = np.random.default_rng(1).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    expected = keras.ops.convert_to_numpy(model(x))
+    output = keras.ops.convert_to_numpy(fbs_keras.wrap(model)(x))
+    assert np.isfinite(expected).all() and expected.std() > 0
+    assert np.abs(output - expected).max() <= 1e-4 * np.abs(expected).max()
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="widths must be the filters of 13 convolutions, got 2"):
+        fbs_keras.models.VGG16(widths=(8, 8))
+    with pytest.raises(ValueError, match="stem must be one of 'imagenet', 'cifar', got 'mnist'"):
+        fbs_keras.models.ResNet18(stem="mnist")
