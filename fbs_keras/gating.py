@@ -40,13 +40,14 @@ def check_density(density):
     return density
 
 
-def active_channels(density, channels, group_size=1):
+def active_channels(density, channels, group_size=1, round_channels=1):
     """Computes k, the number of channels that win: `k = ceil(density * channels)`, in whole groups.
 
     Args:
         density: The fraction of channels to keep, in (0, 1].
         channels: The layer's number of output channels, a multiple of `group_size`.
         group_size: How many neighbouring channels win or lose together. Defaults to 1.
+        round_channels: k is rounded up to a multiple of this, but not above `channels`. Defaults to 1.
 
     Returns:
         k, an integer from `group_size` to `channels`.
@@ -57,12 +58,20 @@ def active_channels(density, channels, group_size=1):
     20
     >>> active_channels(0.3, 64, group_size=16)
     32
+    >>> active_channels(0.3, 64, round_channels=16)
+    32
 
     Source: paper, section 3.3.
     """
     groups = channels // group_size
+    step = groups_at_a_time(group_size, round_channels)
     share = np.float32(density) * np.float32(groups) - np.float32(ROUNDING)  # as `winners` computes it
-    return group_size * min(groups, max(1, math.ceil(share)))
+    return group_size * min(groups, step * max(1, -(-math.ceil(share) // step)))
+
+
+def groups_at_a_time(group_size, round_channels):
+    """The number of winning groups is a multiple of this, so that k is a multiple of `round_channels`."""
+    return round_channels // math.gcd(group_size, round_channels)
 
 
 def saliency(x, data_format="channels_last"):
@@ -96,7 +105,7 @@ def predict(s, phi, rho):
     return ops.relu(ops.matmul(s, phi) + rho)
 
 
-def winners(g, density, group_size=1):
+def winners(g, density, group_size=1, round_channels=1):
     """Marks the k largest entries of each row with 1, `k = ceil(density * C)`, the others with 0.
 
     Exactly k entries win: among equals the lower index does, as in TFLite's TOPK_V2, so that training and inference
@@ -106,6 +115,7 @@ def winners(g, density, group_size=1):
         g: Predicted saliencies, `[N, C]`.
         density: The fraction of channels that win, a number or a scalar tensor in (0, 1].
         group_size: With a size above 1, whole groups of neighbouring channels win, by the mean of g over the group.
+        round_channels: k is rounded up to a multiple of this, but not above C. Defaults to 1.
 
     Returns:
         `[N, C]` of zeros and ones, through which no gradient flows.
@@ -121,7 +131,8 @@ def winners(g, density, group_size=1):
     if group_size > 1:
         g = ops.mean(ops.reshape(g, (-1, groups, group_size)), axis=-1)
     k = ops.cast(ops.ceil(ops.cast(density, "float32") * groups - ROUNDING), "int32")
-    k = ops.clip(k, 1, groups)
+    step = groups_at_a_time(group_size, round_channels)
+    k = ops.minimum(groups, step * ops.maximum(1, (k + step - 1) // step))
     threshold = ops.expand_dims(ops.take(ops.sort(g, axis=-1), groups - k, axis=-1), -1)
     above = ops.cast(g > threshold, "int32")
     tied = ops.cast(g == threshold, "int32")
@@ -132,7 +143,7 @@ def winners(g, density, group_size=1):
     return ops.cast(mask, g.dtype)
 
 
-def winner_take_all(g, density, group_size=1):
+def winner_take_all(g, density, group_size=1, round_channels=1):
     """Keeps the k largest entries of each row and zeroes the rest, `pi = wta_k(g)`.
 
     The gradient reaches the winners only. See `winners` for k and ties.
@@ -141,10 +152,11 @@ def winner_take_all(g, density, group_size=1):
         g: Predicted saliencies, `[N, C]`.
         density: The fraction of channels that win, a number or a scalar tensor in (0, 1].
         group_size: How many neighbouring channels win or lose together. Defaults to 1.
+        round_channels: k is rounded up to a multiple of this, but not above C. Defaults to 1.
 
     Returns:
         `[N, C]`.
 
     Source: paper, section 3.3.
     """
-    return g * winners(g, density, group_size)
+    return g * winners(g, density, group_size, round_channels)

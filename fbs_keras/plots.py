@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from fbs_keras import gating, graph
+from fbs_keras import graph
 from fbs_keras.layers import FBSConv2D
 
 
@@ -54,7 +54,7 @@ def firing_rates(model, gates, labels, classes):
     labels = np.asarray(labels)
     rates = {}
     for name, g in gates.items():
-        wins = gating.winners(keras.ops.convert_to_tensor(g), layers[name].density, layers[name].group_size)
+        wins = layers[name].winners(keras.ops.convert_to_tensor(g))
         fires = (keras.ops.convert_to_numpy(wins) > 0) & (g > 0)
         rates[name] = np.full((classes, g.shape[1]), np.nan)
         for i in np.unique(labels):

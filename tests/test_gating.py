@@ -43,6 +43,29 @@ def test_active_channels(density, channels, group_size, k):
     assert (to_numpy(gating.winners(keras.ops.array(g), density, group_size)).sum(axis=1) == k).all()
 
 
+@pytest.mark.parametrize(
+    ("density", "channels", "group_size", "round_channels", "k"),
+    [
+        (0.3, 64, 1, 16, 32),
+        (0.25, 64, 1, 16, 16),
+        (1e-6, 64, 1, 16, 16),
+        (1, 64, 1, 16, 64),
+        (0.9, 70, 1, 16, 64),
+        (0.95, 70, 1, 16, 70),  # 80 are not there
+        (0.5, 8, 1, 16, 8),
+        (0.3, 64, 4, 16, 32),  # 20 in groups of 4, 32 in fours of groups
+        (0.3, 96, 6, 16, 48),  # a multiple of 6 and 16
+        (0.3, 64, 16, 8, 32),
+        (0.3, 64, 1, 5, 20),
+    ],
+)
+def test_active_channels_rounded(density, channels, group_size, round_channels, k):
+    assert gating.active_channels(density, channels, group_size, round_channels) == k
+    g = np.random.default_rng(0).uniform(1, 2, size=(3, channels)).astype("float32")
+    pi = to_numpy(gating.winner_take_all(keras.ops.array(g), density, group_size, round_channels))
+    assert ((pi > 0).sum(axis=1) == k).all()
+
+
 @settings(max_examples=200, deadline=None)
 @given(tenths=st.integers(1, 100), channels=st.integers(1, 4096))
 def test_active_channels_is_the_exact_ceiling(tenths, channels):

@@ -102,6 +102,17 @@ def test_group_size_chooses_whole_groups():
     assert (won.sum(axis=1) == 1).all()
 
 
+@pytest.mark.parametrize(("density", "k"), [(0.25, 16), (0.26, 32), (0.5, 32), (0.9, 64)])
+def test_round_channels(density, k):
+    layer = FBSConv2D(64, 3, round_channels=16)
+    x = layer_input(layer)
+    layer.gate_bias.assign(100 + np.arange(64))  # no gate is 0
+    fbs_keras.set_density(layer, density)
+    assert layer.active_channels == k
+    assert ((to_numpy(layer.gate(x)) > 0).sum(axis=1) == k).all()
+    assert ((np.abs(to_numpy(layer(x))).sum(axis=(1, 2)) > 0).sum(axis=1) <= k).all()
+
+
 def layer_input(layer, batch=4):
     x = np.random.default_rng(2).normal(size=(batch, 8, 8, 3)).astype("float32")
     layer(x)
@@ -233,6 +244,7 @@ def test_config_round_trip():
         use_bias=False,
         density=0.7,
         group_size=2,
+        round_channels=4,
         normalize=False,
         momentum=0.9,
         epsilon=1e-5,
@@ -244,6 +256,7 @@ def test_config_round_trip():
     copy = FBSConv2D.from_config(config)
     assert copy.get_config() == config
     assert (copy.density, copy.group_size, copy.strides, copy.name) == (0.7, 2, (2, 2), "gated")
+    assert (copy.round_channels, copy.active_channels) == (4, 8)
 
 
 LOAD = """
@@ -278,9 +291,11 @@ def test_saved_model_loads_in_a_fresh_process(tmp_path):
         ({"density": float("nan")}, ValueError, r"density must be in \(0, 1\], got nan"),
         ({"density": "half"}, TypeError, "density must be a number .* got 'half'"),
         ({"groups": 2}, ValueError, "groups must be 1 in FBSConv2D, got 2"),
-        ({"group_size": 3}, ValueError, "group_size must be positive and divide filters = 8, got 3"),
-        ({"group_size": 0}, ValueError, "group_size must be positive and divide filters = 8, got 0"),
+        ({"group_size": 3}, ValueError, "group_size must divide filters = 8, got 3"),
+        ({"group_size": 0}, ValueError, "group_size must be at least 1, got 0"),
         ({"group_size": 2.0}, TypeError, "group_size must be an integer, got 2.0"),
+        ({"round_channels": 0}, ValueError, "round_channels must be at least 1, got 0"),
+        ({"round_channels": True}, TypeError, "round_channels must be an integer, got True"),
         ({"activation": "sigmoid"}, ValueError, "activation must map 0 to 0.*got 'sigmoid'"),
     ],
 )

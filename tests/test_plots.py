@@ -17,7 +17,7 @@ def model():
         [keras.Input((6, 6, 8)), fbs_keras.FBSConv2D(12, 3, name="deep", density=0.25)], name="inner"
     )
     x = inputs = keras.Input((8, 8, 3))
-    x = fbs_keras.FBSConv2D(8, 3, name="shallow", density=0.5, group_size=2)(x)
+    x = fbs_keras.FBSConv2D(8, 3, name="shallow", density=0.3, group_size=2, round_channels=4)(x)
     x = inner(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(3)(x))

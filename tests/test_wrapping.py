@@ -85,6 +85,27 @@ def test_activations_that_conv2d_cannot_name_stay_outside():
     assert wrapped.layers[2].activation is keras.activations.relu6
 
 
+def test_group_size_and_round_channels(tmp_path):
+    lines = []
+    wrapped = fbs_keras.wrap(MODELS["sequential"](), 0.5, group_size=4, round_channels=3, print_fn=lines.append)
+    notes = [line.partition(", ")[2] for line in lines]
+    assert notes == ["", "group_size 2: its 6 filters are no multiple of 4"]
+    wrapped.save(tmp_path / "model.keras")
+    for model in (wrapped, keras.saving.load_model(tmp_path / "model.keras")):
+        found = fbs_keras.layers.fbs_layers(model)
+        assert [(layer.group_size, layer.round_channels) for layer in found] == [(4, 3), (2, 3)]
+        assert [layer.active_channels for layer in found] == [8, 6]  # multiples of 12 and 6, but not above all
+        assert [row.active_out for row in fbs_keras.count_macs(model).rows[:2]] == [8, 6]
+
+
+def test_the_scheduler_honours_round_channels():
+    wrapped = fbs_keras.wrap(fbs_keras.models.MCifarNet(), round_channels=16)
+    scheduler = fbs_keras.DensityScheduler(fbs_keras.schedules.Constant(0.3))
+    scheduler.set_model(wrapped)
+    scheduler.on_epoch_begin(0)
+    assert [layer.active_channels for layer in fbs_keras.layers.fbs_layers(wrapped)] == [32, 32, 48, 48, 48, 64, 64, 64]
+
+
 def names(model):
     return [layer.name for layer in fbs_keras.layers.fbs_layers(model)]
 
@@ -150,6 +171,10 @@ def dense_only():
         (MODELS["sequential"], {"exclude": "x"}, ValueError, "must name convolutions of model 'sequential', got 'x'"),
         (MODELS["sequential"], {"include": 5}, TypeError, "include must be a layer name or a list of them, got 5"),
         (MODELS["sequential"], {"init": ["paper"]}, ValueError, "init must be one of"),
+        (MODELS["sequential"], {"group_size": 0}, ValueError, "group_size must be at least 1, got 0"),
+        (MODELS["sequential"], {"group_size": "all"}, TypeError, "group_size must be an integer, got 'all'"),
+        (MODELS["sequential"], {"round_channels": -16}, ValueError, "round_channels must be at least 1, got -16"),
+        (MODELS["sequential"], {"round_channels": 1.5}, TypeError, "round_channels must be an integer, got 1.5"),
         (MODELS["sequential"], {"include": [1]}, TypeError, "include must hold layer names, got 1"),
         (MODELS["branches"], {"include": ["grouped"]}, ValueError, "'grouped' is in include but cannot be wrapped"),
         (dense_only, {}, ValueError, "model 'mlp' has nothing to wrap:\n  it has no convolution"),

@@ -68,11 +68,47 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     if target == "portable":
         content = composite.to_composites(content, decompose)
     _check_ops(composite.ops(composite.read(content)), target)
+    for sentence in idle_lanes([node.layer for node in fbs]):
+        _LOGGER.warning(sentence)
     if target == "custom":
         _LOGGER.info("the file needs the delegate: load fbs_keras.delegate_path(), or use fbs_keras.Interpreter")
     if path is not None:
         _write_atomically(path, content)
     return content
+
+
+LANES = 16  # float32 values in a vector of AVX-512, the widest kernels
+# k = 39 of 64 channels computed as 48 (19 % idle) saved 1.33 times less time than MACs, 20 as 32 (38 %) 1.67 times
+# less, against 1.02 without idle lanes.
+MOST_IDLE = 0.15
+
+
+def idle_lanes(layers):
+    """Says where the number of winning channels leaves much of a kernel's vectors idle.
+
+    Args:
+        layers: `FBSConv2D` layers.
+
+    Returns:
+        A list of one sentence, or of none.
+
+    Example:
+
+    >>> idle_lanes([FBSConv2D(64, 3, density=0.3, name="conv3")])
+    ['k = 20 in conv3 computes as 32 do where vectors hold 16 channels; wrap(..., round_channels=16) makes ...']
+    """
+    found: dict[int, list[str]] = {}
+    for layer in layers:
+        k = layer.active_channels
+        computed = -(-k // LANES) * LANES
+        if k < layer.filters and 1 - k / computed > MOST_IDLE:
+            found.setdefault(k, []).append(layer.name)
+    if not found:
+        return []
+    parts = [f"k = {k} in {', '.join(names)} computes as {-(-k // LANES) * LANES} do" for k, names in found.items()]
+    return [
+        f"{'; '.join(parts)} where vectors hold {LANES} channels; wrap(..., round_channels={LANES}) makes use of them."
+    ]
 
 
 def explain(model, batch_size=1):

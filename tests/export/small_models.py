@@ -134,6 +134,8 @@ MODELS = {
     "dilation": one(dilation_rate=2),
     "dilation_valid": one(dilation_rate=(1, 2), padding="valid"),
     "group_size": one(group_size=4),
+    "round_channels": one(density=0.3, round_channels=4),
+    "round_channels_of_groups": one(density=0.3, round_channels=6, group_size=4),
     "group_size_density_one": one(group_size=4, density=1.0),
     "no_norm": one(normalize=False),
     "no_bias": one(use_bias=False),

@@ -254,6 +254,26 @@ def test_density_at_the_time_of_conversion():
     )
 
 
+@pytest.mark.parametrize(
+    ("densities", "settings", "sentences"),
+    [
+        ((0.3, 0.6), {}, ["k = 20 in a computes as 32 do; k = 39 in b computes as 48 do"]),
+        ((0.6, 0.6), {}, ["k = 39 in a, b computes as 48 do"]),
+        ((0.5, 0.7), {}, []),  # 45 of 48 lanes are used
+        ((0.3, 0.6), {"round_channels": 16}, []),
+        ((1.0, 1.0), {"filters": 20}, []),  # no density would fill them
+    ],
+)
+def test_says_where_lanes_are_idle(densities, settings, sentences, caplog):
+    found = [fbs_keras.FBSConv2D(**{"filters": 64, "kernel_size": 1, **settings}, name=name) for name in "ab"]
+    model = keras.Sequential([keras.Input((4, 4, 3)), *found])
+    fbs_keras.set_density(model, dict(zip("ab", densities, strict=True)))
+    convert(model, target="custom")
+    end = " where vectors hold 16 channels; wrap(..., round_channels=16) makes use of them."
+    sentences = [sentence + end for sentence in sentences]
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == sentences
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x
