@@ -141,7 +141,8 @@ static cpu_set_t cores;
 static void pin(void* context, int32_t thread, int32_t count) {
   (void)context;
   (void)count;
-  for (int core = 0, skipped = 0; core < CPU_SETSIZE; core++) {
+  int skipped = 0;
+  for (size_t core = 0; core < CPU_SETSIZE; core++) {
     if (!CPU_ISSET(core, &cores) || skipped++ < thread) continue;
     cpu_set_t one;
     CPU_ZERO(&one);
