@@ -28,11 +28,14 @@ typedef struct {
   int32_t last_lanes;  /* channels in the last vector */
 } Tile;
 
-/* y[pixel][channel] = act(gate[channel] * (sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel] + bias[channel])) */
+/* y[pixel][channel] = act(gate[channel] * (bias[channel] + sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel])) */
 INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors) {
-  V sum[kFbsMaxPixels][kFbsMaxVectors];
-  UNROLL for (int p = 0; p < pixels; p++) { UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = ZERO(); }
   const FbsMultiplication* all = tile->all;
+  V sum[kFbsMaxPixels][kFbsMaxVectors];
+  UNROLL for (int v = 0; v < vectors; v++) {
+    const V bias = LOAD(all->bias + tile->channel + v * LANES);
+    UNROLL for (int p = 0; p < pixels; p++) sum[p][v] = bias;
+  }
   const float* w = tile->packed;
   const float *input = all->x, *zeros = all->zeros;
   const int64_t depth = all->depth;
@@ -58,16 +61,13 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
     }
   }
   const V low = BROADCAST(all->low), high = BROADCAST(all->high);
-  V gate[kFbsMaxVectors], bias[kFbsMaxVectors];
-  UNROLL for (int v = 0; v < vectors; v++) {
-    gate[v] = LOAD(all->gate + tile->channel + v * LANES);
-    bias[v] = LOAD(all->bias + tile->channel + v * LANES);
-  }
+  V gate[kFbsMaxVectors];
+  UNROLL for (int v = 0; v < vectors; v++) gate[v] = LOAD(all->gate + tile->channel + v * LANES);
   const int last_lanes = tile->last_lanes;
   float* y = all->y + tile->first_pixel * all->out_active + tile->channel;
   UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
     UNROLL for (int v = 0; v < vectors; v++) {
-      const V out = MIN(high, MAX(low, MUL(gate[v], ADD(sum[p][v], bias[v]))));
+      const V out = MIN(high, MAX(low, MUL(gate[v], sum[p][v])));
       if (v < vectors - 1 || last_lanes == LANES) {
         STORE(y + v * LANES, out);
       } else {
