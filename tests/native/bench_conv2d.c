@@ -5,10 +5,11 @@
  *
  * `gate` is the part of a run that chooses the channels; GMAC/s counts the convolution's active MACs over the whole
  * run. `of peak` is their share of what the FMA units reach in registers at the same time. Medians; where other work
- * shares the machine, the best run says more.
+ * shares the machine, the best run says more. `speed-up` is the best run on one thread over that on all of them.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _GNU_SOURCE
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,7 @@ static const Layer layers[] = {
     {"3x3 28x28x512 d=.5", 28, 512, 512, 3, 1, 1, .5, .5},
     {"3x3 14x14x256 d=.5", 14, 256, 256, 3, 1, 1, .5, .5},
     {"3x3 7x7x512 d=.5", 7, 512, 512, 3, 1, 1, .5, .5},
+    {"3x3 112x112x128 d=.5", 112, 128, 128, 3, 1, 1, .5, .5},
     {"1x1 56x56x64-256 d=.5", 56, 64, 256, 1, 1, 1, .5, .5},
     {"1x1 28x28x512-128 d=.5", 28, 512, 128, 1, 1, 1, .5, .5},
     {"1x1 14x14x1024-256 d=.5", 14, 1024, 256, 1, 1, 1, .5, .5},
@@ -133,6 +135,23 @@ typedef struct {
   double run, best, gate, peak; /* seconds; GMAC/s. Medians, but for the best run */
 } Times;
 
+static cpu_set_t cores;
+
+/* Each thread on a core of its own: on a loaded machine, a scheduler may leave a whole pool on one. */
+static void pin(void* context, int32_t thread, int32_t count) {
+  (void)context;
+  (void)count;
+  int skipped = 0;
+  for (size_t core = 0; core < CPU_SETSIZE; core++) {
+    if (!CPU_ISSET(core, &cores) || skipped++ < thread) continue;
+    cpu_set_t one;
+    CPU_ZERO(&one);
+    CPU_SET(core, &one);
+    sched_setaffinity(0, sizeof one, &one);
+    return;
+  }
+}
+
 static Times time_layer(const FbsConv2dShape* s, const FbsConv2dOptions* options, int32_t count) {
   const size_t taps = (size_t)(s->kernel_height * s->kernel_width);
   const FbsConv2dWeights weights = {
@@ -149,6 +168,7 @@ static Times time_layer(const FbsConv2dShape* s, const FbsConv2dOptions* options
   const int32_t* indices = s->in_active < s->in_channels ? in_indices : NULL;
 
   FbsThreads* threads = fbs_threads_create(count);
+  fbs_threads_run(threads, pin, NULL);
   FbsConv2d* plan = fbs_conv2d_create(s, &weights, options);
   const size_t gate_size = fbs_gate_workspace_size(s), size = fbs_conv2d_workspace_size(plan, count);
   void* workspace = aligned_alloc(64, ((gate_size > size ? gate_size : size) + 63) / 64 * 64);
@@ -162,8 +182,8 @@ static Times time_layer(const FbsConv2dShape* s, const FbsConv2dOptions* options
     const double start = now();
     fbs_gate_run(s, &weights, fbs_select_kernels(options->path), threads, x, indices, g, winners, workspace);
     gate[i] = now() - start;
-    peak[i] = peak_of(options->path);
   }
+  for (int i = 0; i < kRuns; i++) peak[i] = peak_of(options->path);
   qsort(run, kRuns, sizeof *run, compare);
   qsort(gate, kRuns, sizeof *gate, compare);
   qsort(peak, kRuns, sizeof *peak, compare);
@@ -189,8 +209,10 @@ static void bench_layer(const Layer* layer, const FbsConv2dOptions* options, int
   const double macs =
       (double)s.out_height * s.out_width * s.out_active * s.in_active * s.kernel_height * s.kernel_width;
   const double rate = macs / t.run / 1e9;
-  printf("%-32s %-9s %9.4f %9.4f %9.4f %8.1f %8.2f\n", layer->name, fbs_method_name(options->method), t.run * 1e3,
+  printf("%-32s %-9s %9.4f %9.4f %9.4f %8.1f %8.2f", layer->name, fbs_method_name(options->method), t.run * 1e3,
          t.best * 1e3, t.gate * 1e3, rate, t.peak > 0 ? rate / t.peak / threads : 0);
+  if (threads > 1) printf(" %8.2f", time_layer(&s, options, 1).best / t.best);
+  printf("\n");
 }
 
 /* Whether an argument, where there is one, is the name or "all". */
@@ -200,10 +222,11 @@ static int wanted(int argc, char** argv, int i, const char* name) {
 
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? atoi(argv[1]) : 1;
+  sched_getaffinity(0, sizeof cores, &cores);
   for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
     if (!fbs_path_available(path) || !wanted(argc, argv, 2, fbs_path_name(path))) continue;
-    printf("%-32s %-9s %9s %9s %9s %8s %8s\n", fbs_path_name(path), "method", "ms", "best ms", "gate ms", "GMAC/s",
-           "of peak");
+    printf("%-32s %-9s %9s %9s %9s %8s %8s%s\n", fbs_path_name(path), "method", "ms", "best ms", "gate ms", "GMAC/s",
+           "of peak", threads > 1 ? " speed-up" : "");
     for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
       if (argc > 4 && strstr(layers[i].name, argv[4]) == NULL) continue;
       for (FbsMethod method = kFbsMethodGemm; method <= kFbsMethodWinograd4; method++) {

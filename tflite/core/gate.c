@@ -7,8 +7,8 @@
  * sums of sums stay accurate on large maps. */
 enum { kBlockPixels = 64 };
 
-/* Weights of the predictor from which threads share it: reading so many takes longer than a round of the threads. */
-enum { kParallelPredictor = 1 << 16 };
+/* Weights of the predictor from which threads share it: reading so many takes 400 ns, several rounds of the threads. */
+enum { kParallelPredictor = 1 << 14 };
 
 static int32_t blocks_of(const FbsConv2dShape* s) {
   return (int32_t)(((int64_t)s->in_height * s->in_width + kBlockPixels - 1) / kBlockPixels);

@@ -28,7 +28,6 @@ typedef struct {
    * its channels in another order and has its weights packed in each run, these being there for nothing: whether there
    * are indices is known only then. */
   float* packed;
-  Layout layout;
 } Gemm;
 
 /* Panels are two vectors wide, which makes the best tile; an odd vector at the end widens the last one to three. */
@@ -60,29 +59,18 @@ static size_t packed_bytes(const Gemm* gemm, int64_t vectors) {
   return sizeof(float) * (size_t)gemm->shape.in_active * (size_t)gemm->taps * (size_t)(vectors * gemm->kernels->lanes);
 }
 
-/* The end of the chunk that begins with panel `begin`: as many panels as kChunkBytes hold, but at least one. */
-static int32_t chunk_end(const Gemm* gemm, int32_t begin) {
-  int32_t end = begin + 1;
-  const int32_t first = gemm->panel[begin].first_vector;
-  while (end < gemm->panels &&
-         packed_bytes(gemm, gemm->panel[end].first_vector + gemm->panel[end].vectors - first) <= kChunkBytes) {
-    end++;
-  }
-  return end;
+/* Panels that are packed together, and then multiplied: as many as kChunkBytes hold for each thread, and at least one
+ * for each, so that a thread mostly packs and multiplies panels of its own. Chunks are nearly equal. */
+static int32_t chunk_panels(const Gemm* gemm, int32_t threads) {
+  const size_t panel = packed_bytes(gemm, gemm->panel[0].vectors);
+  const int64_t most = threads * (int64_t)(panel < kChunkBytes ? kChunkBytes / panel : 1);
+  const int64_t chunks = (gemm->panels + most - 1) / most;
+  return (int32_t)((gemm->panels + chunks - 1) / chunks);
 }
 
-static int64_t chunk_vectors(const Gemm* gemm, int32_t begin, int32_t end) {
-  return gemm->panel[end - 1].first_vector + gemm->panel[end - 1].vectors - gemm->panel[begin].first_vector;
-}
-
-static size_t largest_chunk_bytes(const Gemm* gemm) {
-  size_t largest = 0;
-  for (int32_t begin = 0, end; begin < gemm->panels; begin = end) {
-    end = chunk_end(gemm, begin);
-    const size_t bytes = packed_bytes(gemm, chunk_vectors(gemm, begin, end));
-    if (bytes > largest) largest = bytes;
-  }
-  return largest;
+static size_t chunk_bytes(const Gemm* gemm, int32_t threads) {
+  const int32_t panels = chunk_panels(gemm, threads), last = gemm->panel[gemm->panels - 1].vectors;
+  return packed_bytes(gemm, (int64_t)(panels - 1) * gemm->panel[0].vectors + last);
 }
 
 /* ---- Packing ---- */
@@ -121,33 +109,40 @@ static int packs_stretches(const Gemm* gemm) {
 }
 
 /* As the kernels' pack, one channel after the other. */
-static void pack_channels(const PackTask* task, int64_t begin, int64_t end) {
+static void pack_channels(const PackTask* task, const FbsPanel* panel, int64_t begin, int64_t end, float* packed) {
   const Gemm* gemm = task->gemm;
   const int64_t lanes = gemm->kernels->lanes, depth = gemm->shape.in_active, taps = gemm->taps;
+  const int64_t first = panel->first_vector * lanes, width = panel->vectors * lanes;
+  const int64_t left = gemm->shape.out_active - first, used = left < width ? left : width;
   for (int64_t row = begin; row < end; row++) {
     const int64_t i = row % depth, t = row / depth;
     const int64_t in = task->packing.in_indices == NULL ? i : task->packing.in_indices[i];
     const float* source = gemm->weights.weights + (in * taps + t) * gemm->shape.out_channels;
-    float* packed = task->packed;
-    for (int32_t n = 0; n < task->count; n++) {
-      const int64_t first = task->panels[n].first_vector * lanes, width = task->panels[n].vectors * lanes;
-      const int64_t left = gemm->shape.out_active - first, used = left < width ? left : width;
-      float* target = packed + row * width;
-      for (int64_t c = 0; c < used; c++) target[c] = source[task->winners[first + c]];
-      for (int64_t c = used; c < width; c++) target[c] = 0;
-      packed += taps * depth * width;
-    }
+    float* target = packed + row * width;
+    for (int64_t c = 0; c < used; c++) target[c] = source[task->winners[first + c]];
+    for (int64_t c = used; c < width; c++) target[c] = 0;
   }
 }
 
+static void pack_rows(const PackTask* task, const FbsPanel* panel, int64_t begin, int64_t end, float* packed) {
+  if (packs_stretches(task->gemm)) {
+    task->gemm->kernels->pack(&task->packing, panel, begin, end, packed);
+  } else {
+    pack_channels(task, panel, begin, end, packed);
+  }
+}
+
+/* The rows of all panels stand in one row, panel after panel, of which each thread takes an equal share. */
 static void pack_share(void* context, int32_t thread, int32_t count) {
   const PackTask* task = context;
   const int64_t rows = (int64_t)task->gemm->shape.in_active * task->gemm->taps;
-  const int64_t begin = fbs_share(rows, thread, count), end = fbs_share(rows, thread + 1, count);
-  if (packs_stretches(task->gemm)) {
-    task->gemm->kernels->pack(&task->packing, task->panels, task->count, begin, end, task->packed);
-  } else {
-    pack_channels(task, begin, end);
+  int64_t begin = fbs_share(rows * task->count, thread, count), end = fbs_share(rows * task->count, thread + 1, count);
+  float* packed = task->packed;
+  for (int32_t n = 0; n < task->count && end > 0; n++) {
+    if (begin < rows) pack_rows(task, &task->panels[n], begin < 0 ? 0 : begin, end < rows ? end : rows, packed);
+    begin -= rows;
+    end -= rows;
+    packed += packed_bytes(task->gemm, task->panels[n].vectors) / sizeof(float);
   }
 }
 
@@ -228,7 +223,7 @@ static int pack_all(Gemm* gemm) {
   return enough;
 }
 
-static Layout layout_of(const Gemm* gemm) {
+static Layout layout_of(const Gemm* gemm, int32_t threads) {
   const size_t channels = (size_t)gemm->vectors * (size_t)gemm->kernels->lanes;
   Layout layout = {0};
   layout.gate = fbs_reserve(&layout.size, sizeof(float) * channels);
@@ -236,7 +231,7 @@ static Layout layout_of(const Gemm* gemm) {
   layout.zeros = fbs_reserve(&layout.size, sizeof(float) * (size_t)gemm->shape.in_active);
   layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)gemm->shape.out_active);
   layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(gemm->vectors + 1));
-  layout.packed = fbs_reserve(&layout.size, largest_chunk_bytes(gemm));
+  layout.packed = fbs_reserve(&layout.size, chunk_bytes(gemm, threads));
   return layout;
 }
 
@@ -276,25 +271,20 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
     destroy(gemm);
     return NULL;
   }
-  gemm->layout = layout_of(gemm);
   return gemm;
 }
 
-static size_t workspace_size(const void* plan, int32_t threads) {
-  (void)threads;
-  const Gemm* gemm = plan;
-  return gemm->layout.size;
-}
+static size_t workspace_size(const void* plan, int32_t threads) { return layout_of(plan, threads).size; }
 
 static void run(const void* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
                 const int32_t* winners, float* y, void* workspace) {
   const Gemm* gemm = plan;
   const FbsConv2dShape* s = &gemm->shape;
-  const Layout* layout = &gemm->layout;
+  const Layout layout = layout_of(gemm, fbs_threads_count(threads));
   char* memory = workspace;
-  float* gate = (float*)(memory + layout->gate);
-  float* bias = (float*)(memory + layout->bias);
-  float* zeros = (float*)(memory + layout->zeros);
+  float* gate = (float*)(memory + layout.gate);
+  float* bias = (float*)(memory + layout.bias);
+  float* zeros = (float*)(memory + layout.zeros);
   const int32_t channels = gemm->vectors * gemm->kernels->lanes;
   for (int32_t c = 0; c < channels; c++) {
     gate[c] = c < s->out_active ? g[winners[c]] : 0;
@@ -322,12 +312,12 @@ static void run(const void* plan, FbsThreads* threads, const float* x, const int
     fbs_threads_run(threads, multiply_share, &multiply);
     return;
   }
-  PackTask pack = pack_task(gemm, in_indices, winners, (FbsStretch*)(memory + layout->stretches),
-                            (int32_t*)(memory + layout->first_stretch), (float*)(memory + layout->packed));
-  for (int32_t begin = 0, end; begin < gemm->panels; begin = end) {
-    end = chunk_end(gemm, begin);
+  PackTask pack = pack_task(gemm, in_indices, winners, (FbsStretch*)(memory + layout.stretches),
+                            (int32_t*)(memory + layout.first_stretch), (float*)(memory + layout.packed));
+  const int32_t most = chunk_panels(gemm, fbs_threads_count(threads));
+  for (int32_t begin = 0; begin < gemm->panels; begin += most) {
     pack.panels = multiply.panels = gemm->panel + begin;
-    pack.count = multiply.count = end - begin;
+    pack.count = multiply.count = gemm->panels - begin < most ? gemm->panels - begin : most;
     multiply.packed = pack.packed;
     fbs_threads_run(threads, pack_share, &pack);
     fbs_threads_run(threads, multiply_share, &multiply);

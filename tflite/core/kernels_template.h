@@ -28,11 +28,14 @@ typedef struct {
   int32_t last_lanes;  /* channels in the last vector */
 } Tile;
 
-/* y[pixel][channel] = act(gate[channel] * (sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel] + bias[channel])) */
+/* y[pixel][channel] = act(gate[channel] * (bias[channel] + sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel])) */
 INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors) {
-  V sum[kFbsMaxPixels][kFbsMaxVectors];
-  UNROLL for (int p = 0; p < pixels; p++) { UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = ZERO(); }
   const FbsMultiplication* all = tile->all;
+  V sum[kFbsMaxPixels][kFbsMaxVectors];
+  UNROLL for (int v = 0; v < vectors; v++) {
+    const V bias = LOAD(all->bias + tile->channel + v * LANES);
+    UNROLL for (int p = 0; p < pixels; p++) sum[p][v] = bias;
+  }
   const float* w = tile->packed;
   const float *input = all->x, *zeros = all->zeros;
   const int64_t depth = all->depth;
@@ -58,16 +61,13 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
     }
   }
   const V low = BROADCAST(all->low), high = BROADCAST(all->high);
-  V gate[kFbsMaxVectors], bias[kFbsMaxVectors];
-  UNROLL for (int v = 0; v < vectors; v++) {
-    gate[v] = LOAD(all->gate + tile->channel + v * LANES);
-    bias[v] = LOAD(all->bias + tile->channel + v * LANES);
-  }
+  V gate[kFbsMaxVectors];
+  UNROLL for (int v = 0; v < vectors; v++) gate[v] = LOAD(all->gate + tile->channel + v * LANES);
   const int last_lanes = tile->last_lanes;
   float* y = all->y + tile->first_pixel * all->out_active + tile->channel;
   UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
     UNROLL for (int v = 0; v < vectors; v++) {
-      const V out = MIN(high, MAX(low, MUL(gate[v], ADD(sum[p][v], bias[v]))));
+      const V out = MIN(high, MAX(low, MUL(gate[v], sum[p][v])));
       if (v < vectors - 1 || last_lanes == LANES) {
         STORE(y + v * LANES, out);
       } else {
@@ -101,34 +101,34 @@ static void multiply(const FbsMultiplication* all, const FbsPanel* panel, const 
  * 6 best of 4 to 12. */
 enum { kRows = 6 };
 
-static void pack(const FbsPacking* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
-                 float* packed) {
+static void pack(const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end, float* packed) {
   const int64_t taps = packing->taps, depth = packing->depth, out_channels = packing->out_channels;
+  const int64_t width = panel->vectors * LANES;
+  const int32_t* first = packing->first_stretch + panel->first_vector;
+  int64_t t = begin / depth, i = begin % depth; /* of the next row */
   for (int64_t group = begin; group < end; group += kRows) {
     const float* source[kRows];
-    int64_t target[kRows];
+    float* target[kRows];
     for (int r = 0; r < kRows; r++) {
-      const int64_t row = group + r < end ? group + r : end - 1; /* the last row fills up the last group */
-      const int64_t i = row % depth, t = row / depth;
-      const int64_t in = packing->in_indices == NULL ? i : packing->in_indices[i];
-      source[r] = packing->weights + (in * taps + t) * out_channels;
-      target[r] = row;
-    }
-    float* panel_packed = packed;
-    for (int32_t n = 0; n < count; n++) {
-      const int64_t width = panels[n].vectors * LANES;
-      const int32_t* first = packing->first_stretch + panels[n].first_vector;
-      for (int32_t v = 0; v < panels[n].vectors; v++) {
-        V row[kRows];
-        UNROLL for (int r = 0; r < kRows; r++) row[r] = ZERO();
-        const FbsStretch* stop = packing->stretches + first[v + 1];
-        for (const FbsStretch* stretch = packing->stretches + first[v]; stretch < stop; stretch++) {
-          const SELECT select = LOAD_SELECT(stretch->select);
-          UNROLL for (int r = 0; r < kRows; r++) row[r] = MERGE(row[r], select, source[r] + stretch->column);
-        }
-        UNROLL for (int r = 0; r < kRows; r++) STORE(panel_packed + target[r] * width + v * LANES, row[r]);
+      if (group + r < end) {
+        const int64_t in = packing->in_indices == NULL ? i : packing->in_indices[i];
+        source[r] = packing->weights + (in * taps + t) * out_channels;
+        target[r] = packed + (group + r) * width;
+        if (++i == depth) i = 0, t++;
+      } else { /* the last row fills up the last group */
+        source[r] = source[r - 1];
+        target[r] = target[r - 1];
       }
-      panel_packed += taps * depth * width;
+    }
+    for (int32_t v = 0; v < panel->vectors; v++) {
+      V row[kRows];
+      UNROLL for (int r = 0; r < kRows; r++) row[r] = ZERO();
+      const FbsStretch* stop = packing->stretches + first[v + 1];
+      for (const FbsStretch* stretch = packing->stretches + first[v]; stretch < stop; stretch++) {
+        const SELECT select = LOAD_SELECT(stretch->select);
+        UNROLL for (int r = 0; r < kRows; r++) row[r] = MERGE(row[r], select, source[r] + stretch->column);
+      }
+      UNROLL for (int r = 0; r < kRows; r++) STORE(target[r] + v * LANES, row[r]);
     }
   }
 }
@@ -159,39 +159,40 @@ static void saliency(const float* x, int32_t pixels, int32_t channels, float* su
   }
 }
 
-INLINE const float* gate_row(const float* gate_kernel, const int32_t* in_indices, int32_t i, int64_t out_channels) {
-  return gate_kernel + (in_indices == NULL ? i : in_indices[i]) * out_channels;
-}
+/* Adds so many rows of the predictor to g. Neighbouring columns of several rows are streams that the CPU's prefetchers
+ * follow. */
+enum { kPredictorRows = 8 };
 
-INLINE void sum_rows(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,
-                     int64_t out_channels, const int vectors, float* g) {
-  V sum[kSums];
-  UNROLL for (int v = 0; v < vectors; v++) sum[v] = ZERO();
-  for (int32_t i = 0; i < depth; i++) {
-    const float* row = gate_row(gate_kernel, in_indices, i, out_channels);
-    const V value = BROADCAST(s[i]);
-    UNROLL for (int v = 0; v < vectors; v++) sum[v] = FMA(value, LOAD(row + v * LANES), sum[v]);
+INLINE void add_rows(const float* s, const int32_t* in_indices, int32_t first, const int rows, const float* gate_kernel,
+                     int64_t out_channels, int32_t begin, int32_t end, float* g) {
+  const float* row[kPredictorRows];
+  V value[kPredictorRows];
+  UNROLL for (int r = 0; r < rows; r++) {
+    const int64_t in = in_indices == NULL ? first + r : in_indices[first + r];
+    row[r] = gate_kernel + in * out_channels;
+    value[r] = BROADCAST(s[first + r]);
   }
-  UNROLL for (int v = 0; v < vectors; v++) STORE(g + v * LANES, sum[v]);
+  int32_t o = begin;
+  for (; o + LANES <= end; o += LANES) {
+    V sum = LOAD(g + o);
+    UNROLL for (int r = 0; r < rows; r++) sum = FMA(value[r], LOAD(row[r] + o), sum);
+    STORE(g + o, sum);
+  }
+  if (o < end) {
+    V sum = LOAD_FIRST(g + o, end - o);
+    UNROLL for (int r = 0; r < rows; r++) sum = FMA(value[r], LOAD_FIRST(row[r] + o, end - o), sum);
+    STORE_FIRST(g + o, sum, end - o);
+  }
 }
 
 static void predict(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,
                     int32_t out_channels, int32_t begin, int32_t end, float* g) {
-  int32_t o = begin;
-  for (; o + kSums * LANES <= end; o += kSums * LANES) {
-    sum_rows(s, in_indices, depth, gate_kernel + o, out_channels, kSums, g + o);
+  for (int32_t o = begin; o < end; o++) g[o] = 0;
+  int32_t i = 0;
+  for (; i + kPredictorRows <= depth; i += kPredictorRows) {
+    add_rows(s, in_indices, i, kPredictorRows, gate_kernel, out_channels, begin, end, g);
   }
-  for (; o + LANES <= end; o += LANES) {
-    sum_rows(s, in_indices, depth, gate_kernel + o, out_channels, 1, g + o);
-  }
-  if (o < end) {
-    V sum = ZERO();
-    for (int32_t i = 0; i < depth; i++) {
-      const float* row = gate_row(gate_kernel, in_indices, i, out_channels);
-      sum = FMA(BROADCAST(s[i]), LOAD_FIRST(row + o, end - o), sum);
-    }
-    STORE_FIRST(g + o, sum, end - o);
-  }
+  for (; i < depth; i++) add_rows(s, in_indices, i, 1, gate_kernel, out_channels, begin, end, g);
 }
 
 static const FbsKernels kernels = {

@@ -5,7 +5,6 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -30,14 +29,16 @@ static void poll_again(int polls) {
 
 struct FbsThreads {
   int32_t count;
-  pid_t owner; /* the process that has the workers: a child that it forks has a copy of the pool, and none of them */
+  int forks; /* of this process and its ancestors: a child has a copy of the pool, and none of its workers */
   void (*task)(void* context, int32_t thread, int32_t count);
   void* context;
-  atomic_uint round;     /* grows by one with every run, and once more to end the workers */
-  atomic_int unfinished; /* workers that have not ended this round */
   bool stop;
-  pthread_mutex_t mutex; /* guards sleeping: round and unfinished change under it whenever someone may sleep on them */
-  pthread_cond_t started, finished;
+  atomic_int unfinished; /* workers that have not ended this round */
+  atomic_uint started;   /* grows by one with every round, and once more to end the workers */
+  atomic_uint finished;  /* grows by one when the last worker has ended the round */
+  atomic_int sleeping;   /* threads that wait for `changed`, or are about to: without any, a round needs no lock */
+  pthread_mutex_t mutex;
+  pthread_cond_t changed;
   pthread_t* workers;
   struct Worker* arguments;
 };
@@ -47,15 +48,23 @@ struct Worker {
   int32_t thread;
 };
 
-static void wait_for_round(FbsThreads* threads, unsigned seen) {
+static void wait_while(FbsThreads* threads, atomic_uint* counter, unsigned seen) {
   for (int i = 0; i < kPolls; i++) {
-    if (atomic_load_explicit(&threads->round, memory_order_acquire) != seen) return;
+    if (atomic_load_explicit(counter, memory_order_acquire) != seen) return;
     poll_again(i);
   }
   pthread_mutex_lock(&threads->mutex);
-  while (atomic_load_explicit(&threads->round, memory_order_acquire) == seen) {
-    pthread_cond_wait(&threads->started, &threads->mutex);
-  }
+  atomic_fetch_add(&threads->sleeping, 1); /* before it looks again, as advance() looks after it has counted */
+  while (atomic_load(counter) == seen) pthread_cond_wait(&threads->changed, &threads->mutex);
+  atomic_fetch_sub(&threads->sleeping, 1);
+  pthread_mutex_unlock(&threads->mutex);
+}
+
+static void advance(FbsThreads* threads, atomic_uint* counter) {
+  atomic_fetch_add(counter, 1);
+  if (atomic_load(&threads->sleeping) == 0) return;
+  pthread_mutex_lock(&threads->mutex);
+  pthread_cond_broadcast(&threads->changed);
   pthread_mutex_unlock(&threads->mutex);
 }
 
@@ -63,58 +72,46 @@ static void* work(void* argument) {
   const struct Worker* worker = argument;
   FbsThreads* threads = worker->threads;
   for (unsigned seen = 0;; seen++) {
-    wait_for_round(threads, seen);
+    wait_while(threads, &threads->started, seen);
     if (threads->stop) return NULL;
     threads->task(threads->context, worker->thread, threads->count);
     if (atomic_fetch_sub_explicit(&threads->unfinished, 1, memory_order_acq_rel) == 1) {
-      pthread_mutex_lock(&threads->mutex);
-      pthread_cond_signal(&threads->finished);
-      pthread_mutex_unlock(&threads->mutex);
+      advance(threads, &threads->finished);
     }
   }
 }
 
-static void start_round(FbsThreads* threads) {
-  pthread_mutex_lock(&threads->mutex);
-  atomic_fetch_add_explicit(&threads->round, 1, memory_order_release);
-  pthread_cond_broadcast(&threads->started);
-  pthread_mutex_unlock(&threads->mutex);
-}
+/* Asking for the process's id instead would take 100 ns, and an empty round takes 50. */
+static int forks;
+static void count_fork(void) { forks++; }
+static void count_forks(void) { pthread_atfork(NULL, NULL, count_fork); }
 
 void fbs_threads_run(FbsThreads* threads, void (*task)(void* context, int32_t thread, int32_t count), void* context) {
-  if (threads->count == 1 || getpid() != threads->owner) {
+  if (threads->count == 1 || forks != threads->forks) {
     for (int32_t thread = 0; thread < threads->count; thread++) task(context, thread, threads->count);
     return;
   }
   threads->task = task;
   threads->context = context;
   atomic_store_explicit(&threads->unfinished, threads->count - 1, memory_order_relaxed);
-  start_round(threads);
+  const unsigned seen = atomic_load_explicit(&threads->finished, memory_order_relaxed);
+  advance(threads, &threads->started);
   task(context, 0, threads->count);
-  for (int i = 0; i < kPolls; i++) {
-    if (atomic_load_explicit(&threads->unfinished, memory_order_acquire) == 0) return;
-    poll_again(i);
-  }
-  pthread_mutex_lock(&threads->mutex);
-  while (atomic_load_explicit(&threads->unfinished, memory_order_acquire) != 0) {
-    pthread_cond_wait(&threads->finished, &threads->mutex);
-  }
-  pthread_mutex_unlock(&threads->mutex);
+  wait_while(threads, &threads->finished, seen);
 }
 
 static void join(FbsThreads* threads, int32_t started) {
   threads->stop = true;
-  start_round(threads);
+  advance(threads, &threads->started);
   for (int32_t i = 0; i < started; i++) pthread_join(threads->workers[i], NULL);
-  pthread_cond_destroy(&threads->finished);
-  pthread_cond_destroy(&threads->started);
+  pthread_cond_destroy(&threads->changed);
   pthread_mutex_destroy(&threads->mutex);
 }
 
 /* Ends the first `started` workers and frees everything. In a forked child the workers are not there, and the mutex and
- * the conditions may be as one of them left them: they hold no memory, and stay as they are. */
+ * the condition may be as one of them left them: they hold no memory, and stay as they are. */
 static void end(FbsThreads* threads, int32_t started) {
-  if (getpid() == threads->owner) join(threads, started);
+  if (forks == threads->forks) join(threads, started);
   free(threads->arguments);
   free(threads->workers);
   free(threads);
@@ -125,12 +122,15 @@ FbsThreads* fbs_threads_create(int32_t count) {
   FbsThreads* threads = calloc(1, sizeof *threads);
   if (threads == NULL) return NULL;
   threads->count = count;
-  threads->owner = getpid();
-  atomic_init(&threads->round, 0);
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, count_forks);
+  threads->forks = forks;
   atomic_init(&threads->unfinished, 0);
+  atomic_init(&threads->started, 0);
+  atomic_init(&threads->finished, 0);
+  atomic_init(&threads->sleeping, 0);
   pthread_mutex_init(&threads->mutex, NULL);
-  pthread_cond_init(&threads->started, NULL);
-  pthread_cond_init(&threads->finished, NULL);
+  pthread_cond_init(&threads->changed, NULL);
   const size_t workers = (size_t)count - 1;
   threads->workers = calloc(workers + 1, sizeof *threads->workers); /* + 1: calloc(0) may return NULL */
   threads->arguments = calloc(workers + 1, sizeof *threads->arguments);
