@@ -194,6 +194,8 @@ static void predict(const float* s, const int32_t* in_indices, int32_t depth, co
   }
 }
 
+#include "in_place_template.h"
+
 static const FbsKernels kernels = {
     .name = NAME,
     .lanes = LANES,
@@ -202,6 +204,9 @@ static const FbsKernels kernels = {
     .pack = pack,
 #endif
     .multiply = multiply,
+    .pixel_tile_channels = PIXEL_TILE_CHANNELS,
+    .copy_windows = copy_windows,
+    .multiply_in_place = multiply_in_place,
     .saliency = saliency,
     .predict = predict,
 };
