@@ -21,5 +21,6 @@ typedef struct {
 } FbsDriver;
 
 extern const FbsDriver fbs_gemm;
+extern const FbsDriver fbs_in_place;
 
 #endif

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "driver.h"
+#include "windows.h"
 #include "workspace.h"
 
 /* Packed weights that are multiplied before more are packed: they should stay in the L2 cache, of which the cores in
@@ -37,22 +38,6 @@ static void divide_into_panels(Gemm* gemm) {
     gemm->panel[i] = (FbsPanel){.first_vector = 2 * i, .vectors = 2};
   }
   gemm->panel[gemm->panels - 1].vectors = gemm->vectors - gemm->panel[gemm->panels - 1].first_vector;
-}
-
-/* Where each tap of each output pixel lies in the input, -1 where in the padding. */
-static void find_offsets(const FbsConv2dShape* s, int32_t* offsets) {
-  for (int64_t ky = 0; ky < s->kernel_height; ky++) {
-    for (int64_t kx = 0; kx < s->kernel_width; kx++) {
-      for (int64_t oy = 0; oy < s->out_height; oy++) {
-        const int64_t iy = oy * s->stride_height + ky * s->dilation_height - s->pad_top;
-        for (int64_t ox = 0; ox < s->out_width; ox++) {
-          const int64_t ix = ox * s->stride_width + kx * s->dilation_width - s->pad_left;
-          const int inside = iy >= 0 && iy < s->in_height && ix >= 0 && ix < s->in_width;
-          *offsets++ = inside ? (int32_t)((iy * s->in_width + ix) * s->in_active) : -1;
-        }
-      }
-    }
-  }
 }
 
 static size_t packed_bytes(const Gemm* gemm, int64_t vectors) {
@@ -266,7 +251,7 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
     return NULL;
   }
   divide_into_panels(gemm);
-  find_offsets(s, gemm->offsets);
+  fbs_find_offsets(s, gemm->offsets);
   if (s->in_active == s->in_channels && s->out_active == s->out_channels && !pack_all(gemm)) {
     destroy(gemm);
     return NULL;

@@ -9,6 +9,10 @@ enum {
   kFbsMaxLanes = 16,  /* floats in the widest vector of any instruction set */
   kFbsMaxVectors = 3, /* vectors of output channels in the widest tile */
   kFbsMaxPixels = 12, /* output pixels in the tallest tile */
+
+  kFbsMaxPixelVectors = 4, /* the same where a vector holds pixels: vectors of them, */
+  kFbsMaxTileChannels = 8, /* output channels, */
+  kFbsMaxOddPixels = 2,    /* and pixels beside the vectors */
 };
 
 /* T(pixels, vectors) for all tiles of up to so many pixels. */
@@ -51,6 +55,17 @@ typedef struct {
   float low, high;        /* the activation: min(max(v, low), high) */
 } FbsMultiplication;
 
+/* Output pixels that are multiplied together where a vector holds neighbouring pixels: `vectors` vectors, of which
+ * lanes beyond the last pixel of the image are computed for nothing, and then `odd_pixels` single ones. */
+typedef struct {
+  const FbsMultiplication* all;
+  int64_t first_pixel;
+  int32_t vectors, odd_pixels;
+  const int32_t* columns; /* [taps * depth]: where the weights of each tap and input channel are in a row of them */
+  float* windows;         /* [taps * depth][vectors * lanes] */
+  float* odd_windows;     /* [taps * depth][odd_pixels] */
+} FbsPixelTile;
+
 typedef struct {
   const char* name;
   int32_t lanes;
@@ -65,6 +80,17 @@ typedef struct {
    * panel. */
   void (*multiply)(const FbsMultiplication* multiplication, const FbsPanel* panel, const float* packed, int32_t tiles,
                    int32_t begin, int32_t end);
+
+  /* Output channels that are multiplied at once with so many vectors of pixels, at most `lanes`; 0: no such tile. */
+  int32_t pixel_tile_channels[kFbsMaxPixelVectors + 1];
+
+  /* Fills a tile's windows, for blocks begin..end of the taps * ceil(depth / lanes) blocks that each tap's input
+   * channels are cut into. */
+  void (*copy_windows)(const FbsPixelTile* tile, int64_t begin, int64_t end);
+
+  /* Multiplies a tile's windows with the rows of weights of as many output channels as pixel_tile_channels says. Those
+   * beyond out_active are not written; `gate` and `bias` are padded for them, too. */
+  void (*multiply_in_place)(const FbsPixelTile* tile, const float* const* weights, int32_t channel);
 
   /* sums[c] = sum over pixels of |x[pixel][c]| */
   void (*saliency)(const float* x, int32_t pixels, int32_t channels, float* sums);

@@ -41,6 +41,38 @@ static const int32_t lane_masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #define TILE_PIXELS {0, 12, 6, 4}
 #define TILES(T) TILES_12(T, 1) TILES_6(T, 2) TILES_4(T, 3)
 
+static inline __m256 zip_half(__m256 a, __m256 b, const int high) {
+  const __m256 low = _mm256_unpacklo_ps(a, b), up = _mm256_unpackhi_ps(a, b);
+  return high ? _mm256_permute2f128_ps(low, up, 0x31) : _mm256_permute2f128_ps(low, up, 0x20);
+}
+#define ZIP_LOW(a, b) zip_half(a, b, 0)
+#define ZIP_HIGH(a, b) zip_half(a, b, 1)
+static inline __m256 insert(__m256 v, const int lane, __m256 w) {
+  switch (lane) { /* the instruction holds the lane */
+    case 0:
+      return _mm256_blend_ps(v, w, 1);
+    case 1:
+      return _mm256_blend_ps(v, w, 2);
+    case 2:
+      return _mm256_blend_ps(v, w, 4);
+    case 3:
+      return _mm256_blend_ps(v, w, 8);
+    case 4:
+      return _mm256_blend_ps(v, w, 16);
+    case 5:
+      return _mm256_blend_ps(v, w, 32);
+    case 6:
+      return _mm256_blend_ps(v, w, 64);
+    default:
+      return _mm256_blend_ps(v, w, 128);
+  }
+}
+#define INSERT(v, lane, w) insert(v, lane, w)
+#define KEEP(v) __asm__("" : "+x"(v))
+
+#define PIXEL_TILE_CHANNELS {0, 8, 5, 4}
+#define PIXEL_TILES(T) T(1, 8) T(2, 5) T(3, 4)
+
 #include "kernels_template.h"
 
 #if defined(__clang__)

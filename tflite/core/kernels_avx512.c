@@ -36,6 +36,18 @@
 #define TILE_PIXELS {0, 12, 12, 8}
 #define TILES(T) TILES_12(T, 1) TILES_12(T, 2) TILES_8(T, 3)
 
+#define ZIP_INDICES(n)                                                                                           \
+  _mm512_setr_epi32(n, 16 + n, n + 1, 17 + n, n + 2, 18 + n, n + 3, 19 + n, n + 4, 20 + n, n + 5, 21 + n, n + 6, \
+                    22 + n, n + 7, 23 + n)
+#define ZIP_LOW(a, b) _mm512_permutex2var_ps(a, ZIP_INDICES(0), b)
+#define ZIP_HIGH(a, b) _mm512_permutex2var_ps(a, ZIP_INDICES(8), b)
+#define INSERT(v, lane, w) _mm512_mask_mov_ps(v, (__mmask16)(1u << (lane)), w)
+#define KEEP(v) __asm__("" : "+v"(v))
+
+/* 24 registers of sums again, as few weights as that leaves for each vector of windows, which come from L2. */
+#define PIXEL_TILE_CHANNELS {0, 8, 8, 8, 6}
+#define PIXEL_TILES(T) T(1, 8) T(2, 8) T(3, 8) T(4, 6)
+
 #include "kernels_template.h"
 
 #if defined(__clang__)

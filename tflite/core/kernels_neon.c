@@ -64,6 +64,26 @@ static inline void store_first(float* p, float32x4_t v, int n) {
 #define TILE_PIXELS {0, 12, 8, 6}
 #define TILES(T) TILES_12(T, 1) TILES_8(T, 2) TILES_6(T, 3)
 
+#define ZIP_LOW(a, b) vzip1q_f32(a, b)
+#define ZIP_HIGH(a, b) vzip2q_f32(a, b)
+static inline float32x4_t insert(float32x4_t v, const int lane, float32x4_t w) {
+  switch (lane) { /* the instruction holds the lane */
+    case 0:
+      return vcopyq_laneq_f32(v, 0, w, 0);
+    case 1:
+      return vcopyq_laneq_f32(v, 1, w, 1);
+    case 2:
+      return vcopyq_laneq_f32(v, 2, w, 2);
+    default:
+      return vcopyq_laneq_f32(v, 3, w, 3);
+  }
+}
+#define INSERT(v, lane, w) insert(v, lane, w)
+#define KEEP(v) __asm__("" : "+w"(v))
+
+#define PIXEL_TILE_CHANNELS {0, 4, 4, 4, 4}
+#define PIXEL_TILES(T) T(1, 4) T(2, 4) T(3, 4) T(4, 4)
+
 #include "kernels_template.h"
 
 const FbsKernels* const fbs_kernels_neon = &kernels;

@@ -54,6 +54,18 @@ static inline Float4 smaller(Float4 a, Float4 b) {
 #define TILE_PIXELS {0, 8, 6, 4}
 #define TILES(T) TILES_8(T, 1) TILES_6(T, 2) TILES_4(T, 3)
 
+#define ZIP_LOW(a, b) ((Float4){(a)[0], (b)[0], (a)[1], (b)[1]})
+#define ZIP_HIGH(a, b) ((Float4){(a)[2], (b)[2], (a)[3], (b)[3]})
+static inline Float4 insert(Float4 v, int lane, Float4 w) {
+  v[lane] = w[lane];
+  return v;
+}
+#define INSERT(v, lane, w) insert(v, lane, w)
+#define KEEP(v)
+
+#define PIXEL_TILE_CHANNELS {0, 4, 4}
+#define PIXEL_TILES(T) T(1, 4) T(2, 4)
+
 #include "kernels_template.h"
 
 const FbsKernels* const fbs_kernels_plain = &kernels;

@@ -195,6 +195,8 @@ static void predict(const float* s, const int32_t* in_indices, int32_t depth, co
   for (; i < depth; i++) add_rows(s, in_indices, i, 1, gate_kernel, out_channels, begin, end, g);
 }
 
+#include "in_place_template.h"
+
 static const FbsKernels kernels = {
     .name = NAME,
     .lanes = LANES,
@@ -203,6 +205,9 @@ static const FbsKernels kernels = {
     .pack = pack,
 #endif
     .multiply = multiply,
+    .pixel_tile_channels = PIXEL_TILE_CHANNELS,
+    .copy_windows = copy_windows,
+    .multiply_in_place = multiply_in_place,
     .saliency = saliency,
     .predict = predict,
 };

@@ -60,8 +60,9 @@ const FbsDriver* fbs_driver_of(FbsMethod method) {
   switch (method) {
     case kFbsMethodGemm:
       return &fbs_gemm;
-    case kFbsMethodAuto:
     case kFbsMethodInPlace:
+      return &fbs_in_place;
+    case kFbsMethodAuto:
     case kFbsMethodGrouped:
     case kFbsMethodWinograd2:
     case kFbsMethodWinograd4:
