@@ -21,6 +21,7 @@ typedef struct {
 } FbsDriver;
 
 extern const FbsDriver fbs_gemm;
+extern const FbsDriver fbs_winograd2, fbs_winograd4;
 extern const FbsDriver fbs_in_place;
 
 #endif

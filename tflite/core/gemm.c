@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "driver.h"
+#include "packing.h"
 #include "windows.h"
 #include "workspace.h"
 
@@ -30,15 +31,6 @@ typedef struct {
    * are indices is known only then. */
   float* packed;
 } Gemm;
-
-/* Panels are two vectors wide, which makes the best tile; an odd vector at the end widens the last one to three. */
-static void divide_into_panels(Gemm* gemm) {
-  gemm->panels = gemm->vectors > 1 ? gemm->vectors / 2 : 1;
-  for (int32_t i = 0; i < gemm->panels; i++) {
-    gemm->panel[i] = (FbsPanel){.first_vector = 2 * i, .vectors = 2};
-  }
-  gemm->panel[gemm->panels - 1].vectors = gemm->vectors - gemm->panel[gemm->panels - 1].first_vector;
-}
 
 static size_t packed_bytes(const Gemm* gemm, int64_t vectors) {
   return sizeof(float) * (size_t)gemm->shape.in_active * (size_t)gemm->taps * (size_t)(vectors * gemm->kernels->lanes);
@@ -68,26 +60,6 @@ typedef struct {
   FbsPacking packing;
   float* packed;
 } PackTask;
-
-/* Covers the winners of each packed vector with as few stretches of `lanes` neighbouring columns as possible. */
-static void find_stretches(const Gemm* gemm, const int32_t* winners, FbsStretch* stretches, int32_t* first_stretch) {
-  const int32_t lanes = gemm->kernels->lanes, last_column = gemm->shape.out_channels - lanes;
-  int32_t count = 0;
-  for (int32_t v = 0; v < gemm->vectors; v++) {
-    first_stretch[v] = count;
-    const int32_t* winner = winners + v * lanes;
-    const int32_t left = gemm->shape.out_active - v * lanes, used = left < lanes ? left : lanes;
-    for (int32_t lane = 0; lane < used;) {
-      FbsStretch* stretch = &stretches[count++];
-      stretch->column = winner[lane] < last_column ? winner[lane] : last_column;
-      memset(stretch->select, -1, sizeof stretch->select);
-      for (; lane < used && winner[lane] - stretch->column < lanes; lane++) {
-        stretch->select[lane] = winner[lane] - stretch->column;
-      }
-    }
-  }
-  first_stretch[gemm->vectors] = count;
-}
 
 static int packs_stretches(const Gemm* gemm) {
   return gemm->kernels->pack != NULL && gemm->shape.out_channels >= gemm->kernels->lanes;
@@ -133,7 +105,10 @@ static void pack_share(void* context, int32_t thread, int32_t count) {
 
 static PackTask pack_task(const Gemm* gemm, const int32_t* in_indices, const int32_t* winners, FbsStretch* stretches,
                           int32_t* first_stretch, float* packed) {
-  if (packs_stretches(gemm)) find_stretches(gemm, winners, stretches, first_stretch);
+  if (packs_stretches(gemm)) {
+    fbs_find_stretches(winners, gemm->shape.out_active, gemm->shape.out_channels, gemm->kernels->lanes, stretches,
+                       first_stretch);
+  }
   return (PackTask){.gemm = gemm,
                     .winners = winners,
                     .packing = {.weights = gemm->weights.weights,
@@ -243,14 +218,15 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
   gemm->kernels = kernels;
   gemm->taps = s->kernel_height * s->kernel_width;
   gemm->pixels = s->out_height * s->out_width;
-  gemm->vectors = s->out_active / kernels->lanes + (s->out_active % kernels->lanes != 0);
-  gemm->panel = malloc(sizeof *gemm->panel * (size_t)gemm->vectors);
+  gemm->vectors = fbs_vectors_of(s->out_active, kernels->lanes);
+  gemm->panels = fbs_panels_of(gemm->vectors);
+  gemm->panel = malloc(sizeof *gemm->panel * (size_t)gemm->panels);
   gemm->offsets = malloc(sizeof *gemm->offsets * (size_t)gemm->taps * (size_t)gemm->pixels);
   if (gemm->panel == NULL || gemm->offsets == NULL) {
     destroy(gemm);
     return NULL;
   }
-  divide_into_panels(gemm);
+  fbs_divide_into_panels(gemm->vectors, gemm->panel);
   fbs_find_offsets(s, gemm->offsets);
   if (s->in_active == s->in_channels && s->out_active == s->out_channels && !pack_all(gemm)) {
     destroy(gemm);

@@ -66,6 +66,31 @@ typedef struct {
   float* odd_windows;     /* [taps * depth][odd_pixels] */
 } FbsPixelTile;
 
+/* What the transforms of a Winograd convolution have to know of the layer and the image. */
+typedef struct {
+  const float* x;
+  const float* zeros; /* [depth] */
+  float* y;
+  int32_t in_height, in_width, depth, pad_top, pad_left;
+  int32_t out_height, out_width, out_active;
+  int32_t tiles_across;
+  const float* gate; /* as in FbsMultiplication */
+  const float* bias;
+  float low, high;
+} FbsWinogradImage;
+
+/* Of F(2x2, 3x3) or F(4x4, 3x3); see winograd_template.h. `plane` is the distance from one point to the next. */
+typedef struct {
+  /* Rows begin..end of a panel: packed[point][i][vectors * lanes]. out_channels >= lanes. */
+  void (*pack_filters)(const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end, int64_t plane,
+                       float* packed);
+  /* windows[point][tile][depth] of tiles begin..end, and up to a vector of scratch at the end of a plane */
+  void (*transform_input)(const FbsWinogradImage* image, int64_t begin, int64_t end, int64_t plane, float* windows);
+  /* The outputs of tiles begin..end in the channels of a panel, from products[point][tile][vectors * lanes]. */
+  void (*transform_output)(const FbsWinogradImage* image, const FbsPanel* panel, const float* products, int64_t begin,
+                           int64_t end, int64_t plane);
+} FbsWinogradKernels;
+
 typedef struct {
   const char* name;
   int32_t lanes;
@@ -80,6 +105,12 @@ typedef struct {
    * panel. */
   void (*multiply)(const FbsMultiplication* multiplication, const FbsPanel* panel, const float* packed, int32_t tiles,
                    int32_t begin, int32_t end);
+
+  /* The sums alone: as multiply with gate 1, bias 0 and no activation, out_active a multiple of lanes. */
+  void (*multiply_sums)(const FbsMultiplication* multiplication, const FbsPanel* panel, const float* packed,
+                        int32_t tiles, int32_t begin, int32_t end);
+
+  FbsWinogradKernels winograd2, winograd4;
 
   /* Output channels that are multiplied at once with so many vectors of pixels, at most `lanes`; 0: no such tile. */
   int32_t pixel_tile_channels[kFbsMaxPixelVectors + 1];

@@ -25,6 +25,7 @@ static const int32_t lane_masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};
 #define LOAD_FIRST(p, n) _mm256_maskload_ps(p, FIRST(n))
 #define STORE_FIRST(p, v, n) _mm256_maskstore_ps(p, FIRST(n), v)
 #define ADD(a, b) _mm256_add_ps(a, b)
+#define SUB(a, b) _mm256_sub_ps(a, b)
 #define MUL(a, b) _mm256_mul_ps(a, b)
 #define ABS(a) _mm256_andnot_ps(_mm256_set1_ps(-0.0f), a)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)

@@ -26,6 +26,7 @@ static inline void store_first(float* p, float32x4_t v, int n) {
 #define LOAD_FIRST(p, n) load_first(p, n)
 #define STORE_FIRST(p, v, n) store_first(p, v, n)
 #define ADD(a, b) vaddq_f32(a, b)
+#define SUB(a, b) vsubq_f32(a, b)
 #define MUL(a, b) vmulq_f32(a, b)
 #define ABS(a) vabsq_f32(a)
 #define FMA(a, b, c) vfmaq_f32(c, a, b)

@@ -34,6 +34,11 @@ static inline Float4 smaller(Float4 a, Float4 b) {
   return b;
 }
 
+static inline Float4 merge(Float4 v, const int32_t* select, const float* p) {
+  for (int i = 0; i < 4; i++) v[i] = select[i] < 0 ? v[i] : p[select[i]];
+  return v;
+}
+
 #define NAME "plain"
 #define LANES 4
 #define V Float4
@@ -44,11 +49,16 @@ static inline Float4 smaller(Float4 a, Float4 b) {
 #define LOAD_FIRST(p, n) load_first(p, n)
 #define STORE_FIRST(p, v, n) store_first(p, v, n)
 #define ADD(a, b) ((a) + (b))
+#define SUB(a, b) ((a) - (b))
 #define MUL(a, b) ((a) * (b))
 #define ABS(a) absolute(a)
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define MAX(a, b) larger(a, b)
 #define MIN(a, b) smaller(a, b)
+
+#define SELECT const int32_t*
+#define LOAD_SELECT(p) (p)
+#define MERGE(v, select, p) merge(v, select, p)
 
 /* 12 sums: the baseline of x86-64 has 16 registers of four floats. */
 #define TILE_PIXELS {0, 8, 6, 4}

@@ -28,12 +28,13 @@ typedef struct {
   int32_t last_lanes;  /* channels in the last vector */
 } Tile;
 
-/* y[pixel][channel] = act(gate[channel] * (bias[channel] + sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel])) */
-INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors) {
+/* y[pixel][channel] = act(gate[channel] * (bias[channel] + sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel])),
+ * or the sum alone */
+INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors, const int sums_only) {
   const FbsMultiplication* all = tile->all;
   V sum[kFbsMaxPixels][kFbsMaxVectors];
   UNROLL for (int v = 0; v < vectors; v++) {
-    const V bias = LOAD(all->bias + tile->channel + v * LANES);
+    const V bias = sums_only ? ZERO() : LOAD(all->bias + tile->channel + v * LANES);
     UNROLL for (int p = 0; p < pixels; p++) sum[p][v] = bias;
   }
   const float* w = tile->packed;
@@ -60,11 +61,17 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
       w += vectors * LANES;
     }
   }
+  float* y = all->y + tile->first_pixel * all->out_active + tile->channel;
+  if (sums_only) {
+    UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
+      UNROLL for (int v = 0; v < vectors; v++) STORE(y + v * LANES, sum[p][v]);
+    }
+    return;
+  }
   const V low = BROADCAST(all->low), high = BROADCAST(all->high);
   V gate[kFbsMaxVectors];
   UNROLL for (int v = 0; v < vectors; v++) gate[v] = LOAD(all->gate + tile->channel + v * LANES);
   const int last_lanes = tile->last_lanes;
-  float* y = all->y + tile->first_pixel * all->out_active + tile->channel;
   UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
     UNROLL for (int v = 0; v < vectors; v++) {
       const V out = MIN(high, MAX(low, MUL(gate[v], sum[p][v])));
@@ -77,23 +84,37 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
   }
 }
 
-#define DEFINE_TILE(pixels, vectors) \
-  static void multiply_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors); }
+#define DEFINE_TILE(pixels, vectors)                                                                       \
+  static void multiply_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors, 0); } \
+  static void multiply_sums_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors, 1); }
 TILES(DEFINE_TILE)
 
+typedef void (*TileFunction)(const Tile*);
 #define TILE_ENTRY(pixels, vectors) [vectors][pixels] = multiply_##pixels##x##vectors,
-static void (*const tile_functions[kFbsMaxVectors + 1][kFbsMaxPixels + 1])(const Tile*) = {TILES(TILE_ENTRY)};
+static const TileFunction tile_functions[kFbsMaxVectors + 1][kFbsMaxPixels + 1] = {TILES(TILE_ENTRY)};
+#define SUMS_ENTRY(pixels, vectors) [vectors][pixels] = multiply_sums_##pixels##x##vectors,
+static const TileFunction sums_functions[kFbsMaxVectors + 1][kFbsMaxPixels + 1] = {TILES(SUMS_ENTRY)};
 
-static void multiply(const FbsMultiplication* all, const FbsPanel* panel, const float* packed, int32_t tiles,
-                     int32_t begin, int32_t end) {
+static void multiply_tiles(const TileFunction functions[kFbsMaxPixels + 1], const FbsMultiplication* all,
+                           const FbsPanel* panel, const float* packed, int32_t tiles, int32_t begin, int32_t end) {
   const int32_t channel = panel->first_vector * LANES, last_channel = channel + (panel->vectors - 1) * LANES;
   const int32_t left = all->out_active - last_channel;
   const int32_t smaller = all->pixels / tiles, larger = all->pixels % tiles; /* `larger` tiles have one pixel more */
   Tile tile = {.all = all, .packed = packed, .channel = channel, .last_lanes = left < LANES ? left : LANES};
   for (int32_t i = begin; i < end; i++) {
     tile.first_pixel = (int64_t)i * smaller + (i < larger ? i : larger);
-    tile_functions[panel->vectors][smaller + (i < larger)](&tile);
+    functions[smaller + (i < larger)](&tile);
   }
+}
+
+static void multiply(const FbsMultiplication* all, const FbsPanel* panel, const float* packed, int32_t tiles,
+                     int32_t begin, int32_t end) {
+  multiply_tiles(tile_functions[panel->vectors], all, panel, packed, tiles, begin, end);
+}
+
+static void multiply_sums(const FbsMultiplication* all, const FbsPanel* panel, const float* packed, int32_t tiles,
+                          int32_t begin, int32_t end) {
+  multiply_tiles(sums_functions[panel->vectors], all, panel, packed, tiles, begin, end);
 }
 
 #ifdef MERGE
@@ -196,15 +217,17 @@ static void predict(const float* s, const int32_t* in_indices, int32_t depth, co
 }
 
 #include "in_place_template.h"
+#include "winograd_template.h"
 
 static const FbsKernels kernels = {
     .name = NAME,
     .lanes = LANES,
     .tile_pixels = TILE_PIXELS,
-#ifdef MERGE
     .pack = pack,
-#endif
     .multiply = multiply,
+    .multiply_sums = multiply_sums,
+    .winograd2 = {pack_filters2, transform_input2, transform_output2},
+    .winograd4 = {pack_filters4, transform_input4, transform_output4},
     .pixel_tile_channels = PIXEL_TILE_CHANNELS,
     .copy_windows = copy_windows,
     .multiply_in_place = multiply_in_place,

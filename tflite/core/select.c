@@ -64,9 +64,11 @@ const FbsDriver* fbs_driver_of(FbsMethod method) {
       return &fbs_in_place;
     case kFbsMethodAuto:
     case kFbsMethodGrouped:
-    case kFbsMethodWinograd2:
-    case kFbsMethodWinograd4:
       break;
+    case kFbsMethodWinograd2:
+      return &fbs_winograd2;
+    case kFbsMethodWinograd4:
+      return &fbs_winograd4;
   }
   return NULL;
 }

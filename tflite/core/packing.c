@@ -1,0 +1,34 @@
+#include "packing.h"
+
+#include <string.h>
+
+int32_t fbs_vectors_of(int32_t channels, int32_t lanes) { return channels / lanes + (channels % lanes != 0); }
+
+/* Panels are two vectors wide, which makes the best tile; an odd vector at the end widens the last one to three. */
+int32_t fbs_panels_of(int32_t vectors) { return vectors > 1 ? vectors / 2 : 1; }
+
+void fbs_divide_into_panels(int32_t vectors, FbsPanel* panels) {
+  const int32_t count = fbs_panels_of(vectors);
+  for (int32_t i = 0; i < count; i++) panels[i] = (FbsPanel){.first_vector = 2 * i, .vectors = 2};
+  panels[count - 1].vectors = vectors - panels[count - 1].first_vector;
+}
+
+void fbs_find_stretches(const int32_t* winners, int32_t count, int32_t out_channels, int32_t lanes,
+                        FbsStretch* stretches, int32_t* first_stretch) {
+  const int32_t vectors = fbs_vectors_of(count, lanes), last_column = out_channels - lanes;
+  int32_t found = 0;
+  for (int32_t v = 0; v < vectors; v++) {
+    first_stretch[v] = found;
+    const int32_t* winner = winners + v * lanes;
+    const int32_t left = count - v * lanes, used = left < lanes ? left : lanes;
+    for (int32_t lane = 0; lane < used;) {
+      FbsStretch* stretch = &stretches[found++];
+      stretch->column = winner[lane] < last_column ? winner[lane] : last_column;
+      memset(stretch->select, -1, sizeof stretch->select);
+      for (; lane < used && winner[lane] - stretch->column < lanes; lane++) {
+        stretch->select[lane] = winner[lane] - stretch->column;
+      }
+    }
+  }
+  first_stretch[vectors] = found;
+}

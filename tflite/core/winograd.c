@@ -1,0 +1,262 @@
+/* Winograd's convolution F(m x m, 3 x 3), m = 2 or 4, of stride 1 on the active channels: the output is cut into tiles
+ * of m x m, whose windows overlap by two, and each of the (m + 2)^2 points of the transformed windows and filters is a
+ * matrix product over the channels. The active filters are transformed while they are packed, for each image: that
+ * costs no memory for weights, and little time where a filter serves many tiles. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "driver.h"
+#include "packing.h"
+#include "workspace.h"
+
+/* Transformed windows of one block of tiles, which should stay in L2 with the products of one panel. */
+enum { kBlockBytes = 512 * 1024 };
+
+/* Rows of planes that follow each other in memory a multiple of 4 KiB apart would fall into the same cache sets. */
+enum { kPlaneGap = 16 };
+
+/* More workspace than this is left to gemm.c, which needs less. */
+static const double kMostBytes = 1 << 30;
+
+typedef struct {
+  size_t gate, bias, zeros, stretches, first_stretch, packed, threads,
+      size;                              /* threads: each its windows and products */
+  int64_t windows_plane, products_plane; /* floats from one point to the next */
+  size_t windows_bytes, thread_bytes;
+  int64_t blocks;
+} Layout;
+
+typedef struct {
+  FbsConv2dShape shape;
+  FbsConv2dWeights weights;
+  const FbsKernels* kernels;
+  const FbsWinogradKernels* transforms;
+  int32_t points; /* (m + 2)^2 */
+  int32_t tiles_across;
+  int64_t tiles;
+  int32_t vectors, panels;
+  FbsPanel* panel;
+  int32_t* offsets; /* of the tiles of a block in a plane of windows */
+} Winograd;
+
+/* The tiles are cut into nearly equal blocks, as many for each thread. */
+static int64_t blocks_of(const Winograd* plan, int32_t threads) {
+  const int64_t tile_bytes = (int64_t)sizeof(float) * plan->points * plan->shape.in_active;
+  const int64_t most = kBlockBytes / tile_bytes > 12 ? kBlockBytes / tile_bytes : 12;
+  const int64_t blocks = (plan->tiles + most - 1) / most;
+  return (blocks + threads - 1) / threads * threads;
+}
+
+static int64_t largest_block(const Winograd* plan, int32_t threads) {
+  const int64_t blocks = blocks_of(plan, threads);
+  return (plan->tiles + blocks - 1) / blocks;
+}
+
+static int64_t packed_plane(const Winograd* plan, const FbsPanel* panel) {
+  return (int64_t)plan->shape.in_active * panel->vectors * plan->kernels->lanes + kPlaneGap;
+}
+
+static Layout layout_of(const Winograd* plan, int32_t threads) {
+  const FbsConv2dShape* s = &plan->shape;
+  const size_t channels = (size_t)plan->vectors * (size_t)plan->kernels->lanes, points = (size_t)plan->points;
+  const int64_t tiles = largest_block(plan, threads);
+  Layout layout = {.blocks = blocks_of(plan, threads),
+                   .windows_plane = tiles * s->in_active + kPlaneGap,
+                   .products_plane = tiles * kFbsMaxVectors * plan->kernels->lanes + kPlaneGap};
+  layout.gate = fbs_reserve(&layout.size, sizeof(float) * channels);
+  layout.bias = fbs_reserve(&layout.size, sizeof(float) * channels);
+  layout.zeros = fbs_reserve(&layout.size, sizeof(float) * (size_t)s->in_active);
+  layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)s->out_active);
+  layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(plan->vectors + 1));
+  layout.packed = layout.size;
+  for (int32_t n = 0; n < plan->panels; n++) {
+    fbs_reserve(&layout.size, sizeof(float) * points * (size_t)packed_plane(plan, &plan->panel[n]));
+  }
+  fbs_reserve(&layout.thread_bytes, sizeof(float) * points * (size_t)layout.windows_plane);
+  layout.windows_bytes = layout.thread_bytes;
+  fbs_reserve(&layout.thread_bytes, sizeof(float) * points * (size_t)layout.products_plane);
+  layout.threads = fbs_reserve(&layout.size, layout.thread_bytes * (size_t)threads);
+  return layout;
+}
+
+/* ---- One image ---- */
+
+typedef struct {
+  const Winograd* plan;
+  const Layout* layout;
+  FbsPacking packing;
+  FbsWinogradImage image;
+  char* memory;
+} Task;
+
+static float* packed_of(const Task* task, int32_t panel) {
+  size_t offset = task->layout->packed;
+  for (int32_t n = 0; n < panel; n++) {
+    fbs_reserve(&offset,
+                sizeof(float) * (size_t)task->plan->points * (size_t)packed_plane(task->plan, &task->plan->panel[n]));
+  }
+  return (float*)(task->memory + offset);
+}
+
+static void pack(const Task* task, int32_t n, int64_t begin, int64_t end) {
+  const FbsPanel* panel = &task->plan->panel[n];
+  task->plan->transforms->pack_filters(&task->packing, panel, begin, end, packed_plane(task->plan, panel),
+                                       packed_of(task, n));
+}
+
+static void pack_share(void* context, int32_t thread, int32_t count) {
+  const Task* task = context;
+  const int64_t depth = task->plan->shape.in_active;
+  for (int32_t n = 0; n < task->plan->panels; n++) {
+    pack(task, n, fbs_share(depth, thread, count), fbs_share(depth, thread + 1, count));
+  }
+}
+
+/* products[point][tile][channel] = windows[point][tile] @ packed[point] */
+static void multiply(const Task* task, int32_t n, const float* windows, int32_t tiles, float* products) {
+  const Winograd* plan = task->plan;
+  const FbsPanel panel = {.first_vector = 0, .vectors = plan->panel[n].vectors};
+  const float* packed = packed_of(task, n);
+  const int64_t plane = packed_plane(plan, &panel);
+  const int32_t most = plan->kernels->tile_pixels[panel.vectors];
+  const int32_t cuts = (tiles + most - 1) / most;
+  FbsMultiplication product = {.pixels = tiles,
+                               .taps = 1,
+                               .depth = plan->shape.in_active,
+                               .out_active = panel.vectors * plan->kernels->lanes,
+                               .offsets = plan->offsets};
+  for (int32_t point = 0; point < plan->points; point++) {
+    product.x = windows + point * task->layout->windows_plane;
+    product.y = products + point * task->layout->products_plane;
+    plan->kernels->multiply_sums(&product, &panel, packed + point * plane, cuts, 0, cuts);
+  }
+}
+
+/* With one thread, a panel's filters are packed where they are first needed: they are in the cache then. */
+static void convolve_share(void* context, int32_t thread, int32_t count) {
+  const Task* task = context;
+  const Winograd* plan = task->plan;
+  const Layout* layout = task->layout;
+  char* memory = task->memory + layout->threads + (size_t)thread * layout->thread_bytes;
+  float* windows = (float*)memory;
+  float* products = (float*)(memory + layout->windows_bytes);
+  const int64_t blocks = layout->blocks;
+  for (int64_t b = fbs_share(blocks, thread, count); b < fbs_share(blocks, thread + 1, count); b++) {
+    const int64_t begin = plan->tiles * b / blocks, end = plan->tiles * (b + 1) / blocks;
+    plan->transforms->transform_input(&task->image, begin, end, layout->windows_plane, windows);
+    for (int32_t n = 0; n < plan->panels; n++) {
+      if (count == 1 && b == 0) pack(task, n, 0, plan->shape.in_active);
+      multiply(task, n, windows, (int32_t)(end - begin), products);
+      plan->transforms->transform_output(&task->image, &plan->panel[n], products, begin, end, layout->products_plane);
+    }
+  }
+}
+
+static void run(const void* context, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
+                const int32_t* winners, float* y, void* workspace) {
+  const Winograd* plan = context;
+  const FbsConv2dShape* s = &plan->shape;
+  const Layout layout = layout_of(plan, fbs_threads_count(threads));
+  char* memory = workspace;
+  float* gate = (float*)(memory + layout.gate);
+  float* bias = (float*)(memory + layout.bias);
+  float* zeros = (float*)(memory + layout.zeros);
+  FbsStretch* stretches = (FbsStretch*)(memory + layout.stretches);
+  int32_t* first_stretch = (int32_t*)(memory + layout.first_stretch);
+  const int32_t channels = plan->vectors * plan->kernels->lanes;
+  for (int32_t c = 0; c < channels; c++) {
+    gate[c] = c < s->out_active ? g[winners[c]] : 0;
+    bias[c] = c < s->out_active ? plan->weights.bias[winners[c]] : 0;
+  }
+  memset(zeros, 0, sizeof(float) * (size_t)s->in_active);
+  fbs_find_stretches(winners, s->out_active, s->out_channels, plan->kernels->lanes, stretches, first_stretch);
+  Task task = {.plan = plan,
+               .layout = &layout,
+               .packing = {.weights = plan->weights.weights,
+                           .in_indices = in_indices,
+                           .taps = 9,
+                           .depth = s->in_active,
+                           .out_channels = s->out_channels,
+                           .stretches = stretches,
+                           .first_stretch = first_stretch},
+               .image = {.x = x,
+                         .zeros = zeros,
+                         .y = y,
+                         .in_height = s->in_height,
+                         .in_width = s->in_width,
+                         .depth = s->in_active,
+                         .pad_top = s->pad_top,
+                         .pad_left = s->pad_left,
+                         .out_height = s->out_height,
+                         .out_width = s->out_width,
+                         .out_active = s->out_active,
+                         .tiles_across = plan->tiles_across,
+                         .gate = gate,
+                         .bias = bias,
+                         .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
+                         .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY},
+               .memory = memory};
+  if (fbs_threads_count(threads) > 1) fbs_threads_run(threads, pack_share, &task);
+  fbs_threads_run(threads, convolve_share, &task);
+}
+
+/* ---- The interface ---- */
+
+/* Doubles, which do not overflow. */
+static int supports(const FbsConv2dShape* s, const FbsKernels* kernels, int32_t m) {
+  const double points = (m + 2) * (m + 2), channels = s->out_active + 3.0 * kernels->lanes;
+  const double tiles = ((double)s->out_height / m + 1) * ((double)s->out_width / m + 1);
+  const double bytes = sizeof(float) * points * (s->in_active + 16.0) * channels;
+  return s->kernel_height == 3 && s->kernel_width == 3 && s->stride_height == 1 && s->stride_width == 1 &&
+         s->dilation_height == 1 && s->dilation_width == 1 && s->out_channels >= kernels->lanes && bytes < kMostBytes &&
+         tiles < INT32_MAX / 64 && sizeof(float) * points * 16 * s->in_active < kMostBytes;
+}
+
+static void destroy(void* context) {
+  Winograd* plan = context;
+  if (plan == NULL) return;
+  free(plan->offsets);
+  free(plan->panel);
+  free(plan);
+}
+
+static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const FbsKernels* kernels, int32_t m) {
+  Winograd* plan = calloc(1, sizeof *plan);
+  if (plan == NULL) return NULL;
+  plan->shape = *s;
+  plan->weights = *weights;
+  plan->kernels = kernels;
+  plan->transforms = m == 2 ? &kernels->winograd2 : &kernels->winograd4;
+  plan->points = (m + 2) * (m + 2);
+  plan->tiles_across = (s->out_width + m - 1) / m;
+  plan->tiles = (int64_t)plan->tiles_across * ((s->out_height + m - 1) / m);
+  plan->vectors = fbs_vectors_of(s->out_active, kernels->lanes);
+  plan->panels = fbs_panels_of(plan->vectors);
+  const int64_t most = largest_block(plan, 1);
+  plan->panel = malloc(sizeof *plan->panel * (size_t)plan->panels);
+  plan->offsets = malloc(sizeof *plan->offsets * (size_t)most);
+  if (plan->panel == NULL || plan->offsets == NULL) {
+    destroy(plan);
+    return NULL;
+  }
+  fbs_divide_into_panels(plan->vectors, plan->panel);
+  for (int64_t i = 0; i < most; i++) plan->offsets[i] = (int32_t)(i * s->in_active);
+  return plan;
+}
+
+static size_t workspace_size(const void* plan, int32_t threads) { return layout_of(plan, threads).size; }
+
+static int supports2(const FbsConv2dShape* s, const FbsKernels* kernels) { return supports(s, kernels, 2); }
+static int supports4(const FbsConv2dShape* s, const FbsKernels* kernels) { return supports(s, kernels, 4); }
+
+static void* create2(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const FbsKernels* kernels) {
+  return create(s, weights, kernels, 2);
+}
+
+static void* create4(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const FbsKernels* kernels) {
+  return create(s, weights, kernels, 4);
+}
+
+const FbsDriver fbs_winograd2 = {supports2, create2, destroy, workspace_size, run};
+const FbsDriver fbs_winograd4 = {supports4, create4, destroy, workspace_size, run};

@@ -1,0 +1,190 @@
+/* The kernels of winograd.c; kernels_template.h includes this file. F(m, 3) computes m neighbouring outputs of a filter
+ * of three from a = m + 2 inputs with a multiplications instead of 3 m; F(m x m, 3 x 3) nests two of them:
+ *
+ *   Y = A^T [ (G w G^T) . (B^T d B) ] A
+ *
+ * with the points 0, 1, -1, infinity for m = 2, and 2, -2 as well for m = 4 (Lavin and Gray, 2016, section 4). It needs
+ * SUB(a, b) from the instruction set besides what kernels_template.h does.
+ */
+
+enum { kMostPoints = 6 }; /* a, for m = 4 */
+
+/* u = G w */
+INLINE void transform_filter(const int m, const V* w, V* u) {
+  if (m == 2) {
+    const V half = BROADCAST(0.5f), even = MUL(half, ADD(w[0], w[2])), odd = MUL(half, w[1]);
+    u[0] = w[0];
+    u[1] = ADD(even, odd);
+    u[2] = SUB(even, odd);
+    u[3] = w[2];
+  } else {
+    const V even = MUL(BROADCAST(-1 / 6.0f), ADD(w[0], w[2])), odd = MUL(BROADCAST(-1 / 6.0f), w[1]);
+    const V even2 = FMA(BROADCAST(1 / 6.0f), w[2], MUL(BROADCAST(1 / 24.0f), w[0])),
+            odd2 = MUL(BROADCAST(1 / 12.0f), w[1]);
+    u[0] = MUL(BROADCAST(0.25f), w[0]);
+    u[1] = ADD(even, odd);
+    u[2] = SUB(even, odd);
+    u[3] = ADD(even2, odd2);
+    u[4] = SUB(even2, odd2);
+    u[5] = w[2];
+  }
+}
+
+/* v = B^T d */
+INLINE void transform_window(const int m, const V* d, V* v) {
+  if (m == 2) {
+    v[0] = SUB(d[0], d[2]);
+    v[1] = ADD(d[1], d[2]);
+    v[2] = SUB(d[2], d[1]);
+    v[3] = SUB(d[1], d[3]);
+  } else {
+    const V minus4 = BROADCAST(-4), minus5 = BROADCAST(-5), four = BROADCAST(4), two = BROADCAST(2);
+    const V even = FMA(minus4, d[2], d[4]), odd = FMA(minus4, d[1], d[3]);
+    const V even2 = SUB(d[4], d[2]), odd2 = MUL(two, SUB(d[3], d[1]));
+    v[0] = FMA(four, d[0], FMA(minus5, d[2], d[4]));
+    v[1] = ADD(even, odd);
+    v[2] = SUB(even, odd);
+    v[3] = ADD(even2, odd2);
+    v[4] = SUB(even2, odd2);
+    v[5] = FMA(four, d[1], FMA(minus5, d[3], d[5]));
+  }
+}
+
+/* y = A^T s */
+INLINE void transform_products(const int m, const V* s, V* y) {
+  const V even = ADD(s[1], s[2]), odd = SUB(s[1], s[2]);
+  if (m == 2) {
+    y[0] = ADD(s[0], even);
+    y[1] = SUB(odd, s[3]);
+  } else {
+    const V even2 = ADD(s[3], s[4]), odd2 = SUB(s[3], s[4]);
+    y[0] = ADD(s[0], ADD(even, even2));
+    y[1] = FMA(BROADCAST(2), odd2, odd);
+    y[2] = FMA(BROADCAST(4), even2, even);
+    y[3] = ADD(FMA(BROADCAST(8), odd2, odd), s[5]);
+  }
+}
+
+/* packed[point][i][vectors * LANES] = G weights[in_indices[i], :, winners] G^T for i = begin..end */
+INLINE void pack_filters(const int m, const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end,
+                         int64_t plane, float* packed) {
+  const int a = m + 2;
+  const int64_t out_channels = packing->out_channels;
+  const int32_t* first = packing->first_stretch + panel->first_vector;
+  float* to = packed + begin * panel->vectors * LANES;
+  for (int64_t i = begin; i < end; i++) {
+    const float* source =
+        packing->weights + (packing->in_indices == NULL ? i : packing->in_indices[i]) * 9 * out_channels;
+    for (int32_t v = 0; v < panel->vectors; v++, to += LANES) {
+      V w[3][3], columns[kMostPoints][3];
+      UNROLL for (int t = 0; t < 9; t++) w[t % 3][t / 3] = ZERO(); /* w[x][y] */
+      const FbsStretch* stop = packing->stretches + first[v + 1];
+      for (const FbsStretch* stretch = packing->stretches + first[v]; stretch < stop; stretch++) {
+        const SELECT select = LOAD_SELECT(stretch->select);
+        UNROLL for (int t = 0; t < 9; t++) {
+          w[t % 3][t / 3] = MERGE(w[t % 3][t / 3], select, source + t * out_channels + stretch->column);
+        }
+      }
+      UNROLL for (int x = 0; x < 3; x++) {
+        V u[kMostPoints];
+        transform_filter(m, w[x], u);
+        UNROLL for (int y = 0; y < a; y++) columns[y][x] = u[y];
+      }
+      UNROLL for (int y = 0; y < a; y++) {
+        V u[kMostPoints];
+        transform_filter(m, columns[y], u);
+        UNROLL for (int x = 0; x < a; x++) STORE(to + (y * a + x) * plane, u[x]);
+      }
+    }
+  }
+}
+
+/* windows[point][tile][depth] = B^T d B for the windows d of tiles begin..end. A row's last vector may reach into the
+ * next row, which is written after it, and by less than a vector beyond the last one. */
+INLINE void transform_input(const int m, const FbsWinogradImage* image, int64_t begin, int64_t end, int64_t plane,
+                            float* windows) {
+  const int a = m + 2;
+  const int32_t depth = image->depth;
+  for (int64_t tile = begin; tile < end; tile++, windows += depth) {
+    const float* d[kMostPoints][kMostPoints]; /* d[x][y] */
+    const int64_t top = tile / image->tiles_across * m - image->pad_top;
+    const int64_t left = tile % image->tiles_across * m - image->pad_left;
+    for (int y = 0; y < a; y++) {
+      for (int x = 0; x < a; x++) {
+        const int inside = top + y >= 0 && top + y < image->in_height && left + x >= 0 && left + x < image->in_width;
+        d[x][y] = inside ? image->x + ((top + y) * image->in_width + left + x) * depth : image->zeros;
+      }
+    }
+    for (int32_t i = 0; i < depth; i += LANES) {
+      V columns[kMostPoints][kMostPoints];
+      UNROLL for (int x = 0; x < a; x++) {
+        V column[kMostPoints], v[kMostPoints];
+        UNROLL for (int y = 0; y < a; y++) {
+          column[y] = depth - i >= LANES ? LOAD(d[x][y] + i) : LOAD_FIRST(d[x][y] + i, depth - i);
+        }
+        transform_window(m, column, v);
+        UNROLL for (int y = 0; y < a; y++) columns[y][x] = v[y];
+      }
+      UNROLL for (int y = 0; y < a; y++) {
+        V v[kMostPoints];
+        transform_window(m, columns[y], v);
+        UNROLL for (int x = 0; x < a; x++) STORE(windows + (y * a + x) * plane + i, v[x]);
+      }
+    }
+  }
+}
+
+/* y = act(gate * (A^T s A + bias)) for the outputs of tiles begin..end, s = products[point][tile][vectors * LANES] */
+INLINE void transform_output(const int m, const FbsWinogradImage* image, const FbsPanel* panel, const float* products,
+                             int64_t begin, int64_t end, int64_t plane) {
+  const int a = m + 2;
+  const int64_t out_active = image->out_active;
+  const V low = BROADCAST(image->low), high = BROADCAST(image->high);
+  for (int64_t tile = begin; tile < end; tile++) {
+    const int32_t top = (int32_t)(tile / image->tiles_across) * m, left = (int32_t)(tile % image->tiles_across) * m;
+    const int32_t rows = image->out_height - top < m ? image->out_height - top : m;
+    const int32_t across = image->out_width - left < m ? image->out_width - left : m;
+    for (int32_t v = 0; v < panel->vectors; v++, products += LANES) {
+      const int32_t channel = (panel->first_vector + v) * LANES;
+      const int32_t lanes = out_active - channel < LANES ? (int32_t)(out_active - channel) : LANES;
+      const V gate = LOAD(image->gate + channel), bias = LOAD(image->bias + channel);
+      V columns[4][kMostPoints];
+      UNROLL for (int x = 0; x < a; x++) {
+        V s[kMostPoints], out[4];
+        UNROLL for (int y = 0; y < a; y++) s[y] = LOAD(products + (y * a + x) * plane);
+        transform_products(m, s, out);
+        UNROLL for (int y = 0; y < m; y++) columns[y][x] = out[y];
+      }
+      UNROLL for (int y = 0; y < m; y++) {
+        V out[4];
+        transform_products(m, columns[y], out);
+        float* to = image->y + ((int64_t)(top + y) * image->out_width + left) * out_active + channel;
+        UNROLL for (int x = 0; x < m; x++, to += out_active) {
+          if (y >= rows || x >= across) continue;
+          const V result = MIN(high, MAX(low, MUL(gate, ADD(out[x], bias))));
+          if (lanes == LANES) {
+            STORE(to, result);
+          } else {
+            STORE_FIRST(to, result, lanes);
+          }
+        }
+      }
+    }
+  }
+}
+
+#define DEFINE_WINOGRAD(m)                                                                                     \
+  static void pack_filters##m(const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end,    \
+                              int64_t plane, float* packed) {                                                  \
+    pack_filters(m, packing, panel, begin, end, plane, packed);                                                \
+  }                                                                                                            \
+  static void transform_input##m(const FbsWinogradImage* image, int64_t begin, int64_t end, int64_t plane,     \
+                                 float* windows) {                                                             \
+    transform_input(m, image, begin, end, plane, windows);                                                     \
+  }                                                                                                            \
+  static void transform_output##m(const FbsWinogradImage* image, const FbsPanel* panel, const float* products, \
+                                  int64_t begin, int64_t end, int64_t plane) {                                 \
+    transform_output(m, image, panel, products, begin, end, plane);                                            \
+  }
+DEFINE_WINOGRAD(2)
+DEFINE_WINOGRAD(4)
