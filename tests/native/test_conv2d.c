@@ -164,13 +164,20 @@ static void print_shape(const FbsConv2dOptions* options, const FbsConv2dShape* s
     }                                              \
   } while (0)
 
+/* Activations and weights are integers from -4 to 4, so a product has the rms 20/3, and g stays below 2.5. F(4x4)
+ * rounds its transformed filters, to at most 5e-5 of the outputs' rms where that was measured (docs/kernels.md); the
+ * other methods compute with integers and halves, exactly. */
+static double tolerance_of(const FbsConv2dShape* s, FbsMethod method) {
+  return method == kFbsMethodWinograd4 ? 1e-4 * 2.5 * 20 / 3 * sqrt(9.0 * s->in_active) : kTolerance;
+}
+
 static void compare_channel(const Problem* p, const FbsConv2dOptions* options, const float* y, const float* expected,
                             int32_t n, int32_t i, int32_t j) {
   const FbsConv2dShape* s = &p->shape;
   const int64_t pixels = (int64_t)s->out_height * s->out_width;
   for (int64_t q = n * pixels; q < (n + 1) * pixels; q++) {
     const double got = y[q * s->out_active + i], want = expected[q * s->out_active + j];
-    CHECK_SHAPE(fabs(got - want) <= kTolerance * (fabs(want) + 1),
+    CHECK_SHAPE(fabs(got - want) <= kTolerance * fabs(want) + tolerance_of(s, options->method),
                 "image %d, pixel %d, channel %d: %.9g, expected %.9g", n, (int)(q % pixels), i, got, want);
   }
 }
@@ -320,6 +327,35 @@ static void test_tiles(void) {
   }
 }
 
+/* Maps of all sizes around one to three tiles of Winograd's convolution, with rows and columns of padding as the sides
+ * have, and whole vectors of channels and parts of them. */
+static void test_winograd(void) {
+  static const int32_t channels[] = {1, 4, 15, 16, 17, 40};
+  for (int32_t height = 1; height <= 9; height++) {
+    for (int32_t width = 1; width <= 13; width += 1 + width % 3) {
+      const int32_t n = height * 7 + width;
+      FbsConv2dShape s = {.batch = 1 + n % 2,
+                          .in_height = height,
+                          .in_width = width,
+                          .in_channels = channels[n % 6] + n % 2,
+                          .in_active = channels[n % 6],
+                          .out_channels = 48,
+                          .out_active = channels[n / 2 % 6],
+                          .group_size = 1,
+                          .activation = (FbsActivation)(n % 3)};
+      const Window same = {3, 3, 1, 1, true}, valid = {3, 3, 1, 1, false};
+      set_window(&s, &same);
+      test_shape(&s, true);
+      s.pad_top = n % 4; /* more than SAME has, and another number of rows than the input */
+      s.pad_left = n % 5;
+      s.out_height = height + n % 3;
+      s.out_width = width + n % 4;
+      test_shape(&s, true);
+      if (set_window(&s, &valid)) test_shape(&s, true);
+    }
+  }
+}
+
 /* More packed weights than one chunk holds, and a predictor so large that threads share it. */
 static void test_large(void) {
   const Window window = {3, 3, 1, 1, true};
@@ -338,8 +374,9 @@ static void test_large(void) {
 
 static void test_random(int32_t count) {
   for (int32_t i = 0; i < count; i++) {
-    const Window window = {random_between(1, 4), random_between(1, 4), random_between(1, 3), random_between(1, 2),
-                           random_between(0, 1)};
+    const Window any = {random_between(1, 4), random_between(1, 4), random_between(1, 3), random_between(1, 2),
+                        random_between(0, 1)};
+    const Window window = random_between(0, 2) > 0 ? any : (Window){3, 3, 1, 1, any.same};
     const int32_t group = random_between(0, 2) > 0 ? 1 : random_between(2, 5);
     const int32_t groups = random_between(1, random_between(0, 3) > 0 ? 20 : 90) / group + 1;
     FbsConv2dShape s = {.batch = random_between(1, 3),
@@ -441,6 +478,7 @@ int main(int argc, char** argv) {
   }
   test_windows();
   test_tiles();
+  test_winograd();
   test_large();
   test_indices();
   test_not_finite();

@@ -144,6 +144,7 @@ static void convolve_share(void* context, int32_t thread, int32_t count) {
   const int64_t blocks = layout->blocks;
   for (int64_t b = fbs_share(blocks, thread, count); b < fbs_share(blocks, thread + 1, count); b++) {
     const int64_t begin = plan->tiles * b / blocks, end = plan->tiles * (b + 1) / blocks;
+    if (begin == end) continue; /* fewer tiles than threads */
     plan->transforms->transform_input(&task->image, begin, end, layout->windows_plane, windows);
     for (int32_t n = 0; n < plan->panels; n++) {
       if (count == 1 && b == 0) pack(task, n, 0, plan->shape.in_active);
