@@ -10,8 +10,10 @@
 #include "packing.h"
 #include "workspace.h"
 
-/* Transformed windows of one block of tiles, which should stay in L2 with the products of one panel. */
-enum { kBlockBytes = 512 * 1024 };
+/* Transformed windows of all tiles are kept, one block of them for each thread, while they need no more than this: each
+ * panel of filters is then packed, used at once and forgotten. Of larger maps, blocks that fit into L2 are transformed
+ * one after another, and the filters of all panels are kept: such maps have fewer channels. */
+enum { kMostWindowsBytes = 4 << 20, kBlockBytes = 512 << 10 };
 
 /* Rows of planes that follow each other in memory a multiple of 4 KiB apart would fall into the same cache sets. */
 enum { kPlaneGap = 16 };
@@ -40,12 +42,17 @@ typedef struct {
   int32_t* offsets; /* of the tiles of a block in a plane of windows */
 } Winograd;
 
+static int64_t windows_bytes(const Winograd* plan) {
+  return (int64_t)sizeof(float) * plan->points * plan->shape.in_active * plan->tiles;
+}
+
+static int keeps_windows(const Winograd* plan) { return windows_bytes(plan) <= kMostWindowsBytes; }
+
 /* The tiles are cut into nearly equal blocks, as many for each thread. */
 static int64_t blocks_of(const Winograd* plan, int32_t threads) {
-  const int64_t tile_bytes = (int64_t)sizeof(float) * plan->points * plan->shape.in_active;
-  const int64_t most = kBlockBytes / tile_bytes > 12 ? kBlockBytes / tile_bytes : 12;
-  const int64_t blocks = (plan->tiles + most - 1) / most;
-  return (blocks + threads - 1) / threads * threads;
+  if (keeps_windows(plan)) return threads;
+  const int64_t blocks = (windows_bytes(plan) + kBlockBytes - 1) / kBlockBytes;
+  return ((blocks < plan->tiles ? blocks : plan->tiles) + threads - 1) / threads * threads;
 }
 
 static int64_t largest_block(const Winograd* plan, int32_t threads) {
@@ -70,7 +77,7 @@ static Layout layout_of(const Winograd* plan, int32_t threads) {
   layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)s->out_active);
   layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(plan->vectors + 1));
   layout.packed = layout.size;
-  for (int32_t n = 0; n < plan->panels; n++) {
+  for (int32_t n = keeps_windows(plan) ? plan->panels - 1 : 0; n < plan->panels; n++) { /* the last is the largest */
     fbs_reserve(&layout.size, sizeof(float) * points * (size_t)packed_plane(plan, &plan->panel[n]));
   }
   fbs_reserve(&layout.thread_bytes, sizeof(float) * points * (size_t)layout.windows_plane);
@@ -87,29 +94,27 @@ typedef struct {
   const Layout* layout;
   FbsPacking packing;
   FbsWinogradImage image;
+  int32_t first_panel, last_panel; /* those that are packed or multiplied now, the last one excluded */
   char* memory;
 } Task;
 
 static float* packed_of(const Task* task, int32_t panel) {
   size_t offset = task->layout->packed;
-  for (int32_t n = 0; n < panel; n++) {
+  for (int32_t n = 0; n < panel && !keeps_windows(task->plan); n++) {
     fbs_reserve(&offset,
                 sizeof(float) * (size_t)task->plan->points * (size_t)packed_plane(task->plan, &task->plan->panel[n]));
   }
   return (float*)(task->memory + offset);
 }
 
-static void pack(const Task* task, int32_t n, int64_t begin, int64_t end) {
-  const FbsPanel* panel = &task->plan->panel[n];
-  task->plan->transforms->pack_filters(&task->packing, panel, begin, end, packed_plane(task->plan, panel),
-                                       packed_of(task, n));
-}
-
 static void pack_share(void* context, int32_t thread, int32_t count) {
   const Task* task = context;
   const int64_t depth = task->plan->shape.in_active;
-  for (int32_t n = 0; n < task->plan->panels; n++) {
-    pack(task, n, fbs_share(depth, thread, count), fbs_share(depth, thread + 1, count));
+  for (int32_t n = task->first_panel; n < task->last_panel; n++) {
+    const FbsPanel* panel = &task->plan->panel[n];
+    task->plan->transforms->pack_filters(&task->packing, panel, fbs_share(depth, thread, count),
+                                         fbs_share(depth, thread + 1, count), packed_plane(task->plan, panel),
+                                         packed_of(task, n));
   }
 }
 
@@ -133,24 +138,52 @@ static void multiply(const Task* task, int32_t n, const float* windows, int32_t 
   }
 }
 
-/* With one thread, a panel's filters are packed where they are first needed: they are in the cache then. */
-static void convolve_share(void* context, int32_t thread, int32_t count) {
-  const Task* task = context;
-  const Winograd* plan = task->plan;
+typedef struct {
+  int64_t begin, end; /* tiles */
+  float *windows, *products;
+} Block;
+
+static Block block_of(const Task* task, int64_t block, int32_t thread) {
   const Layout* layout = task->layout;
   char* memory = task->memory + layout->threads + (size_t)thread * layout->thread_bytes;
-  float* windows = (float*)memory;
-  float* products = (float*)(memory + layout->windows_bytes);
-  const int64_t blocks = layout->blocks;
-  for (int64_t b = fbs_share(blocks, thread, count); b < fbs_share(blocks, thread + 1, count); b++) {
-    const int64_t begin = plan->tiles * b / blocks, end = plan->tiles * (b + 1) / blocks;
-    if (begin == end) continue; /* fewer tiles than threads */
-    plan->transforms->transform_input(&task->image, begin, end, layout->windows_plane, windows);
-    for (int32_t n = 0; n < plan->panels; n++) {
-      if (count == 1 && b == 0) pack(task, n, 0, plan->shape.in_active);
-      multiply(task, n, windows, (int32_t)(end - begin), products);
-      plan->transforms->transform_output(&task->image, &plan->panel[n], products, begin, end, layout->products_plane);
-    }
+  return (Block){.begin = task->plan->tiles * block / layout->blocks,
+                 .end = task->plan->tiles * (block + 1) / layout->blocks,
+                 .windows = (float*)memory,
+                 .products = (float*)(memory + layout->windows_bytes)};
+}
+
+static void transform_windows(const Task* task, const Block* block) {
+  task->plan->transforms->transform_input(&task->image, block->begin, block->end, task->layout->windows_plane,
+                                          block->windows);
+}
+
+static void convolve_panels(const Task* task, const Block* block) {
+  if (block->begin == block->end) return; /* there are fewer tiles than threads */
+  for (int32_t n = task->first_panel; n < task->last_panel; n++) {
+    multiply(task, n, block->windows, (int32_t)(block->end - block->begin), block->products);
+    task->plan->transforms->transform_output(&task->image, &task->plan->panel[n], block->products, block->begin,
+                                             block->end, task->layout->products_plane);
+  }
+}
+
+static void transform_share(void* context, int32_t thread, int32_t count) {
+  (void)count;
+  const Block block = block_of(context, thread, thread);
+  transform_windows(context, &block);
+}
+
+static void convolve_share(void* context, int32_t thread, int32_t count) {
+  (void)count;
+  const Block block = block_of(context, thread, thread);
+  convolve_panels(context, &block);
+}
+
+static void transform_and_convolve_share(void* context, int32_t thread, int32_t count) {
+  const int64_t blocks = ((const Task*)context)->layout->blocks;
+  for (int64_t n = fbs_share(blocks, thread, count); n < fbs_share(blocks, thread + 1, count); n++) {
+    const Block block = block_of(context, n, thread);
+    transform_windows(context, &block);
+    convolve_panels(context, &block);
   }
 }
 
@@ -198,8 +231,18 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
                          .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
                          .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY},
                .memory = memory};
-  if (fbs_threads_count(threads) > 1) fbs_threads_run(threads, pack_share, &task);
-  fbs_threads_run(threads, convolve_share, &task);
+  if (keeps_windows(plan)) {
+    fbs_threads_run(threads, transform_share, &task);
+    for (task.first_panel = 0; task.first_panel < plan->panels; task.first_panel++) {
+      task.last_panel = task.first_panel + 1;
+      fbs_threads_run(threads, pack_share, &task);
+      fbs_threads_run(threads, convolve_share, &task);
+    }
+  } else {
+    task.last_panel = plan->panels;
+    fbs_threads_run(threads, pack_share, &task);
+    fbs_threads_run(threads, transform_and_convolve_share, &task);
+  }
 }
 
 /* ---- The interface ---- */

@@ -65,6 +65,12 @@ INLINE void transform_products(const int m, const V* s, V* y) {
   }
 }
 
+/* The filters [9][out_channels] of active input channel i. */
+INLINE const float* filters_of(const FbsPacking* packing, int64_t i) {
+  const int64_t in = packing->in_indices == NULL ? i : packing->in_indices[i];
+  return packing->weights + in * 9 * packing->out_channels;
+}
+
 /* packed[point][i][vectors * LANES] = G weights[in_indices[i], :, winners] G^T for i = begin..end */
 INLINE void pack_filters(const int m, const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end,
                          int64_t plane, float* packed) {
@@ -73,8 +79,8 @@ INLINE void pack_filters(const int m, const FbsPacking* packing, const FbsPanel*
   const int32_t* first = packing->first_stretch + panel->first_vector;
   float* to = packed + begin * panel->vectors * LANES;
   for (int64_t i = begin; i < end; i++) {
-    const float* source =
-        packing->weights + (packing->in_indices == NULL ? i : packing->in_indices[i]) * 9 * out_channels;
+    const float* source = filters_of(packing, i);
+    const float* next = filters_of(packing, i + 1 < end ? i + 1 : i); /* too far away for the CPU to guess */
     for (int32_t v = 0; v < panel->vectors; v++, to += LANES) {
       V w[3][3], columns[kMostPoints][3];
       UNROLL for (int t = 0; t < 9; t++) w[t % 3][t / 3] = ZERO(); /* w[x][y] */
@@ -82,6 +88,7 @@ INLINE void pack_filters(const int m, const FbsPacking* packing, const FbsPanel*
       for (const FbsStretch* stretch = packing->stretches + first[v]; stretch < stop; stretch++) {
         const SELECT select = LOAD_SELECT(stretch->select);
         UNROLL for (int t = 0; t < 9; t++) {
+          __builtin_prefetch(next + t * out_channels + stretch->column);
           w[t % 3][t / 3] = MERGE(w[t % 3][t / 3], select, source + t * out_channels + stretch->column);
         }
       }
