@@ -84,7 +84,7 @@ typedef struct {
   /* Rows begin..end of a panel: packed[point][i][vectors * lanes]. out_channels >= lanes. */
   void (*pack_filters)(const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end, int64_t plane,
                        float* packed);
-  /* windows[point][tile][depth] of tiles begin..end, and up to a vector of scratch at the end of a plane */
+  /* windows[point][tile][depth, rounded up to whole vectors] of tiles begin..end */
   void (*transform_input)(const FbsWinogradImage* image, int64_t begin, int64_t end, int64_t plane, float* windows);
   /* The outputs of tiles begin..end in the channels of a panel, from products[point][tile][vectors * lanes]. */
   void (*transform_output)(const FbsWinogradImage* image, const FbsPanel* panel, const float* products, int64_t begin,

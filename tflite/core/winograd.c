@@ -10,10 +10,9 @@
 #include "packing.h"
 #include "workspace.h"
 
-/* Transformed windows of all tiles are kept, one block of them for each thread, while they need no more than this: each
- * panel of filters is then packed, used at once and forgotten. Of larger maps, blocks that fit into L2 are transformed
- * one after another, and the filters of all panels are kept: such maps have fewer channels. */
-enum { kMostWindowsBytes = 4 << 20, kBlockBytes = 512 << 10 };
+/* Transformed windows and products that are in use at the same time should stay in L2. From 128 to 512 KiB the choice
+ * made less than 5 % from 14x14x256 to 224x224x64 (Zen 5). */
+enum { kBlockBytes = 256 << 10 };
 
 /* Rows of planes that follow each other in memory a multiple of 4 KiB apart would fall into the same cache sets. */
 enum { kPlaneGap = 16 };
@@ -22,11 +21,8 @@ enum { kPlaneGap = 16 };
 static const double kMostBytes = 1 << 30;
 
 typedef struct {
-  size_t gate, bias, zeros, stretches, first_stretch, packed, threads,
-      size;                              /* threads: each its windows and products */
-  int64_t windows_plane, products_plane; /* floats from one point to the next */
-  size_t windows_bytes, thread_bytes;
-  int64_t blocks;
+  size_t gate, bias, zeros, stretches, first_stretch, packed, windows, products, size;
+  int64_t blocks, windows_plane, products_plane; /* planes: floats from one point to the next */
 } Layout;
 
 typedef struct {
@@ -39,20 +35,30 @@ typedef struct {
   int64_t tiles;
   int32_t vectors, panels;
   FbsPanel* panel;
+  int32_t row;      /* of a tile in a plane of windows: in_active, rounded up to whole vectors */
   int32_t* offsets; /* of the tiles of a block in a plane of windows */
 } Winograd;
 
-static int64_t windows_bytes(const Winograd* plan) {
-  return (int64_t)sizeof(float) * plan->points * plan->shape.in_active * plan->tiles;
+/* Whether the windows of all tiles are kept, and each panel of filters is packed, used at once and forgotten: less has
+ * to be kept so where there are fewer tiles than output channels. Elsewhere the filters of all panels are kept, and
+ * blocks of tiles are transformed, used at once and forgotten. */
+static int keeps_windows(const Winograd* plan) { return plan->tiles < plan->shape.out_active; }
+
+static int64_t product_floats(const Winograd* plan) { /* of one tile and the widest panel */
+  return (int64_t)plan->points * plan->panel[plan->panels - 1].vectors * plan->kernels->lanes;
 }
 
-static int keeps_windows(const Winograd* plan) { return windows_bytes(plan) <= kMostWindowsBytes; }
+/* Tiles that are multiplied with a panel and transformed back before the next ones are. */
+static int64_t block_tiles(const Winograd* plan) {
+  const int64_t windows = keeps_windows(plan) ? 0 : (int64_t)plan->points * plan->row;
+  const int64_t most = kBlockBytes / (int64_t)sizeof(float) / (windows + product_floats(plan));
+  return most > kFbsMaxPixels ? most : kFbsMaxPixels;
+}
 
-/* The tiles are cut into nearly equal blocks, as many for each thread. */
+/* Nearly equal blocks, as many for each thread. */
 static int64_t blocks_of(const Winograd* plan, int32_t threads) {
-  if (keeps_windows(plan)) return threads;
-  const int64_t blocks = (windows_bytes(plan) + kBlockBytes - 1) / kBlockBytes;
-  return ((blocks < plan->tiles ? blocks : plan->tiles) + threads - 1) / threads * threads;
+  const int64_t most = block_tiles(plan), blocks = (plan->tiles + most - 1) / most;
+  return (blocks + threads - 1) / threads * threads;
 }
 
 static int64_t largest_block(const Winograd* plan, int32_t threads) {
@@ -66,24 +72,24 @@ static int64_t packed_plane(const Winograd* plan, const FbsPanel* panel) {
 
 static Layout layout_of(const Winograd* plan, int32_t threads) {
   const FbsConv2dShape* s = &plan->shape;
-  const size_t channels = (size_t)plan->vectors * (size_t)plan->kernels->lanes, points = (size_t)plan->points;
+  const size_t channels = (size_t)plan->vectors * (size_t)plan->kernels->lanes;
+  const size_t point_bytes = sizeof(float) * (size_t)plan->points;
   const int64_t tiles = largest_block(plan, threads);
+  const int keeps = keeps_windows(plan);
   Layout layout = {.blocks = blocks_of(plan, threads),
-                   .windows_plane = tiles * s->in_active + kPlaneGap,
-                   .products_plane = tiles * kFbsMaxVectors * plan->kernels->lanes + kPlaneGap};
+                   .windows_plane = (keeps ? plan->tiles : tiles) * plan->row + kPlaneGap,
+                   .products_plane = tiles * product_floats(plan) / plan->points + kPlaneGap};
   layout.gate = fbs_reserve(&layout.size, sizeof(float) * channels);
   layout.bias = fbs_reserve(&layout.size, sizeof(float) * channels);
   layout.zeros = fbs_reserve(&layout.size, sizeof(float) * (size_t)s->in_active);
   layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)s->out_active);
   layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(plan->vectors + 1));
   layout.packed = layout.size;
-  for (int32_t n = keeps_windows(plan) ? plan->panels - 1 : 0; n < plan->panels; n++) { /* the last is the largest */
-    fbs_reserve(&layout.size, sizeof(float) * points * (size_t)packed_plane(plan, &plan->panel[n]));
+  for (int32_t n = keeps ? plan->panels - 1 : 0; n < plan->panels; n++) { /* the last one is the largest */
+    fbs_reserve(&layout.size, point_bytes * (size_t)packed_plane(plan, &plan->panel[n]));
   }
-  fbs_reserve(&layout.thread_bytes, sizeof(float) * points * (size_t)layout.windows_plane);
-  layout.windows_bytes = layout.thread_bytes;
-  fbs_reserve(&layout.thread_bytes, sizeof(float) * points * (size_t)layout.products_plane);
-  layout.threads = fbs_reserve(&layout.size, layout.thread_bytes * (size_t)threads);
+  layout.windows = fbs_reserve(&layout.size, point_bytes * (size_t)(layout.windows_plane * (keeps ? 1 : threads)));
+  layout.products = fbs_reserve(&layout.size, point_bytes * (size_t)(layout.products_plane * threads));
   return layout;
 }
 
@@ -94,7 +100,10 @@ typedef struct {
   const Layout* layout;
   FbsPacking packing;
   FbsWinogradImage image;
-  int32_t first_panel, last_panel; /* those that are packed or multiplied now, the last one excluded */
+  /* What is to be done now: whether windows are transformed, and which panels, but for the last one, are packed or
+   * multiplied. */
+  int transforms;
+  int32_t first_panel, last_panel;
   char* memory;
 } Task;
 
@@ -138,52 +147,27 @@ static void multiply(const Task* task, int32_t n, const float* windows, int32_t 
   }
 }
 
-typedef struct {
-  int64_t begin, end; /* tiles */
-  float *windows, *products;
-} Block;
-
-static Block block_of(const Task* task, int64_t block, int32_t thread) {
+static void convolve_block(const Task* task, int64_t block, int32_t thread) {
+  const Winograd* plan = task->plan;
   const Layout* layout = task->layout;
-  char* memory = task->memory + layout->threads + (size_t)thread * layout->thread_bytes;
-  return (Block){.begin = task->plan->tiles * block / layout->blocks,
-                 .end = task->plan->tiles * (block + 1) / layout->blocks,
-                 .windows = (float*)memory,
-                 .products = (float*)(memory + layout->windows_bytes)};
-}
-
-static void transform_windows(const Task* task, const Block* block) {
-  task->plan->transforms->transform_input(&task->image, block->begin, block->end, task->layout->windows_plane,
-                                          block->windows);
-}
-
-static void convolve_panels(const Task* task, const Block* block) {
-  if (block->begin == block->end) return; /* there are fewer tiles than threads */
+  const int64_t begin = plan->tiles * block / layout->blocks, end = plan->tiles * (block + 1) / layout->blocks;
+  if (begin == end) return; /* there are fewer tiles than threads */
+  float* windows = (float*)(task->memory + layout->windows);
+  float* products = (float*)(task->memory + layout->products) + thread * plan->points * layout->products_plane;
+  windows += keeps_windows(plan) ? begin * plan->row : thread * plan->points * layout->windows_plane;
+  if (task->transforms) {
+    plan->transforms->transform_input(&task->image, begin, end, layout->windows_plane, windows);
+  }
   for (int32_t n = task->first_panel; n < task->last_panel; n++) {
-    multiply(task, n, block->windows, (int32_t)(block->end - block->begin), block->products);
-    task->plan->transforms->transform_output(&task->image, &task->plan->panel[n], block->products, block->begin,
-                                             block->end, task->layout->products_plane);
+    multiply(task, n, windows, (int32_t)(end - begin), products);
+    plan->transforms->transform_output(&task->image, &plan->panel[n], products, begin, end, layout->products_plane);
   }
 }
 
-static void transform_share(void* context, int32_t thread, int32_t count) {
-  (void)count;
-  const Block block = block_of(context, thread, thread);
-  transform_windows(context, &block);
-}
-
 static void convolve_share(void* context, int32_t thread, int32_t count) {
-  (void)count;
-  const Block block = block_of(context, thread, thread);
-  convolve_panels(context, &block);
-}
-
-static void transform_and_convolve_share(void* context, int32_t thread, int32_t count) {
   const int64_t blocks = ((const Task*)context)->layout->blocks;
   for (int64_t n = fbs_share(blocks, thread, count); n < fbs_share(blocks, thread + 1, count); n++) {
-    const Block block = block_of(context, n, thread);
-    transform_windows(context, &block);
-    convolve_panels(context, &block);
+    convolve_block(context, n, thread);
   }
 }
 
@@ -231,8 +215,10 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
                          .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
                          .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY},
                .memory = memory};
+  task.transforms = 1;
   if (keeps_windows(plan)) {
-    fbs_threads_run(threads, transform_share, &task);
+    fbs_threads_run(threads, convolve_share, &task); /* the windows alone */
+    task.transforms = 0;
     for (task.first_panel = 0; task.first_panel < plan->panels; task.first_panel++) {
       task.last_panel = task.first_panel + 1;
       fbs_threads_run(threads, pack_share, &task);
@@ -241,7 +227,7 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
   } else {
     task.last_panel = plan->panels;
     fbs_threads_run(threads, pack_share, &task);
-    fbs_threads_run(threads, transform_and_convolve_share, &task);
+    fbs_threads_run(threads, convolve_share, &task);
   }
 }
 
@@ -277,15 +263,20 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
   plan->tiles = (int64_t)plan->tiles_across * ((s->out_height + m - 1) / m);
   plan->vectors = fbs_vectors_of(s->out_active, kernels->lanes);
   plan->panels = fbs_panels_of(plan->vectors);
-  const int64_t most = largest_block(plan, 1);
+  plan->row = fbs_vectors_of(s->in_active, kernels->lanes) * kernels->lanes;
   plan->panel = malloc(sizeof *plan->panel * (size_t)plan->panels);
-  plan->offsets = malloc(sizeof *plan->offsets * (size_t)most);
-  if (plan->panel == NULL || plan->offsets == NULL) {
+  if (plan->panel == NULL) {
     destroy(plan);
     return NULL;
   }
   fbs_divide_into_panels(plan->vectors, plan->panel);
-  for (int64_t i = 0; i < most; i++) plan->offsets[i] = (int32_t)(i * s->in_active);
+  const int64_t most = largest_block(plan, 1);
+  plan->offsets = malloc(sizeof *plan->offsets * (size_t)most);
+  if (plan->offsets == NULL) {
+    destroy(plan);
+    return NULL;
+  }
+  for (int64_t i = 0; i < most; i++) plan->offsets[i] = (int32_t)(i * plan->row);
   return plan;
 }
 

@@ -106,13 +106,13 @@ INLINE void pack_filters(const int m, const FbsPacking* packing, const FbsPanel*
   }
 }
 
-/* windows[point][tile][depth] = B^T d B for the windows d of tiles begin..end. A row's last vector may reach into the
- * next row, which is written after it, and by less than a vector beyond the last one. */
+/* windows[point][tile][i] = B^T d B for the windows d of tiles begin..end; a tile's row is depth, rounded up to whole
+ * vectors, long */
 INLINE void transform_input(const int m, const FbsWinogradImage* image, int64_t begin, int64_t end, int64_t plane,
                             float* windows) {
   const int a = m + 2;
   const int32_t depth = image->depth;
-  for (int64_t tile = begin; tile < end; tile++, windows += depth) {
+  for (int64_t tile = begin; tile < end; tile++) {
     const float* d[kMostPoints][kMostPoints]; /* d[x][y] */
     const int64_t top = tile / image->tiles_across * m - image->pad_top;
     const int64_t left = tile % image->tiles_across * m - image->pad_left;
@@ -122,7 +122,7 @@ INLINE void transform_input(const int m, const FbsWinogradImage* image, int64_t 
         d[x][y] = inside ? image->x + ((top + y) * image->in_width + left + x) * depth : image->zeros;
       }
     }
-    for (int32_t i = 0; i < depth; i += LANES) {
+    for (int32_t i = 0; i < depth; i += LANES, windows += LANES) {
       V columns[kMostPoints][kMostPoints];
       UNROLL for (int x = 0; x < a; x++) {
         V column[kMostPoints], v[kMostPoints];
@@ -135,7 +135,7 @@ INLINE void transform_input(const int m, const FbsWinogradImage* image, int64_t 
       UNROLL for (int y = 0; y < a; y++) {
         V v[kMostPoints];
         transform_window(m, columns[y], v);
-        UNROLL for (int x = 0; x < a; x++) STORE(windows + (y * a + x) * plane + i, v[x]);
+        UNROLL for (int x = 0; x < a; x++) STORE(windows + (y * a + x) * plane, v[x]);
       }
     }
   }
