@@ -7,18 +7,11 @@
  *   ADD MUL ABS FMA(a, b, c) the last is a * b + c
  *   MAX(a, b) MIN(a, b)      b where either is NaN
  *   SELECT, LOAD_SELECT(p), MERGE(v, select, p)   (for packing, optional) lanes whose select is s >= 0 become p[s]
- *   STEPS, MULTIPLY_STEPS    (optional) a multiply loop over several input channels at once
+ *   MULTIPLY_PAIRS           (optional) the multiply loop for an even number of input channels
  *   TILES(T)                 T(pixels, vectors) for every tile size
  *   NAME, TILE_PIXELS        the entries of FbsKernels
  */
 #include "kernels.h"
-
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 typedef struct {
   const FbsMultiplication* all;
@@ -44,11 +37,9 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
     const float* x[kFbsMaxPixels];
     UNROLL for (int p = 0; p < pixels; p++) x[p] = offsets[p] < 0 ? zeros : input + offsets[p];
     int64_t i = 0;
-#ifdef STEPS
-    for (; i + STEPS <= depth; i += STEPS) {
-      MULTIPLY_STEPS(sum, x, i, w, pixels, vectors);
-      w += STEPS * vectors * LANES;
-    }
+#ifdef MULTIPLY_PAIRS
+    i = MULTIPLY_PAIRS(sum, x, w, depth, pixels, vectors);
+    w += i * vectors * LANES;
 #endif
     for (; i < depth; i++) {
       V channels[kFbsMaxVectors];
