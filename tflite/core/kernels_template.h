@@ -171,7 +171,7 @@ INLINE void add_rows(const float* s, const int32_t* in_indices, int32_t first, c
   }
   if (o < end) {
     V sum = LOAD_FIRST(g + o, end - o);
-    UNROLL for (int r = 0; r < rows; r++) sum = FMA(value[r], LOAD_FIRST(row[r] + o, end - o), sum);
+    for (int r = 0; r < rows; r++) sum = FMA(value[r], LOAD_FIRST(row[r] + o, end - o), sum);
     STORE_FIRST(g + o, sum, end - o);
   }
 }
