@@ -90,7 +90,7 @@ def test_with_thread_sanitizer(build, tmp_path, program, arguments):
 
 def test_optimised(build):
     """As shipped: optimisation may break what the sanitizers' builds do not show."""
-    run(build("test_conv2d.c", OPTIMISED), SEED + 2, 1000)
+    run(build("test_conv2d.c", OPTIMISED), SEED + 2, 10000)
 
 
 @pytest.mark.parametrize("program, arguments", [("test_conv2d.c", [SEED + 3, 300]), ("test_winners.c", [SEED, 300])])
