@@ -189,7 +189,7 @@ def measure(
 
 
 def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[dict[str, Any]]:
-    """The times of each FBS op in the delegate.
+    """The times and the memory of each FBS op in the delegate.
 
     Args:
         model: The path or bytes of a file with FBS ops.
@@ -198,7 +198,9 @@ def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[d
 
     Returns:
         For each op, in the order of the graph, `op` (its name), `kernel`, `shape`, `macs` (convolution and predictor,
-        for the whole batch), `runs`, `median_us` and `min_us`.
+        for the whole batch), `workspace_bytes` (scratch memory, which all ops share: the delegate holds as much as the
+        largest of them), `plan_bytes` (memory of its own, besides the file's weights), `runs`, `median_us` and
+        `min_us`.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "profile.tsv")
@@ -208,7 +210,7 @@ def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[d
             interpreter.litert.invoke()
         del interpreter  # writes the file
         header, *lines = (line.split("\t") for line in path.read_text(encoding="utf-8").splitlines())
-    numbers = {"macs": int, "runs": int, "median_us": float, "min_us": float}
+    numbers = {"macs": int, "workspace_bytes": int, "plan_bytes": int, "runs": int, "median_us": float, "min_us": float}
     return [{key: numbers.get(key, str)(value) for key, value in zip(header, line, strict=True)} for line in lines]
 
 
@@ -280,13 +282,16 @@ def table(timings: Sequence[Timing]) -> str:
 
 
 def profile_table(ops: Sequence[Mapping[str, Any]]) -> str:
-    """The result of `profile` as text, with the rate of each op and its share of their sum."""
+    """The result of `profile` as text, with the rate of each op its share of their sum, and its memory."""
     total = sum(op["median_us"] for op in ops)
-    rows = [["op", "kernel", "shape", "median us", "share", "M MACs", "GMAC/s"]]
+    rows = [["op", "kernel", "shape", "median us", "share", "M MACs", "GMAC/s", "workspace KB", "plan KB"]]
     for op in ops:
         micros = op["median_us"]
         share, rate = (f"{micros / total:.1%}", f"{op['macs'] / micros / 1e3:.1f}") if micros else ("-", "-")
-        rows.append([op["op"], op["kernel"], op["shape"], f"{micros:.1f}", share, f"{op['macs'] / 1e6:.2f}", rate])
+        memory = [f"{op[key] / 1e3:.1f}" for key in ("workspace_bytes", "plan_bytes")]
+        rows.append(
+            [op["op"], op["kernel"], op["shape"], f"{micros:.1f}", share, f"{op['macs'] / 1e6:.2f}", rate, *memory]
+        )
     return _aligned(rows, left=3)
 
 

@@ -96,6 +96,7 @@ class TestMeasure:
         assert [row["op"] for row in rows] == ["conv0", "conv1"]
         assert rows[0]["macs"] == 6 * 5 * 9 * 8 * 8 + 8 * 16
         assert rows[1]["macs"] == 3 * 3 * 9 * 8 * 5 + 8 * 12
+        assert all(row["workspace_bytes"] > 0 and row["plan_bytes"] > 0 for row in rows)
         assert all(row["runs"] == 11 and row["median_us"] >= row["min_us"] > 0 for row in rows)
 
     def test_environment(self):
@@ -120,14 +121,15 @@ class TestTables:
 
     def test_profile_table(self):
         row = {"macs": 3_000_000, "runs": 9, "min_us": 20.0, "shape": "a -> b"}
+        row |= {"workspace_bytes": 64_000, "plan_bytes": 1_234}
         rows = [
             row | {"op": "conv", "kernel": "gemm_avx2", "median_us": 30.0},
             row | {"op": "never", "kernel": "reference", "median_us": 0.0},
         ]
         assert benchmarking.profile_table(rows).splitlines() == [
-            "op     kernel     shape   median us   share  M MACs  GMAC/s",
-            "conv   gemm_avx2  a -> b       30.0  100.0%    3.00   100.0",
-            "never  reference  a -> b        0.0       -    3.00       -",
+            "op     kernel     shape   median us   share  M MACs  GMAC/s  workspace KB  plan KB",
+            "conv   gemm_avx2  a -> b       30.0  100.0%    3.00   100.0          64.0      1.2",
+            "never  reference  a -> b        0.0       -    3.00       -          64.0      1.2",
         ]
 
 

@@ -210,7 +210,9 @@ class TestOptions:
         assert first["shape"] == "1x6x5x8/8 -> 6x5x8/16, 3x3 stride 1x1 dilation 1x1"
         assert int(first["macs"]) == 6 * 5 * 9 * 8 * 8 + 8 * 16
         assert int(second["macs"]) == 6 * 5 * 9 * 8 * 3 + 8 * 12
+        offsets = 4 * 9 * 6 * 5  # of each tap at each pixel, in both plans
         for row in (first, second):
+            assert int(row["workspace_bytes"]) > 0 and int(row["plan_bytes"]) > offsets
             assert row["runs"] == "7" and 0 < float(row["min_us"]) <= float(row["median_us"]) < 1e6
 
     def test_profile_of_several_shapes(self, library, tmp_path):

@@ -67,6 +67,10 @@ void fbs_conv2d_destroy(FbsConv2d* plan) {
 
 size_t fbs_conv2d_workspace_size(const FbsConv2d* plan, int32_t threads) { return layout_of(plan, threads).size; }
 
+size_t fbs_conv2d_plan_size(const FbsConv2d* plan) {
+  return sizeof *plan + (plan->driver != NULL ? plan->driver->plan_size(plan->convolution) : 0);
+}
+
 const char* fbs_conv2d_kernel_name(const FbsConv2d* plan) { return plan->name; }
 
 int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, float* y,

@@ -79,6 +79,9 @@ void fbs_conv2d_destroy(FbsConv2d* plan);
  * aligned by the caller. */
 size_t fbs_conv2d_workspace_size(const FbsConv2d* plan, int32_t threads);
 
+/* Bytes that the plan itself holds: tables and packed weights, besides the weights it was given. */
+size_t fbs_conv2d_plan_size(const FbsConv2d* plan);
+
 /* A short name of the chosen method and path, such as "gemm_avx512", for profiles. */
 const char* fbs_conv2d_kernel_name(const FbsConv2d* plan);
 

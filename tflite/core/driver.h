@@ -13,6 +13,7 @@ typedef struct {
   void* (*create)(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const FbsKernels* kernels);
   void (*destroy)(void* plan); /* NULL is none */
   size_t (*workspace_size)(const void* plan, int32_t threads);
+  size_t (*plan_size)(const void* plan); /* all bytes that create allocated */
 
   /* y = act(g[winners] * (conv(x, weights[in_indices, :, winners]) + bias[winners])) for one image; in_indices NULL: x
    * is dense. The result does not depend on the number of threads. */

@@ -237,6 +237,13 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
 
 static size_t workspace_size(const void* plan, int32_t threads) { return layout_of(plan, threads).size; }
 
+static size_t plan_size(const void* plan) {
+  const Gemm* gemm = plan;
+  const size_t offsets = sizeof *gemm->offsets * (size_t)gemm->taps * (size_t)gemm->pixels;
+  const size_t packed = gemm->packed != NULL ? packed_bytes(gemm, gemm->vectors) : 0;
+  return sizeof *gemm + sizeof *gemm->panel * (size_t)gemm->vectors + offsets + packed;
+}
+
 static void run(const void* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
                 const int32_t* winners, float* y, void* workspace) {
   const Gemm* gemm = plan;
@@ -285,4 +292,4 @@ static void run(const void* plan, FbsThreads* threads, const float* x, const int
   }
 }
 
-const FbsDriver fbs_gemm = {supports, create, destroy, workspace_size, run};
+const FbsDriver fbs_gemm = {supports, create, destroy, workspace_size, plan_size, run};

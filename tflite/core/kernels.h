@@ -15,6 +15,13 @@ enum {
   kFbsMaxOddPixels = 2,    /* and pixels beside the vectors */
 };
 
+#define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* T(pixels, vectors) for all tiles of up to so many pixels. */
 #define TILES_4(T, vectors) T(1, vectors) T(2, vectors) T(3, vectors) T(4, vectors)
 #define TILES_6(T, vectors) TILES_4(T, vectors) T(5, vectors) T(6, vectors)

@@ -39,29 +39,52 @@ static inline void store_first(float* p, float32x4_t v, int n) {
 #define MERGE(v, select, p) \
   vreinterpretq_f32_u8(vqtbx1q_u8(vreinterpretq_u8_f32(v), vreinterpretq_u8_f32(vld1q_f32(p)), select))
 
-/* Four input channels at once: one load brings four values of a pixel, and FMLA takes its factor from a lane. */
-#define STEPS 4
-#define MULTIPLY_STEP(sum, values, w, lane, pixels, vectors)                                       \
-  do {                                                                                             \
-    V channels[kFbsMaxVectors];                                                                    \
-    UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(w + (lane * vectors + v) * LANES); \
-    UNROLL for (int p = 0; p < pixels; p++) {                                                      \
-      UNROLL for (int v = 0; v < vectors; v++) {                                                   \
-        sum[p][v] = vfmaq_laneq_f32(sum[p][v], channels[v], values[p], lane);                      \
-      }                                                                                            \
-    }                                                                                              \
-  } while (0)
-#define MULTIPLY_STEPS(sum, x, i, w, pixels, vectors)                   \
-  do {                                                                  \
-    V values[kFbsMaxPixels];                                            \
-    UNROLL for (int p = 0; p < pixels; p++) values[p] = LOAD(x[p] + i); \
-    MULTIPLY_STEP(sum, values, w, 0, pixels, vectors);                  \
-    MULTIPLY_STEP(sum, values, w, 1, pixels, vectors);                  \
-    MULTIPLY_STEP(sum, values, w, 2, pixels, vectors);                  \
-    MULTIPLY_STEP(sum, values, w, 3, pixels, vectors);                  \
-  } while (0)
+/* The multiply loop is written out for the cores that execute in order: there, a load must stand several FMLAs before
+ * its use, and not next to another load. Compilers keep `volatile` statements in their order, and have the rest to do.
+ * Loads of an input pixel are of 64 bits, two channels, because those of 128 stop a Cortex-A55 for two cycles; FMLA
+ * takes its factor from a lane. */
+#define FMLA(sum, w, x, lane) __asm__ volatile("fmla %0.4s, %1.4s, %2.s[" #lane "]" : "+w"(sum) : "w"(w), "w"(x))
+#define LOAD4(v, p, i) __asm__ volatile("ldr %q0, [%1, %2]" : "=w"(v) : "r"(p), "ri"((int64_t)(4 * (i))) : "memory")
+#define LOAD2(v, p, i) __asm__ volatile("ldr %d0, [%1, %2]" : "=w"(v) : "r"(p), "r"((int64_t)(4 * (i))) : "memory")
 
-/* Of 32 registers, 16 to 18 hold sums and one for each pixel its four values. */
+/* Adds input channels i and i + 1, which are loaded: their weights are `first` and, to be loaded here, w + vectors * 4.
+ * With `more`, it loads the next two on the way, each as soon as its register is free. */
+INLINE void multiply_pair(V sum[][kFbsMaxVectors], V* first, float32x2_t* values, const float* const* x, int64_t i,
+                          const float* w, const int pixels, const int vectors, const int more) {
+  V second[kFbsMaxVectors];
+  UNROLL for (int p = 0; p < pixels; p++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+      FMLA(sum[p][v], first[v], values[p], 0);
+      if (p == 0) LOAD4(second[v], w, (vectors + v) * LANES);
+    }
+  }
+  UNROLL for (int p = 0; p < pixels; p++) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+      FMLA(sum[p][v], second[v], values[p], 1);
+      if (more && p == 0) LOAD4(first[v], w, (2 * vectors + v) * LANES);
+    }
+    if (more) LOAD2(values[p], x[p], i + 2);
+  }
+}
+
+/* Adds all input channels, but for the last of an odd number; returns how many. */
+#define MULTIPLY_PAIRS multiply_pairs
+INLINE int64_t multiply_pairs(V sum[][kFbsMaxVectors], const float* const* x, const float* w, int64_t depth,
+                              const int pixels, const int vectors) {
+  if (depth < 2) return 0;
+  V first[kFbsMaxVectors];
+  float32x2_t values[kFbsMaxPixels];
+  int64_t i = 0;
+  UNROLL for (int v = 0; v < vectors; v++) LOAD4(first[v], w, v * LANES);
+  UNROLL for (int p = 0; p < pixels; p++) LOAD2(values[p], x[p], i);
+  for (; i + 4 <= depth; i += 2, w += 2 * vectors * LANES) {
+    multiply_pair(sum, first, values, x, i, w, pixels, vectors, 1);
+  }
+  multiply_pair(sum, first, values, x, i, w, pixels, vectors, 0);
+  return i + 2;
+}
+
+/* Of 32 registers, 16 to 18 hold sums, one for each pixel its values, and 4 to 6 the weights. */
 #define TILE_PIXELS {0, 12, 8, 6}
 #define TILES(T) TILES_12(T, 1) TILES_8(T, 2) TILES_6(T, 3)
 

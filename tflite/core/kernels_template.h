@@ -7,18 +7,11 @@
  *   ADD MUL ABS FMA(a, b, c) the last is a * b + c
  *   MAX(a, b) MIN(a, b)      b where either is NaN
  *   SELECT, LOAD_SELECT(p), MERGE(v, select, p)   (for packing, optional) lanes whose select is s >= 0 become p[s]
- *   STEPS, MULTIPLY_STEPS    (optional) a multiply loop over several input channels at once
+ *   MULTIPLY_PAIRS           (optional) the multiply loop for an even number of input channels
  *   TILES(T)                 T(pixels, vectors) for every tile size
  *   NAME, TILE_PIXELS        the entries of FbsKernels
  */
 #include "kernels.h"
-
-#define INLINE static inline __attribute__((always_inline))
-#if defined(__clang__)
-#define UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
 
 typedef struct {
   const FbsMultiplication* all;
@@ -45,11 +38,9 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors,
     const float* x[kFbsMaxPixels];
     UNROLL for (int p = 0; p < pixels; p++) x[p] = offsets[p] < 0 ? zeros : input + offsets[p];
     int64_t i = 0;
-#ifdef STEPS
-    for (; i + STEPS <= depth; i += STEPS) {
-      MULTIPLY_STEPS(sum, x, i, w, pixels, vectors);
-      w += STEPS * vectors * LANES;
-    }
+#ifdef MULTIPLY_PAIRS
+    i = MULTIPLY_PAIRS(sum, x, w, depth, pixels, vectors);
+    w += i * vectors * LANES;
 #endif
     for (; i < depth; i++) {
       V channels[kFbsMaxVectors];
@@ -201,7 +192,7 @@ INLINE void add_rows(const float* s, const int32_t* in_indices, int32_t first, c
   }
   if (o < end) {
     V sum = LOAD_FIRST(g + o, end - o);
-    UNROLL for (int r = 0; r < rows; r++) sum = FMA(value[r], LOAD_FIRST(row[r] + o, end - o), sum);
+    for (int r = 0; r < rows; r++) sum = FMA(value[r], LOAD_FIRST(row[r] + o, end - o), sum);
     STORE_FIRST(g + o, sum, end - o);
   }
 }

@@ -71,8 +71,14 @@ static int64_t macs(const FbsConv2dShape* s) {
 static void destroy_plan(FbsKernel* kernel) {
   if (kernel->plan == NULL) return;
   if (kernel->profile != NULL && kernel->profile->runs > 0) {
-    fbs_profile_write(kernel->profile, kernel->session->options.profile, kernel->name,
-                      fbs_conv2d_kernel_name(kernel->plan), kernel->shape, macs(&kernel->conv));
+    const int32_t threads = fbs_threads_count(kernel->session->threads);
+    const FbsProfileOp op = {.op = kernel->name,
+                             .kernel = fbs_conv2d_kernel_name(kernel->plan),
+                             .shape = kernel->shape,
+                             .macs = macs(&kernel->conv),
+                             .workspace_bytes = fbs_conv2d_workspace_size(kernel->plan, threads),
+                             .plan_bytes = fbs_conv2d_plan_size(kernel->plan)};
+    fbs_profile_write(kernel->profile, kernel->session->options.profile, &op);
   }
   fbs_conv2d_destroy(kernel->plan);
   kernel->plan = NULL;

@@ -45,7 +45,7 @@ static bool append(const char* path, int flags, const char* text) {
 }
 
 bool fbs_profile_open(const char* path, FbsMessage* message) {
-  return append(path, O_TRUNC, "op\tkernel\tshape\tmacs\truns\tmedian_us\tmin_us\n") ||
+  return append(path, O_TRUNC, "op\tkernel\tshape\tmacs\tworkspace_bytes\tplan_bytes\truns\tmedian_us\tmin_us\n") ||
          fbs_fail(message, "option 'profile' must be a file that can be written, got '%.200s': %s", path,
                   strerror(errno));
 }
@@ -55,20 +55,19 @@ static int compare(const void* a, const void* b) {
   return (x > y) - (x < y);
 }
 
-void fbs_profile_write(FbsProfile* profile, const char* path, const char* name, const char* kernel, const char* shape,
-                       int64_t macs) {
+void fbs_profile_write(FbsProfile* profile, const char* path, const FbsProfileOp* op) {
   const size_t kept = profile->runs < kFbsProfileRuns ? (size_t)profile->runs : kFbsProfileRuns;
   qsort(profile->nanoseconds, kept, sizeof *profile->nanoseconds, compare);
   const double median = (double)profile->nanoseconds[kept / 2] / 1000;
   const double minimum = (double)profile->nanoseconds[0] / 1000;
-  char op[201];
-  snprintf(op, sizeof op, "%s", name);
-  for (char* c = op; *c != '\0'; ++c) {
+  char name[201];
+  snprintf(name, sizeof name, "%s", op->op);
+  for (char* c = name; *c != '\0'; ++c) {
     if ((unsigned char)*c < ' ') *c = ' '; /* a tab or a newline would begin another column or row */
   }
   char line[640];
-  snprintf(line, sizeof line, "%s\t%.40s\t%.200s\t%" PRId64 "\t%" PRId64 "\t%.2f\t%.2f\n", op, kernel, shape, macs,
-           profile->runs, median, minimum);
+  snprintf(line, sizeof line, "%s\t%.40s\t%.200s\t%" PRId64 "\t%zu\t%zu\t%" PRId64 "\t%.2f\t%.2f\n", name, op->kernel,
+           op->shape, op->macs, op->workspace_bytes, op->plan_bytes, profile->runs, median, minimum);
   append(path, 0, line);
   profile->runs = 0;
 }
