@@ -22,6 +22,7 @@ typedef struct {
   const char* name;
   int size, in, out, kernel, stride, same;
   double in_density, out_density;
+  int group; /* 0: channels win one by one */
 } Layer;
 
 static const Layer layers[] = {
@@ -44,10 +45,17 @@ static const Layer layers[] = {
     {"3x3 7x7x512 d=.5", 7, 512, 512, 3, 1, 1, .5, .5},
     {"3x3 7x7x512 d=.75", 7, 512, 512, 3, 1, 1, .75, .75},
     {"3x3 14x14x256-512/2 d=1/.5", 14, 256, 512, 3, 2, 1, 1, .5},
+    {"3x3 28x28x128 d=.5 groups", 28, 128, 128, 3, 1, 1, .5, .5, 16},
+    {"3x3 14x14x256 d=.5 groups", 14, 256, 256, 3, 1, 1, .5, .5, 16},
+    {"3x3 7x7x512 d=.25 groups", 7, 512, 512, 3, 1, 1, .25, .25, 16},
+    {"3x3 7x7x512 d=.5 groups", 7, 512, 512, 3, 1, 1, .5, .5, 16},
+    {"3x3 7x7x512 d=.75 groups", 7, 512, 512, 3, 1, 1, .75, .75, 16},
+    {"3x3 7x7x512 d=1", 7, 512, 512, 3, 1, 1, 1, 1},
     {"1x1 56x56x64-256 d=.5", 56, 64, 256, 1, 1, 1, .5, .5},
     {"1x1 28x28x512-128 d=.5", 28, 512, 128, 1, 1, 1, .5, .5},
     {"1x1 14x14x1024-256 d=.5", 14, 1024, 256, 1, 1, 1, .5, .5},
     {"1x1 7x7x2048-512 d=.5", 7, 2048, 512, 1, 1, 1, .5, .5},
+    {"1x1 7x7x2048-512 d=.5 groups", 7, 2048, 512, 1, 1, 1, .5, .5, 16},
 };
 
 static double now(void) {
@@ -116,7 +124,7 @@ static FbsConv2dShape shape_of(const Layer* l) {
                           .in_active = (int32_t)ceil(l->in * l->in_density),
                           .out_channels = l->out,
                           .out_active = (int32_t)ceil(l->out * l->out_density),
-                          .group_size = 1,
+                          .group_size = l->group > 0 ? l->group : 1,
                           .kernel_height = l->kernel,
                           .kernel_width = l->kernel,
                           .stride_height = l->stride,

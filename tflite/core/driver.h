@@ -22,5 +22,6 @@ typedef struct {
 
 extern const FbsDriver fbs_gemm;
 extern const FbsDriver fbs_in_place;
+extern const FbsDriver fbs_grouped;
 
 #endif

@@ -42,7 +42,7 @@ typedef struct {
   const int32_t* first_stretch; /* of each packed vector, and one entry more for the end */
 } FbsPacking;
 
-/* The multiplication of packed panels with windows of the input, which are read in place: tap t of an output pixel is
+/* The multiplication of panels with windows of the input, which are read in place: tap t of an output pixel is
  * the input pixel at x + offsets[t][pixel], or the zeros where that offset is negative (padding). */
 typedef struct {
   const float* x;
@@ -53,6 +53,12 @@ typedef struct {
   const float* gate;      /* g of the winners, padded to whole vectors */
   const float* bias;      /* of the winners, padded to whole vectors */
   float low, high;        /* the activation: min(max(v, low), high) */
+
+  /* Weights in place, NULL with packed ones: [taps][in_channels][lanes] of each vector of output channels, of which
+   * in_indices[depth] tells the active input channels. */
+  const float* const* groups;
+  const int32_t* in_indices;
+  int32_t in_channels;
 } FbsMultiplication;
 
 /* Output pixels that are multiplied together where a vector holds neighbouring pixels: `vectors` vectors, of which
@@ -79,7 +85,7 @@ typedef struct {
                float* packed);
 
   /* Tiles begin..end of the `tiles` nearly equal ones that the output pixels are cut into, for the channels of one
-   * panel. */
+   * panel. `packed` is NULL with weights in place. */
   void (*multiply)(const FbsMultiplication* multiplication, const FbsPanel* panel, const float* packed, int32_t tiles,
                    int32_t begin, int32_t end);
 

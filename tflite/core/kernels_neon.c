@@ -40,24 +40,24 @@ static inline void store_first(float* p, float32x4_t v, int n) {
 
 /* Four input channels at once: one load brings four values of a pixel, and FMLA takes its factor from a lane. */
 #define STEPS 4
-#define MULTIPLY_STEP(sum, values, w, lane, pixels, vectors)                                       \
-  do {                                                                                             \
-    V channels[kFbsMaxVectors];                                                                    \
-    UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(w + (lane * vectors + v) * LANES); \
-    UNROLL for (int p = 0; p < pixels; p++) {                                                      \
-      UNROLL for (int v = 0; v < vectors; v++) {                                                   \
-        sum[p][v] = vfmaq_laneq_f32(sum[p][v], channels[v], values[p], lane);                      \
-      }                                                                                            \
-    }                                                                                              \
+#define MULTIPLY_STEP(sum, values, i, lane, pixels, vectors)                           \
+  do {                                                                                 \
+    V channels[kFbsMaxVectors];                                                        \
+    UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(WEIGHTS(i + lane, v)); \
+    UNROLL for (int p = 0; p < pixels; p++) {                                          \
+      UNROLL for (int v = 0; v < vectors; v++) {                                       \
+        sum[p][v] = vfmaq_laneq_f32(sum[p][v], channels[v], values[p], lane);          \
+      }                                                                                \
+    }                                                                                  \
   } while (0)
-#define MULTIPLY_STEPS(sum, x, i, w, pixels, vectors)                   \
+#define MULTIPLY_STEPS(sum, x, i, pixels, vectors)                      \
   do {                                                                  \
     V values[kFbsMaxPixels];                                            \
     UNROLL for (int p = 0; p < pixels; p++) values[p] = LOAD(x[p] + i); \
-    MULTIPLY_STEP(sum, values, w, 0, pixels, vectors);                  \
-    MULTIPLY_STEP(sum, values, w, 1, pixels, vectors);                  \
-    MULTIPLY_STEP(sum, values, w, 2, pixels, vectors);                  \
-    MULTIPLY_STEP(sum, values, w, 3, pixels, vectors);                  \
+    MULTIPLY_STEP(sum, values, i, 0, pixels, vectors);                  \
+    MULTIPLY_STEP(sum, values, i, 1, pixels, vectors);                  \
+    MULTIPLY_STEP(sum, values, i, 2, pixels, vectors);                  \
+    MULTIPLY_STEP(sum, values, i, 3, pixels, vectors);                  \
   } while (0)
 
 /* Of 32 registers, 16 to 18 hold sums and one for each pixel its four values. */

@@ -7,7 +7,7 @@
  *   ADD MUL ABS FMA(a, b, c) the last is a * b + c
  *   MAX(a, b) MIN(a, b)      b where either is NaN
  *   SELECT, LOAD_SELECT(p), MERGE(v, select, p)   (for packing, optional) lanes whose select is s >= 0 become p[s]
- *   STEPS, MULTIPLY_STEPS    (optional) a multiply loop over several input channels at once
+ *   STEPS, MULTIPLY_STEPS    (optional) a multiply loop over several input channels at once, with WEIGHTS(i, v)
  *   TILES(T)                 T(pixels, vectors) for every tile size
  *   NAME, TILE_PIXELS        the entries of FbsKernels
  */
@@ -23,17 +23,23 @@
 typedef struct {
   const FbsMultiplication* all;
   int64_t first_pixel;
-  const float* packed; /* [taps][depth][vectors * LANES] */
+  const float* packed; /* [taps][depth][vectors * LANES], or NULL: all->groups */
   int32_t channel;     /* the first one */
   int32_t last_lanes;  /* channels in the last vector */
 } Tile;
 
-/* y[pixel][channel] = act(gate[channel] * (sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel] + bias[channel])) */
-INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors) {
+/* Where a vector of the weights of input channel i lies. */
+#define WEIGHTS(i, v) (in_place ? w[v] + (int64_t)in_indices[i] * LANES : w[0] + ((i) * vectors + (v)) * LANES)
+
+/* y[pixel][channel] = act(gate[channel] * (sum_{tap, i} x[pixel, tap, i] * weights[tap][i][channel] + bias[channel]))
+ */
+INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors, const int in_place) {
   V sum[kFbsMaxPixels][kFbsMaxVectors];
   UNROLL for (int p = 0; p < pixels; p++) { UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = ZERO(); }
   const FbsMultiplication* all = tile->all;
-  const float* w = tile->packed;
+  const float* w[kFbsMaxVectors]; /* of each vector, or of all of them packed */
+  UNROLL for (int v = 0; v < vectors; v++) w[v] = in_place ? all->groups[tile->channel / LANES + v] : tile->packed;
+  const int32_t* in_indices = all->in_indices;
   const float *input = all->x, *zeros = all->zeros;
   const int64_t depth = all->depth;
   const int32_t* offsets = all->offsets + tile->first_pixel;
@@ -43,19 +49,18 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
     int64_t i = 0;
 #ifdef STEPS
     for (; i + STEPS <= depth; i += STEPS) {
-      MULTIPLY_STEPS(sum, x, i, w, pixels, vectors);
-      w += STEPS * vectors * LANES;
+      MULTIPLY_STEPS(sum, x, i, pixels, vectors);
     }
 #endif
     for (; i < depth; i++) {
       V channels[kFbsMaxVectors];
-      UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(w + v * LANES);
+      UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(WEIGHTS(i, v));
       UNROLL for (int p = 0; p < pixels; p++) {
         const V value = BROADCAST(x[p][i]);
         UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = FMA(value, channels[v], sum[p][v]);
       }
-      w += vectors * LANES;
     }
+    UNROLL for (int v = 0; v < vectors; v++) w[v] += (in_place ? all->in_channels : depth * vectors) * LANES;
   }
   const V low = BROADCAST(all->low), high = BROADCAST(all->high);
   V gate[kFbsMaxVectors], bias[kFbsMaxVectors];
@@ -77,12 +82,14 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
   }
 }
 
-#define DEFINE_TILE(pixels, vectors) \
-  static void multiply_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors); }
+#define DEFINE_TILE(pixels, vectors)                                                                       \
+  static void multiply_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors, 0); } \
+  static void multiply_in_place_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors, 1); }
 TILES(DEFINE_TILE)
 
-#define TILE_ENTRY(pixels, vectors) [vectors][pixels] = multiply_##pixels##x##vectors,
-static void (*const tile_functions[kFbsMaxVectors + 1][kFbsMaxPixels + 1])(const Tile*) = {TILES(TILE_ENTRY)};
+#define TILE_ENTRY(pixels, vectors) \
+  [0][vectors][pixels] = multiply_##pixels##x##vectors, [1][vectors][pixels] = multiply_in_place_##pixels##x##vectors,
+static void (*const tile_functions[2][kFbsMaxVectors + 1][kFbsMaxPixels + 1])(const Tile*) = {TILES(TILE_ENTRY)};
 
 static void multiply(const FbsMultiplication* all, const FbsPanel* panel, const float* packed, int32_t tiles,
                      int32_t begin, int32_t end) {
@@ -92,7 +99,7 @@ static void multiply(const FbsMultiplication* all, const FbsPanel* panel, const 
   Tile tile = {.all = all, .packed = packed, .channel = channel, .last_lanes = left < LANES ? left : LANES};
   for (int32_t i = begin; i < end; i++) {
     tile.first_pixel = (int64_t)i * smaller + (i < larger ? i : larger);
-    tile_functions[panel->vectors][smaller + (i < larger)](&tile);
+    tile_functions[all->groups != NULL][panel->vectors][smaller + (i < larger)](&tile);
   }
 }
 

@@ -62,8 +62,9 @@ const FbsDriver* fbs_driver_of(FbsMethod method) {
       return &fbs_gemm;
     case kFbsMethodInPlace:
       return &fbs_in_place;
-    case kFbsMethodAuto:
     case kFbsMethodGrouped:
+      return &fbs_grouped;
+    case kFbsMethodAuto:
     case kFbsMethodWinograd2:
     case kFbsMethodWinograd4:
       break;
