@@ -8,7 +8,7 @@
 #include "workspace.h"
 
 typedef struct {
-  size_t multiplication, groups, size;
+  size_t multiplication, groups, rows, size;
 } Layout;
 
 typedef struct {
@@ -17,9 +17,8 @@ typedef struct {
   const FbsKernels* kernels;
   int32_t vectors, panels;
   FbsPanel* panel;
-  int32_t* offsets;    /* see FbsMultiplication */
-  int32_t* all_inputs; /* 0..in_active - 1, for a dense input */
-  float* weights;      /* [out_channels / lanes][taps][in_channels][lanes] */
+  int32_t* offsets; /* see FbsMultiplication */
+  float* weights;   /* [out_channels / lanes][taps][in_channels][lanes] */
   Layout layout;
 } Grouped;
 
@@ -49,7 +48,6 @@ static void destroy(void* context) {
   Grouped* plan = context;
   if (plan == NULL) return;
   free(plan->weights);
-  free(plan->all_inputs);
   free(plan->offsets);
   free(plan->panel);
   free(plan);
@@ -64,19 +62,17 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
   plan->vectors = s->out_active / kernels->lanes;
   plan->panel = malloc(sizeof *plan->panel * (size_t)plan->vectors);
   plan->offsets = fbs_find_offsets(s);
-  plan->all_inputs = malloc(sizeof *plan->all_inputs * (size_t)s->in_active);
   void* copy;
-  if (plan->panel == NULL || plan->offsets == NULL || plan->all_inputs == NULL ||
-      posix_memalign(&copy, 64, sizeof(float) * weights_of(s)) != 0) {
+  if (plan->panel == NULL || plan->offsets == NULL || posix_memalign(&copy, 64, sizeof(float) * weights_of(s)) != 0) {
     destroy(plan);
     return NULL;
   }
   plan->weights = copy;
   plan->panels = fbs_divide_into_panels(plan->vectors, plan->panel);
-  for (int32_t i = 0; i < s->in_active; i++) plan->all_inputs[i] = i;
   regroup_weights(s, kernels->lanes, weights->weights, plan->weights);
   plan->layout.multiplication = fbs_reserve(&plan->layout.size, fbs_multiplication_workspace_size(s));
   plan->layout.groups = fbs_reserve(&plan->layout.size, sizeof(float*) * (size_t)plan->vectors);
+  plan->layout.rows = fbs_reserve(&plan->layout.size, sizeof(int32_t) * ((size_t)s->in_active + kFbsRowsAhead));
   return plan;
 }
 
@@ -97,8 +93,13 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
   for (int64_t v = 0; v < plan->vectors; v++) {
     groups[v] = plan->weights + winners[v * lanes] * (int64_t)multiplication.taps * s->in_channels;
   }
+  int32_t* rows = (int32_t*)(memory + plan->layout.rows);
+  for (int32_t n = 0; n < s->in_active + kFbsRowsAhead; n++) {
+    const int32_t i = n < s->in_active ? n : s->in_active - 1;
+    rows[n] = (int32_t)((in_indices == NULL ? i : in_indices[i]) * lanes);
+  }
   multiplication.groups = groups;
-  multiplication.in_indices = in_indices == NULL ? plan->all_inputs : in_indices;
+  multiplication.rows = rows;
   multiplication.in_channels = s->in_channels;
   fbs_multiply_panels(&multiplication, plan->kernels, threads, plan->panel, plan->panels, NULL);
 }

@@ -29,7 +29,7 @@ typedef struct {
 } Tile;
 
 /* Where a vector of the weights of input channel i lies. */
-#define WEIGHTS(i, v) (in_place ? w[v] + (int64_t)in_indices[i] * LANES : w[0] + ((i) * vectors + (v)) * LANES)
+#define WEIGHTS(i, v) (in_place ? w[v] + rows[i] : w[0] + ((i) * vectors + (v)) * LANES)
 
 /* y[pixel][channel] = act(gate[channel] * (sum_{tap, i} x[pixel, tap, i] * weights[tap][i][channel] + bias[channel]))
  */
@@ -39,7 +39,7 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors,
   const FbsMultiplication* all = tile->all;
   const float* w[kFbsMaxVectors]; /* of each vector, or of all of them packed */
   UNROLL for (int v = 0; v < vectors; v++) w[v] = in_place ? all->groups[tile->channel / LANES + v] : tile->packed;
-  const int32_t* in_indices = all->in_indices;
+  const int32_t* rows = all->rows;
   const float *input = all->x, *zeros = all->zeros;
   const int64_t depth = all->depth;
   const int32_t* offsets = all->offsets + tile->first_pixel;
@@ -54,6 +54,9 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors,
 #endif
     for (; i < depth; i++) {
       V channels[kFbsMaxVectors];
+      if (in_place) {
+        UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(w[v] + rows[i + kFbsRowsAhead]);
+      }
       UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(WEIGHTS(i, v));
       UNROLL for (int p = 0; p < pixels; p++) {
         const V value = BROADCAST(x[p][i]);
