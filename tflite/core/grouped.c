@@ -72,7 +72,9 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
   regroup_weights(s, kernels->lanes, weights->weights, plan->weights);
   plan->layout.multiplication = fbs_reserve(&plan->layout.size, fbs_multiplication_workspace_size(s));
   plan->layout.groups = fbs_reserve(&plan->layout.size, sizeof(float*) * (size_t)plan->vectors);
-  plan->layout.rows = fbs_reserve(&plan->layout.size, sizeof(int32_t) * ((size_t)s->in_active + kFbsRowsAhead));
+  plan->layout.rows = fbs_reserve(
+      &plan->layout.size,
+      sizeof(int32_t) * ((size_t)(s->kernel_height * s->kernel_width) * (size_t)s->in_active + kFbsRowsAhead));
   return plan;
 }
 
@@ -94,13 +96,14 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
     groups[v] = plan->weights + winners[v * lanes] * (int64_t)multiplication.taps * s->in_channels;
   }
   int32_t* rows = (int32_t*)(memory + plan->layout.rows);
-  for (int32_t n = 0; n < s->in_active + kFbsRowsAhead; n++) {
-    const int32_t i = n < s->in_active ? n : s->in_active - 1;
-    rows[n] = (int32_t)((in_indices == NULL ? i : in_indices[i]) * lanes);
-  }
-  multiplication.groups = groups;
   multiplication.rows = rows;
-  multiplication.in_channels = s->in_channels;
+  for (int64_t t = 0; t < multiplication.taps; t++) {
+    for (int64_t i = 0; i < s->in_active; i++) {
+      *rows++ = (int32_t)((t * s->in_channels + (in_indices == NULL ? i : in_indices[i])) * lanes);
+    }
+  }
+  for (int32_t n = 0; n < kFbsRowsAhead; n++) rows[n] = 0;
+  multiplication.groups = groups;
   fbs_multiply_panels(&multiplication, plan->kernels, threads, plan->panel, plan->panels, NULL);
 }
 

@@ -12,7 +12,7 @@ enum {
 
   /* How many rows of weights in place are fetched ahead, since they lie too scattered for the hardware to foresee:
    * without it 3x3 at 7x7x512 took 7 to 10 % longer (Zen 5), and 4 were a little worse. */
-  kFbsRowsAhead = 8,
+  kFbsRowsAhead = 32,
 
   kFbsMaxPixelVectors = 4, /* the same where a vector holds pixels: vectors of them, */
   kFbsMaxTileChannels = 8, /* output channels, */
@@ -58,11 +58,10 @@ typedef struct {
   const float* bias;      /* of the winners, padded to whole vectors */
   float low, high;        /* the activation: min(max(v, low), high) */
 
-  /* Weights in place, NULL with packed ones: [taps][in_channels][lanes] of each vector of output channels, where the
-   * active input channels lie rows[i] after the tap's first one. rows[depth + kFbsRowsAhead], the last one repeated. */
+  /* Weights in place, NULL with packed ones: those of each vector of output channels, whose rows of `lanes` for each
+   * tap and active input channel are at rows[taps * depth]; kFbsRowsAhead entries follow that are only fetched. */
   const float* const* groups;
   const int32_t* rows;
-  int32_t in_channels;
 } FbsMultiplication;
 
 /* Output pixels that are multiplied together where a vector holds neighbouring pixels: `vectors` vectors, of which

@@ -63,7 +63,11 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors,
         UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = FMA(value, channels[v], sum[p][v]);
       }
     }
-    UNROLL for (int v = 0; v < vectors; v++) w[v] += (in_place ? all->in_channels : depth * vectors) * LANES;
+    if (in_place) {
+      rows += depth;
+    } else {
+      w[0] += depth * vectors * LANES;
+    }
   }
   const V low = BROADCAST(all->low), high = BROADCAST(all->high);
   V gate[kFbsMaxVectors], bias[kFbsMaxVectors];
