@@ -361,6 +361,62 @@ static void test_winograd(void) {
   }
 }
 
+/* Pixels at the edges of whole vectors of each width, where up to some odd ones are computed apart; few input channels
+ * and such as fill a vector, all or one of them active. */
+static void test_pixel_vectors(void) {
+  static const int32_t lanes[] = {4, 8, 16}, channels[] = {1, 2, 3, 15, 16, 17, 33};
+  static const Window windows[] = {{3, 2, 1, 1, true}, {1, 1, 2, 1, true}, {3, 3, 3, 1, true}, {2, 3, 1, 2, true}};
+  int32_t n = 0;
+  for (size_t l = 0; l < sizeof lanes / sizeof lanes[0]; l++) {
+    for (int32_t vectors = 0; vectors <= 9; vectors++) {
+      for (int32_t more = -1; more <= 4; more++, n++) {
+        const int32_t pixels = vectors * lanes[l] + more;
+        if (pixels < 1) continue;
+        const Window* window = &windows[n % 4];
+        const int32_t in_channels = channels[n % 7];
+        const int32_t k = 1 + n % 19;
+        FbsConv2dShape s = {.batch = 1 + n % 2,
+                            .in_height = 1,
+                            .in_width = pixels * window->stride,
+                            .in_channels = in_channels,
+                            .in_active = n % 3 == 0   ? in_channels
+                                         : n % 3 == 1 ? 1
+                                                      : (in_channels + 1) / 2,
+                            .out_channels = k + n % 5 * 4,
+                            .out_active = k,
+                            .group_size = 1,
+                            .activation = kFbsActivationRelu6};
+        set_window(&s, window);
+        test_shape(&s, n % 3 > 0);
+      }
+    }
+  }
+}
+
+/* Groups of each vector's width and its multiples, from one group to all of them. */
+static void test_groups(void) {
+  static const int32_t sizes[] = {4, 8, 16, 32, 48};
+  static const Window windows[] = {{3, 3, 1, 1, true}, {3, 3, 2, 1, true}, {1, 1, 1, 1, true}, {2, 3, 1, 2, true}};
+  int32_t n = 0;
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    for (int32_t groups = 1; groups <= 6; groups++) {
+      for (int32_t winning = 1; winning <= groups; winning++, n++) {
+        FbsConv2dShape s = {.batch = 1 + n % 2,
+                            .in_height = 1 + n % 7,
+                            .in_width = 1 + n % 5,
+                            .in_channels = 1 + n % 11,
+                            .out_channels = groups * sizes[i],
+                            .out_active = winning * sizes[i],
+                            .group_size = sizes[i],
+                            .activation = kFbsActivationRelu};
+        s.in_active = n % 3 == 0 ? s.in_channels : 1 + s.in_channels / 2;
+        set_window(&s, &windows[n % 4]);
+        test_shape(&s, n % 3 > 0);
+      }
+    }
+  }
+}
+
 /* More packed weights than one chunk holds, and a predictor so large that threads share it. */
 static void test_large(void) {
   const Window window = {3, 3, 1, 1, true};
@@ -485,6 +541,8 @@ int main(int argc, char** argv) {
   test_windows();
   test_tiles();
   test_winograd();
+  test_pixel_vectors();
+  test_groups();
   test_large();
   test_indices();
   test_not_finite();

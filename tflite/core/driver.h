@@ -24,5 +24,6 @@ typedef struct {
 extern const FbsDriver fbs_gemm;
 extern const FbsDriver fbs_winograd2, fbs_winograd4;
 extern const FbsDriver fbs_in_place;
+extern const FbsDriver fbs_grouped;
 
 #endif

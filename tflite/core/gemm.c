@@ -1,12 +1,11 @@
 /* The convolution as a matrix product: the active rows and columns of the weights are packed side by side, panel by
  * panel, and multiplied with the windows of the input, which are read in place. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "driver.h"
+#include "multiplication.h"
 #include "packing.h"
-#include "windows.h"
 #include "workspace.h"
 
 /* Packed weights that are multiplied before more are packed: they should stay in the L2 cache, of which the cores in
@@ -14,18 +13,18 @@
 enum { kChunkBytes = 256 * 1024 };
 
 typedef struct {
-  size_t gate, bias, zeros, stretches, first_stretch, packed, size;
+  size_t multiplication, stretches, first_stretch, packed, size;
 } Layout;
 
 typedef struct {
   FbsConv2dShape shape;
   FbsConv2dWeights weights;
   const FbsKernels* kernels;
-  int32_t taps, pixels;
+  int32_t taps;
   int32_t vectors; /* of output channels, the last one perhaps partly used */
   int32_t panels;
   FbsPanel* panel;
-  int32_t* offsets; /* [taps][pixels], see FbsMultiplication */
+  int32_t* offsets; /* see FbsMultiplication */
   /* All weights in order, where all channels are active, else NULL. They serve a dense input; one with indices may hold
    * its channels in another order and has its weights packed in each run, these being there for nothing: whether there
    * are indices is known only then. */
@@ -121,43 +120,6 @@ static PackTask pack_task(const Gemm* gemm, const int32_t* in_indices, const int
                     .packed = packed};
 }
 
-/* ---- Multiplication ---- */
-
-typedef struct {
-  const Gemm* gemm;
-  FbsMultiplication multiplication;
-  const FbsPanel* panels;
-  int32_t count;
-  const float* packed;
-} MultiplyTask;
-
-static int32_t tiles_of(const Gemm* gemm, const FbsPanel* panel) {
-  const int32_t most = gemm->kernels->tile_pixels[panel->vectors];
-  return gemm->pixels / most + (gemm->pixels % most != 0);
-}
-
-/* The tiles of all panels stand in one row, panel after panel, of which each thread takes an equal share. */
-static void multiply_share(void* context, int32_t thread, int32_t count) {
-  const MultiplyTask* task = context;
-  const Gemm* gemm = task->gemm;
-  int64_t total = 0;
-  for (int32_t n = 0; n < task->count; n++) total += tiles_of(gemm, &task->panels[n]);
-  int64_t begin = fbs_share(total, thread, count), end = fbs_share(total, thread + 1, count);
-  const float* packed = task->packed;
-  for (int32_t n = 0; n < task->count && end > 0; n++) {
-    const FbsPanel* panel = &task->panels[n];
-    const int32_t tiles = tiles_of(gemm, panel);
-    const int64_t last = end < tiles ? end : tiles;
-    if (begin < last) {
-      gemm->kernels->multiply(&task->multiplication, panel, packed, tiles, begin < 0 ? 0 : (int32_t)begin,
-                              (int32_t)last);
-    }
-    begin -= tiles;
-    end -= tiles;
-    packed += packed_bytes(gemm, panel->vectors) / sizeof(float);
-  }
-}
-
 /* ---- The interface ---- */
 
 /* A run on a dense input uses all weights in order: pack them once. */
@@ -184,11 +146,8 @@ static int pack_all(Gemm* gemm) {
 }
 
 static Layout layout_of(const Gemm* gemm, int32_t threads) {
-  const size_t channels = (size_t)gemm->vectors * (size_t)gemm->kernels->lanes;
   Layout layout = {0};
-  layout.gate = fbs_reserve(&layout.size, sizeof(float) * channels);
-  layout.bias = fbs_reserve(&layout.size, sizeof(float) * channels);
-  layout.zeros = fbs_reserve(&layout.size, sizeof(float) * (size_t)gemm->shape.in_active);
+  layout.multiplication = fbs_reserve(&layout.size, fbs_multiplication_workspace_size(&gemm->shape));
   layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)gemm->shape.out_active);
   layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(gemm->vectors + 1));
   layout.packed = fbs_reserve(&layout.size, chunk_bytes(gemm, threads));
@@ -217,17 +176,14 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
   gemm->weights = *weights;
   gemm->kernels = kernels;
   gemm->taps = s->kernel_height * s->kernel_width;
-  gemm->pixels = s->out_height * s->out_width;
   gemm->vectors = fbs_vectors_of(s->out_active, kernels->lanes);
-  gemm->panels = fbs_panels_of(gemm->vectors);
-  gemm->panel = malloc(sizeof *gemm->panel * (size_t)gemm->panels);
-  gemm->offsets = malloc(sizeof *gemm->offsets * (size_t)gemm->taps * (size_t)gemm->pixels);
+  gemm->panel = malloc(sizeof *gemm->panel * (size_t)gemm->vectors);
+  gemm->offsets = fbs_find_offsets(s);
   if (gemm->panel == NULL || gemm->offsets == NULL) {
     destroy(gemm);
     return NULL;
   }
-  fbs_divide_into_panels(gemm->vectors, gemm->panel);
-  fbs_find_offsets(s, gemm->offsets);
+  gemm->panels = fbs_divide_into_panels(gemm->vectors, gemm->panel);
   if (s->in_active == s->in_channels && s->out_active == s->out_channels && !pack_all(gemm)) {
     destroy(gemm);
     return NULL;
@@ -239,7 +195,8 @@ static size_t workspace_size(const void* plan, int32_t threads) { return layout_
 
 static size_t plan_size(const void* plan) {
   const Gemm* gemm = plan;
-  const size_t offsets = sizeof *gemm->offsets * (size_t)gemm->taps * (size_t)gemm->pixels;
+  const size_t offsets =
+      sizeof *gemm->offsets * (size_t)gemm->taps * (size_t)gemm->shape.out_height * (size_t)gemm->shape.out_width;
   const size_t packed = gemm->packed != NULL ? packed_bytes(gemm, gemm->vectors) : 0;
   return sizeof *gemm + sizeof *gemm->panel * (size_t)gemm->vectors + offsets + packed;
 }
@@ -247,48 +204,22 @@ static size_t plan_size(const void* plan) {
 static void run(const void* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
                 const int32_t* winners, float* y, void* workspace) {
   const Gemm* gemm = plan;
-  const FbsConv2dShape* s = &gemm->shape;
   const Layout layout = layout_of(gemm, fbs_threads_count(threads));
   char* memory = workspace;
-  float* gate = (float*)(memory + layout.gate);
-  float* bias = (float*)(memory + layout.bias);
-  float* zeros = (float*)(memory + layout.zeros);
-  const int32_t channels = gemm->vectors * gemm->kernels->lanes;
-  for (int32_t c = 0; c < channels; c++) {
-    gate[c] = c < s->out_active ? g[winners[c]] : 0;
-    bias[c] = c < s->out_active ? gemm->weights.bias[winners[c]] : 0;
-  }
-  memset(zeros, 0, sizeof(float) * (size_t)s->in_active);
-
-  MultiplyTask multiply = {.gemm = gemm,
-                           .multiplication = {.x = x,
-                                              .zeros = zeros,
-                                              .y = y,
-                                              .pixels = gemm->pixels,
-                                              .taps = gemm->taps,
-                                              .depth = s->in_active,
-                                              .out_active = s->out_active,
-                                              .offsets = gemm->offsets,
-                                              .gate = gate,
-                                              .bias = bias,
-                                              .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
-                                              .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY}};
+  const FbsMultiplication multiplication = fbs_multiplication_of(&gemm->shape, gemm->offsets, gemm->weights.bias, x, g,
+                                                                 winners, y, memory + layout.multiplication);
   if (gemm->packed != NULL && in_indices == NULL) {
-    multiply.panels = gemm->panel;
-    multiply.count = gemm->panels;
-    multiply.packed = gemm->packed;
-    fbs_threads_run(threads, multiply_share, &multiply);
+    fbs_multiply_panels(&multiplication, gemm->kernels, threads, gemm->panel, gemm->panels, gemm->packed);
     return;
   }
   PackTask pack = pack_task(gemm, in_indices, winners, (FbsStretch*)(memory + layout.stretches),
                             (int32_t*)(memory + layout.first_stretch), (float*)(memory + layout.packed));
   const int32_t most = chunk_panels(gemm, fbs_threads_count(threads));
   for (int32_t begin = 0; begin < gemm->panels; begin += most) {
-    pack.panels = multiply.panels = gemm->panel + begin;
-    pack.count = multiply.count = gemm->panels - begin < most ? gemm->panels - begin : most;
-    multiply.packed = pack.packed;
+    pack.panels = gemm->panel + begin;
+    pack.count = gemm->panels - begin < most ? gemm->panels - begin : most;
     fbs_threads_run(threads, pack_share, &pack);
-    fbs_threads_run(threads, multiply_share, &multiply);
+    fbs_multiply_panels(&multiplication, gemm->kernels, threads, pack.panels, pack.count, pack.packed);
   }
 }
 

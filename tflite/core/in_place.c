@@ -4,16 +4,14 @@
  *
  * A plan holds a second copy of the weights, in an order in which the rows of the winners stream through the cache:
  * from the file's order, rows of inputs, the same loop took 1.4 times as long. */
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "driver.h"
-#include "windows.h"
+#include "multiplication.h"
 #include "workspace.h"
 
 typedef struct {
-  size_t gate, bias, zeros, columns, windows, odd_windows, size;
+  size_t multiplication, columns, windows, odd_windows, size;
 } Layout;
 
 typedef struct {
@@ -23,7 +21,7 @@ typedef struct {
   int32_t taps, pixels;
   int32_t vectors, odd_pixels; /* what the output pixels are cut into */
   int32_t tiles, tile_vectors; /* at most so many vectors in each of the tiles */
-  int32_t* offsets;            /* [taps][pixels], see FbsMultiplication */
+  int32_t* offsets;            /* see FbsMultiplication */
   float* weights;              /* [out_channels][taps][in_channels] */
   Layout layout;
 } InPlace;
@@ -64,11 +62,8 @@ static void transpose_weights(const FbsConv2dShape* s, const float* from, float*
 static Layout layout_of(const InPlace* plan) {
   const FbsConv2dShape* s = &plan->shape;
   const size_t rows = (size_t)plan->taps * (size_t)s->in_active;
-  const size_t channels = (size_t)s->out_active + kFbsMaxLanes;
   Layout layout = {0};
-  layout.gate = fbs_reserve(&layout.size, sizeof(float) * channels);
-  layout.bias = fbs_reserve(&layout.size, sizeof(float) * channels);
-  layout.zeros = fbs_reserve(&layout.size, sizeof(float) * (size_t)s->in_active);
+  layout.multiplication = fbs_reserve(&layout.size, fbs_multiplication_workspace_size(s));
   layout.columns = fbs_reserve(&layout.size, sizeof(int32_t) * rows);
   layout.windows =
       fbs_reserve(&layout.size, sizeof(float) * rows * (size_t)plan->tile_vectors * (size_t)plan->kernels->lanes);
@@ -134,13 +129,12 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
   plan->taps = s->kernel_height * s->kernel_width;
   plan->pixels = s->out_height * s->out_width;
   divide_into_tiles(plan);
-  plan->offsets = malloc(sizeof *plan->offsets * (size_t)plan->taps * (size_t)plan->pixels);
+  plan->offsets = fbs_find_offsets(s);
   plan->weights = malloc(sizeof *plan->weights * weights_of(s));
   if (plan->offsets == NULL || plan->weights == NULL) {
     destroy(plan);
     return NULL;
   }
-  fbs_find_offsets(s, plan->offsets);
   transpose_weights(s, weights->weights, plan->weights);
   plan->layout = layout_of(plan);
   return plan;
@@ -151,41 +145,29 @@ static size_t workspace_size(const void* plan, int32_t threads) {
   return ((const InPlace*)plan)->layout.size;
 }
 
+static size_t plan_size(const void* context) {
+  const InPlace* plan = context;
+  return sizeof *plan + sizeof *plan->offsets * (size_t)plan->taps * (size_t)plan->pixels +
+         sizeof *plan->weights * weights_of(&plan->shape);
+}
+
 static void run(const void* context, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
                 const int32_t* winners, float* y, void* workspace) {
   const InPlace* plan = context;
   const FbsConv2dShape* s = &plan->shape;
   const Layout* layout = &plan->layout;
   char* memory = workspace;
-  float* gate = (float*)(memory + layout->gate);
-  float* bias = (float*)(memory + layout->bias);
-  float* zeros = (float*)(memory + layout->zeros);
   int32_t* columns = (int32_t*)(memory + layout->columns);
-  for (int32_t c = 0; c < s->out_active + kFbsMaxLanes; c++) {
-    gate[c] = c < s->out_active ? g[winners[c]] : 0;
-    bias[c] = c < s->out_active ? plan->bias[winners[c]] : 0;
-  }
-  memset(zeros, 0, sizeof(float) * (size_t)s->in_active);
   for (int64_t t = 0; t < plan->taps; t++) {
     for (int64_t i = 0; i < s->in_active; i++) {
       columns[t * s->in_active + i] = (int32_t)(t * s->in_channels + (in_indices == NULL ? i : in_indices[i]));
     }
   }
 
-  const FbsMultiplication multiplication = {.x = x,
-                                            .zeros = zeros,
-                                            .y = y,
-                                            .pixels = plan->pixels,
-                                            .taps = plan->taps,
-                                            .depth = s->in_active,
-                                            .out_active = s->out_active,
-                                            .offsets = plan->offsets,
-                                            .gate = gate,
-                                            .bias = bias,
-                                            .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
-                                            .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY};
-  for (int32_t n = 0; n < plan->tiles;
-       n++) { /* the first ones are wider by one vector where they do not come out even */
+  const FbsMultiplication multiplication =
+      fbs_multiplication_of(s, plan->offsets, plan->bias, x, g, winners, y, memory + layout->multiplication);
+  /* Tiles are nearly equal, the wider ones first: the odd pixels come with the last one. */
+  for (int32_t n = 0; n < plan->tiles; n++) {
     const int32_t begin = plan->vectors - (int32_t)fbs_share(plan->vectors, plan->tiles - n, plan->tiles);
     const int32_t end = plan->vectors - (int32_t)fbs_share(plan->vectors, plan->tiles - n - 1, plan->tiles);
     TileTask task = {.plan = plan,
@@ -202,4 +184,4 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
   }
 }
 
-const FbsDriver fbs_in_place = {supports, create, destroy, workspace_size, run};
+const FbsDriver fbs_in_place = {supports, create, destroy, workspace_size, plan_size, run};

@@ -7,7 +7,7 @@
  *   ADD MUL ABS FMA(a, b, c) the last is a * b + c
  *   MAX(a, b) MIN(a, b)      b where either is NaN
  *   SELECT, LOAD_SELECT(p), MERGE(v, select, p)   (for packing, optional) lanes whose select is s >= 0 become p[s]
- *   MULTIPLY_PAIRS           (optional) the multiply loop for an even number of input channels
+ *   MULTIPLY_PAIRS           (optional) the multiply loop over packed weights for an even number of input channels
  *   TILES(T)                 T(pixels, vectors) for every tile size
  *   NAME, TILE_PIXELS        the entries of FbsKernels
  */
@@ -16,21 +16,30 @@
 typedef struct {
   const FbsMultiplication* all;
   int64_t first_pixel;
-  const float* packed; /* [taps][depth][vectors * LANES] */
+  const float* packed; /* [taps][depth][vectors * LANES], or NULL: all->groups */
   int32_t channel;     /* the first one */
   int32_t last_lanes;  /* channels in the last vector */
 } Tile;
 
-/* y[pixel][channel] = act(gate[channel] * (bias[channel] + sum_{tap, i} x[pixel, tap, i] * packed[tap][i][channel])),
- * or the sum alone */
-INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors, const int sums_only) {
+/* What a tile's function does: multiply packed weights, or those that all->groups points to, and finish the layer; or
+ * write the sums of packed weights alone. */
+enum { kPacked, kInPlace, kSumsOnly };
+
+/* Where a vector of the weights of input channel i lies. */
+#define WEIGHTS(i, v) (mode == kInPlace ? w[v] + rows[i] : w[0] + ((i) * vectors + (v)) * LANES)
+
+/* y[pixel][channel] = act(gate[channel] * (bias[channel] + sum_{tap, i} x[pixel, tap, i] * weights[tap][i][channel]))
+ */
+INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors, const int mode) {
   const FbsMultiplication* all = tile->all;
   V sum[kFbsMaxPixels][kFbsMaxVectors];
+  const float* w[kFbsMaxVectors]; /* of each vector, or of all of them packed */
   UNROLL for (int v = 0; v < vectors; v++) {
-    const V bias = sums_only ? ZERO() : LOAD(all->bias + tile->channel + v * LANES);
+    const V bias = mode == kSumsOnly ? ZERO() : LOAD(all->bias + tile->channel + v * LANES);
     UNROLL for (int p = 0; p < pixels; p++) sum[p][v] = bias;
+    w[v] = mode == kInPlace ? all->groups[tile->channel / LANES + v] : tile->packed;
   }
-  const float* w = tile->packed;
+  const int32_t* rows = all->rows;
   const float *input = all->x, *zeros = all->zeros;
   const int64_t depth = all->depth;
   const int32_t* offsets = all->offsets + tile->first_pixel;
@@ -39,21 +48,27 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors,
     UNROLL for (int p = 0; p < pixels; p++) x[p] = offsets[p] < 0 ? zeros : input + offsets[p];
     int64_t i = 0;
 #ifdef MULTIPLY_PAIRS
-    i = MULTIPLY_PAIRS(sum, x, w, depth, pixels, vectors);
-    w += i * vectors * LANES;
+    if (mode != kInPlace) i = MULTIPLY_PAIRS(sum, x, w[0], depth, pixels, vectors);
 #endif
     for (; i < depth; i++) {
       V channels[kFbsMaxVectors];
-      UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(w + v * LANES);
+      if (mode == kInPlace) {
+        UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(w[v] + rows[i + kFbsRowsAhead]);
+      }
+      UNROLL for (int v = 0; v < vectors; v++) channels[v] = LOAD(WEIGHTS(i, v));
       UNROLL for (int p = 0; p < pixels; p++) {
         const V value = BROADCAST(x[p][i]);
         UNROLL for (int v = 0; v < vectors; v++) sum[p][v] = FMA(value, channels[v], sum[p][v]);
       }
-      w += vectors * LANES;
+    }
+    if (mode == kInPlace) {
+      rows += depth;
+    } else {
+      w[0] += depth * vectors * LANES;
     }
   }
   float* y = all->y + tile->first_pixel * all->out_active + tile->channel;
-  if (sums_only) {
+  if (mode == kSumsOnly) {
     UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
       UNROLL for (int v = 0; v < vectors; v++) STORE(y + v * LANES, sum[p][v]);
     }
@@ -75,37 +90,42 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors,
   }
 }
 
-#define DEFINE_TILE(pixels, vectors)                                                                       \
-  static void multiply_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors, 0); } \
-  static void multiply_sums_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors, 1); }
+#define DEFINE_TILE(pixels, vectors)                                                                             \
+  static void multiply_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors, kPacked); } \
+  static void multiply_in_place_##pixels##x##vectors(const Tile* tile) {                                         \
+    multiply_tile(tile, pixels, vectors, kInPlace);                                                              \
+  }                                                                                                              \
+  static void multiply_sums_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors, kSumsOnly); }
 TILES(DEFINE_TILE)
 
-typedef void (*TileFunction)(const Tile*);
+typedef void (*const TileFunctions[kFbsMaxVectors + 1][kFbsMaxPixels + 1])(const Tile*);
 #define TILE_ENTRY(pixels, vectors) [vectors][pixels] = multiply_##pixels##x##vectors,
-static const TileFunction tile_functions[kFbsMaxVectors + 1][kFbsMaxPixels + 1] = {TILES(TILE_ENTRY)};
+static TileFunctions packed_tiles = {TILES(TILE_ENTRY)};
+#define IN_PLACE_ENTRY(pixels, vectors) [vectors][pixels] = multiply_in_place_##pixels##x##vectors,
+static TileFunctions in_place_tiles = {TILES(IN_PLACE_ENTRY)};
 #define SUMS_ENTRY(pixels, vectors) [vectors][pixels] = multiply_sums_##pixels##x##vectors,
-static const TileFunction sums_functions[kFbsMaxVectors + 1][kFbsMaxPixels + 1] = {TILES(SUMS_ENTRY)};
+static TileFunctions sums_tiles = {TILES(SUMS_ENTRY)};
 
-static void multiply_tiles(const TileFunction functions[kFbsMaxPixels + 1], const FbsMultiplication* all,
-                           const FbsPanel* panel, const float* packed, int32_t tiles, int32_t begin, int32_t end) {
+static void multiply_tiles(TileFunctions functions, const FbsMultiplication* all, const FbsPanel* panel,
+                           const float* packed, int32_t tiles, int32_t begin, int32_t end) {
   const int32_t channel = panel->first_vector * LANES, last_channel = channel + (panel->vectors - 1) * LANES;
   const int32_t left = all->out_active - last_channel;
   const int32_t smaller = all->pixels / tiles, larger = all->pixels % tiles; /* `larger` tiles have one pixel more */
   Tile tile = {.all = all, .packed = packed, .channel = channel, .last_lanes = left < LANES ? left : LANES};
   for (int32_t i = begin; i < end; i++) {
     tile.first_pixel = (int64_t)i * smaller + (i < larger ? i : larger);
-    functions[smaller + (i < larger)](&tile);
+    functions[panel->vectors][smaller + (i < larger)](&tile);
   }
 }
 
 static void multiply(const FbsMultiplication* all, const FbsPanel* panel, const float* packed, int32_t tiles,
                      int32_t begin, int32_t end) {
-  multiply_tiles(tile_functions[panel->vectors], all, panel, packed, tiles, begin, end);
+  multiply_tiles(all->groups != NULL ? in_place_tiles : packed_tiles, all, panel, packed, tiles, begin, end);
 }
 
 static void multiply_sums(const FbsMultiplication* all, const FbsPanel* panel, const float* packed, int32_t tiles,
                           int32_t begin, int32_t end) {
-  multiply_tiles(sums_functions[panel->vectors], all, panel, packed, tiles, begin, end);
+  multiply_tiles(sums_tiles, all, panel, packed, tiles, begin, end);
 }
 
 #ifdef MERGE

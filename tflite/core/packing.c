@@ -4,15 +4,6 @@
 
 int32_t fbs_vectors_of(int32_t channels, int32_t lanes) { return channels / lanes + (channels % lanes != 0); }
 
-/* Panels are two vectors wide, which makes the best tile; an odd vector at the end widens the last one to three. */
-int32_t fbs_panels_of(int32_t vectors) { return vectors > 1 ? vectors / 2 : 1; }
-
-void fbs_divide_into_panels(int32_t vectors, FbsPanel* panels) {
-  const int32_t count = fbs_panels_of(vectors);
-  for (int32_t i = 0; i < count; i++) panels[i] = (FbsPanel){.first_vector = 2 * i, .vectors = 2};
-  panels[count - 1].vectors = vectors - panels[count - 1].first_vector;
-}
-
 void fbs_find_stretches(const int32_t* winners, int32_t count, int32_t out_channels, int32_t lanes,
                         FbsStretch* stretches, int32_t* first_stretch) {
   const int32_t vectors = fbs_vectors_of(count, lanes), last_column = out_channels - lanes;

@@ -7,10 +7,6 @@
 /* Vectors that hold so many channels, the last one perhaps partly used. */
 int32_t fbs_vectors_of(int32_t channels, int32_t lanes);
 
-/* Panels that so many vectors are divided into, and their list. */
-int32_t fbs_panels_of(int32_t vectors);
-void fbs_divide_into_panels(int32_t vectors, FbsPanel* panels);
-
 /* Covers the `count` winners of each packed vector with as few stretches of `lanes` neighbouring columns as possible:
  * `count` stretches at most. first_stretch has an entry for each vector and one more. out_channels >= lanes. */
 void fbs_find_stretches(const int32_t* winners, int32_t count, int32_t out_channels, int32_t lanes,

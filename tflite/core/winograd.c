@@ -2,11 +2,10 @@
  * of m x m, whose windows overlap by two, and each of the (m + 2)^2 points of the transformed windows and filters is a
  * matrix product over the channels. The active filters are transformed while they are packed, for each image: that
  * costs no memory for weights, and little time where a filter serves many tiles. */
-#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "driver.h"
+#include "multiplication.h"
 #include "packing.h"
 #include "workspace.h"
 
@@ -21,7 +20,7 @@ enum { kPlaneGap = 16 };
 static const double kMostBytes = 1 << 30;
 
 typedef struct {
-  size_t gate, bias, zeros, stretches, first_stretch, packed, windows, products, size;
+  size_t multiplication, stretches, first_stretch, packed, windows, products, size;
   int64_t blocks, windows_plane, products_plane; /* planes: floats from one point to the next */
 } Layout;
 
@@ -72,16 +71,13 @@ static int64_t packed_plane(const Winograd* plan, const FbsPanel* panel) {
 
 static Layout layout_of(const Winograd* plan, int32_t threads) {
   const FbsConv2dShape* s = &plan->shape;
-  const size_t channels = (size_t)plan->vectors * (size_t)plan->kernels->lanes;
   const size_t point_bytes = sizeof(float) * (size_t)plan->points;
   const int64_t tiles = largest_block(plan, threads);
   const int keeps = keeps_windows(plan);
   Layout layout = {.blocks = blocks_of(plan, threads),
                    .windows_plane = (keeps ? plan->tiles : tiles) * plan->row + kPlaneGap,
                    .products_plane = tiles * product_floats(plan) / plan->points + kPlaneGap};
-  layout.gate = fbs_reserve(&layout.size, sizeof(float) * channels);
-  layout.bias = fbs_reserve(&layout.size, sizeof(float) * channels);
-  layout.zeros = fbs_reserve(&layout.size, sizeof(float) * (size_t)s->in_active);
+  layout.multiplication = fbs_reserve(&layout.size, fbs_multiplication_workspace_size(s));
   layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)s->out_active);
   layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(plan->vectors + 1));
   layout.packed = layout.size;
@@ -177,17 +173,10 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
   const FbsConv2dShape* s = &plan->shape;
   const Layout layout = layout_of(plan, fbs_threads_count(threads));
   char* memory = workspace;
-  float* gate = (float*)(memory + layout.gate);
-  float* bias = (float*)(memory + layout.bias);
-  float* zeros = (float*)(memory + layout.zeros);
   FbsStretch* stretches = (FbsStretch*)(memory + layout.stretches);
   int32_t* first_stretch = (int32_t*)(memory + layout.first_stretch);
-  const int32_t channels = plan->vectors * plan->kernels->lanes;
-  for (int32_t c = 0; c < channels; c++) {
-    gate[c] = c < s->out_active ? g[winners[c]] : 0;
-    bias[c] = c < s->out_active ? plan->weights.bias[winners[c]] : 0;
-  }
-  memset(zeros, 0, sizeof(float) * (size_t)s->in_active);
+  const FbsMultiplication multiplication =
+      fbs_multiplication_of(s, plan->offsets, plan->weights.bias, x, g, winners, y, memory + layout.multiplication);
   fbs_find_stretches(winners, s->out_active, s->out_channels, plan->kernels->lanes, stretches, first_stretch);
   Task task = {.plan = plan,
                .layout = &layout,
@@ -198,22 +187,14 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
                            .out_channels = s->out_channels,
                            .stretches = stretches,
                            .first_stretch = first_stretch},
-               .image = {.x = x,
-                         .zeros = zeros,
-                         .y = y,
+               .image = {.all = &multiplication,
                          .in_height = s->in_height,
                          .in_width = s->in_width,
-                         .depth = s->in_active,
                          .pad_top = s->pad_top,
                          .pad_left = s->pad_left,
                          .out_height = s->out_height,
                          .out_width = s->out_width,
-                         .out_active = s->out_active,
-                         .tiles_across = plan->tiles_across,
-                         .gate = gate,
-                         .bias = bias,
-                         .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
-                         .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY},
+                         .tiles_across = plan->tiles_across},
                .memory = memory};
   task.transforms = 1;
   if (keeps_windows(plan)) {
@@ -262,14 +243,13 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
   plan->tiles_across = (s->out_width + m - 1) / m;
   plan->tiles = (int64_t)plan->tiles_across * ((s->out_height + m - 1) / m);
   plan->vectors = fbs_vectors_of(s->out_active, kernels->lanes);
-  plan->panels = fbs_panels_of(plan->vectors);
   plan->row = fbs_vectors_of(s->in_active, kernels->lanes) * kernels->lanes;
-  plan->panel = malloc(sizeof *plan->panel * (size_t)plan->panels);
+  plan->panel = malloc(sizeof *plan->panel * (size_t)plan->vectors);
   if (plan->panel == NULL) {
     destroy(plan);
     return NULL;
   }
-  fbs_divide_into_panels(plan->vectors, plan->panel);
+  plan->panels = fbs_divide_into_panels(plan->vectors, plan->panel);
   const int64_t most = largest_block(plan, 1);
   plan->offsets = malloc(sizeof *plan->offsets * (size_t)most);
   if (plan->offsets == NULL) {
@@ -282,6 +262,12 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
 
 static size_t workspace_size(const void* plan, int32_t threads) { return layout_of(plan, threads).size; }
 
+static size_t plan_size(const void* context) {
+  const Winograd* plan = context;
+  return sizeof *plan + sizeof *plan->panel * (size_t)plan->vectors +
+         sizeof *plan->offsets * (size_t)largest_block(plan, 1);
+}
+
 static int supports2(const FbsConv2dShape* s, const FbsKernels* kernels) { return supports(s, kernels, 2); }
 static int supports4(const FbsConv2dShape* s, const FbsKernels* kernels) { return supports(s, kernels, 4); }
 
@@ -293,5 +279,5 @@ static void* create4(const FbsConv2dShape* s, const FbsConv2dWeights* weights, c
   return create(s, weights, kernels, 4);
 }
 
-const FbsDriver fbs_winograd2 = {supports2, create2, destroy, workspace_size, run};
-const FbsDriver fbs_winograd4 = {supports4, create4, destroy, workspace_size, run};
+const FbsDriver fbs_winograd2 = {supports2, create2, destroy, workspace_size, plan_size, run};
+const FbsDriver fbs_winograd4 = {supports4, create4, destroy, workspace_size, plan_size, run};

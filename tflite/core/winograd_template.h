@@ -111,7 +111,7 @@ INLINE void pack_filters(const int m, const FbsPacking* packing, const FbsPanel*
 INLINE void transform_input(const int m, const FbsWinogradImage* image, int64_t begin, int64_t end, int64_t plane,
                             float* windows) {
   const int a = m + 2;
-  const int32_t depth = image->depth;
+  const int32_t depth = image->all->depth;
   for (int64_t tile = begin; tile < end; tile++) {
     const float* d[kMostPoints][kMostPoints]; /* d[x][y] */
     const int64_t top = tile / image->tiles_across * m - image->pad_top;
@@ -119,7 +119,7 @@ INLINE void transform_input(const int m, const FbsWinogradImage* image, int64_t 
     for (int y = 0; y < a; y++) {
       for (int x = 0; x < a; x++) {
         const int inside = top + y >= 0 && top + y < image->in_height && left + x >= 0 && left + x < image->in_width;
-        d[x][y] = inside ? image->x + ((top + y) * image->in_width + left + x) * depth : image->zeros;
+        d[x][y] = inside ? image->all->x + ((top + y) * image->in_width + left + x) * depth : image->all->zeros;
       }
     }
     for (int32_t i = 0; i < depth; i += LANES, windows += LANES) {
@@ -145,8 +145,8 @@ INLINE void transform_input(const int m, const FbsWinogradImage* image, int64_t 
 INLINE void transform_output(const int m, const FbsWinogradImage* image, const FbsPanel* panel, const float* products,
                              int64_t begin, int64_t end, int64_t plane) {
   const int a = m + 2;
-  const int64_t out_active = image->out_active;
-  const V low = BROADCAST(image->low), high = BROADCAST(image->high);
+  const int64_t out_active = image->all->out_active;
+  const V low = BROADCAST(image->all->low), high = BROADCAST(image->all->high);
   for (int64_t tile = begin; tile < end; tile++) {
     const int32_t top = (int32_t)(tile / image->tiles_across) * m, left = (int32_t)(tile % image->tiles_across) * m;
     const int32_t rows = image->out_height - top < m ? image->out_height - top : m;
@@ -154,7 +154,7 @@ INLINE void transform_output(const int m, const FbsWinogradImage* image, const F
     for (int32_t v = 0; v < panel->vectors; v++, products += LANES) {
       const int32_t channel = (panel->first_vector + v) * LANES;
       const int32_t lanes = out_active - channel < LANES ? (int32_t)(out_active - channel) : LANES;
-      const V gate = LOAD(image->gate + channel), bias = LOAD(image->bias + channel);
+      const V gate = LOAD(image->all->gate + channel), bias = LOAD(image->all->bias + channel);
       V columns[4][kMostPoints];
       UNROLL for (int x = 0; x < a; x++) {
         V s[kMostPoints], out[4];
@@ -165,7 +165,7 @@ INLINE void transform_output(const int m, const FbsWinogradImage* image, const F
       UNROLL for (int y = 0; y < m; y++) {
         V out[4];
         transform_products(m, columns[y], out);
-        float* to = image->y + ((int64_t)(top + y) * image->out_width + left) * out_active + channel;
+        float* to = image->all->y + ((int64_t)(top + y) * image->out_width + left) * out_active + channel;
         UNROLL for (int x = 0; x < m; x++, to += out_active) {
           if (y >= rows || x >= across) continue;
           const V result = MIN(high, MAX(low, MUL(gate, ADD(out[x], bias))));
