@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbs_keras.export import lowering
-from fbs_keras.export.attributes import Conv2DAttributes
+from fbs_keras.export.attributes import AddAttributes, Conv2DAttributes
 
 
 def reference(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias):
@@ -135,6 +135,22 @@ def test_expand_and_rows(batch, shape):
         dense[example][..., indices[example]] = x[example]
     np.testing.assert_array_equal(lowering.expand(x, indices, 5), dense)
     np.testing.assert_allclose(lowering.rows(tf.constant(x), indices, kernel), dense @ kernel, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("activation", "high"), [("NONE", None), ("RELU", np.inf), ("RELU6", 6)])
+def test_add(activation, high):
+    random = np.random.default_rng(0)
+    dense, a, b = (random.standard_normal((2, 3, 4, size)).astype("float32") * 4 for size in (5, 3, 2))
+    indices = [np.stack([random.permutation(5)[:size] for _ in range(2)]).astype("int32") for size in (3, 2)]
+    expected = dense.copy()
+    for example in range(2):
+        expected[example][..., indices[0][example]] += a[example]
+        expected[example][..., indices[1][example]] += b[example]
+    expected = expected if high is None else np.clip(expected, 0, high)
+    attributes = AddAttributes(addends=3, compact=0b101, channels=5, activation=activation)
+    assert attributes.operands == ["x0", "indices0", "x1", "x2", "indices2"]
+    y = lowering.add(attributes, a, indices[0], tf.constant(dense), b, indices[1])
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
 
 
 def test_pointwise_convolution_gathers_no_patches():
