@@ -132,18 +132,15 @@ static void describe(const Op* op, const TfLiteIntArray* dims, FbsOpDescription*
   if (used < size) snprintf(text + used, size - used, ")");
 }
 
-static bool prepare(void* state, TfLiteContext* context, FbsSession* session, FbsOpDescription* description,
+static bool prepare(void* state, TfLiteContext* context, const FbsSession* session, FbsOpDescription* description,
                     FbsMessage* message) {
   Op* op = state;
   const FbsPath path = session->options.conv.path;
-  if (!check(context, op, &op->shape, message) ||
-      !fbs_session_reserve(session, fbs_add_workspace_size(&op->shape, path), message)) {
-    return false;
-  }
+  if (!check(context, op, &op->shape, message)) return false;
   const TfLiteIntArray* first = context->tensors[op->x[0]].dims;
   snprintf(description->kernel, sizeof description->kernel, "add_%s", fbs_add_kernel_name(path));
   describe(op, first, description);
-  description->macs = 0;
+  description->workspace = fbs_add_workspace_size(&op->shape, path);
   int32_t* sizes = malloc((size_t)first->size * sizeof *sizes);
   if (sizes == NULL) return fbs_fail(message, "out of memory for the shape of y");
   memcpy(sizes, first->data, (size_t)first->size * sizeof *sizes);

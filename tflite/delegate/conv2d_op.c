@@ -219,14 +219,12 @@ static int64_t macs(const FbsConv2dShape* s) {
   return s->batch * (convolution + (int64_t)s->in_active * s->out_channels);
 }
 
-static bool prepare(void* state, TfLiteContext* context, FbsSession* session, FbsOpDescription* description,
+static bool prepare(void* state, TfLiteContext* context, const FbsSession* session, FbsOpDescription* description,
                     FbsMessage* message) {
   Op* op = state;
   FbsConv2dShape s;
   FbsConv2dWeights constants;
-  if (!check(context, op, &s, &constants, message) || !make_plan(op, &s, &constants, &session->options.conv, message) ||
-      !fbs_session_reserve(session, fbs_conv2d_workspace_size(op->plan, fbs_threads_count(session->threads)),
-                           message)) {
+  if (!check(context, op, &s, &constants, message) || !make_plan(op, &s, &constants, &session->options.conv, message)) {
     return false;
   }
   snprintf(description->kernel, sizeof description->kernel, "%s", fbs_conv2d_kernel_name(op->plan));
@@ -235,6 +233,7 @@ static bool prepare(void* state, TfLiteContext* context, FbsSession* session, Fb
            s.in_active, s.in_channels, s.out_height, s.out_width, s.out_active, s.out_channels, s.kernel_height,
            s.kernel_width, s.stride_height, s.stride_width, s.dilation_height, s.dilation_width);
   description->macs = macs(&s);
+  description->workspace = fbs_conv2d_workspace_size(op->plan, fbs_threads_count(session->threads));
   const int32_t y[] = {s.batch, s.out_height, s.out_width, s.out_active}, out_indices[] = {s.batch, s.out_active};
   return fbs_resize(context, op->y, "y", 4, y, message) &&
          (op->out_indices == kFbsNoTensor ||

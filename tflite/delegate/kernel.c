@@ -88,7 +88,7 @@ static void print(const FbsKernel* kernel) {
   char line[512];
   snprintf(line, sizeof line, "FBS: %s: %s, %s, %d thread(s), %zu bytes of workspace\n", kernel->name,
            kernel->description.shape, kernel->description.kernel, (int)fbs_threads_count(session->threads),
-           session->workspace_size);
+           kernel->description.workspace);
   fbs_print(line);
 }
 
@@ -103,7 +103,8 @@ static TfLiteStatus kernel_prepare(TfLiteContext* context, TfLiteNode* node) {
   FbsMessage message;
   FbsOpDescription description = {.macs = 0};
   if (!fbs_session_start(kernel->session, context->recommended_num_threads, &message) ||
-      !kernel->kind->prepare(kernel->op, context, kernel->session, &description, &message)) {
+      !kernel->kind->prepare(kernel->op, context, kernel->session, &description, &message) ||
+      !fbs_session_reserve(kernel->session, description.workspace, &message)) {
     return report(context, kernel, &message);
   }
   if (strcmp(description.shape, kernel->description.shape) != 0) { /* a row of the profile for each shape */

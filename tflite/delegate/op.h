@@ -6,11 +6,12 @@
 #include "message.h"
 #include "session.h"
 
-/* What profiles and `verbose` tell of an op. */
+/* An op as it has been prepared: what profiles and `verbose` tell of it, and the workspace that a run needs. */
 typedef struct {
   char kernel[40]; /* such as "gemm_avx512" */
   char shape[200];
   int64_t macs;
+  size_t workspace;
 } FbsOpDescription;
 
 typedef struct {
@@ -20,9 +21,9 @@ typedef struct {
   /* Reads what the file alone decides: the attributes, and which operand is which. */
   bool (*parse)(void* op, const TfLiteNode* node, const void* attributes, size_t size, FbsMessage* message);
 
-  /* Checks every tensor against the attributes and each other, resizes the outputs, and makes everything that a run
-   * needs; the session's threads have been started. */
-  bool (*prepare)(void* op, TfLiteContext* context, FbsSession* session, FbsOpDescription* description,
+  /* Checks every tensor against the attributes and each other, makes everything else that a run needs, and resizes the
+   * outputs; the session's threads have been started. */
+  bool (*prepare)(void* op, TfLiteContext* context, const FbsSession* session, FbsOpDescription* description,
                   FbsMessage* message);
 
   bool (*invoke)(const void* op, const TfLiteContext* context, const FbsSession* session, FbsMessage* message);
