@@ -135,7 +135,10 @@ def rows(x, indices, kernel):
 
 
 def expand(x, indices, channels):
-    """Writes compact channels at their places among zeros, as a product with a matrix of zeros and ones.
+    """Writes compact channels at their places among zeros.
+
+    A product with a matrix of zeros and ones does it, under XNNPACK; for a single pixel SCATTER_ND, which takes 1 us
+    where making that matrix takes 120 (256 of 512 channels).
 
     Args:
         x: `[N, ..., K]`, of static shape.
@@ -145,8 +148,13 @@ def expand(x, indices, channels):
     Returns:
         `[N, ..., C]`.
     """
-    cols = tf.reshape(x, (x.shape[0], -1, x.shape[-1]))
-    return tf.reshape(tf.matmul(cols, tf.one_hot(indices, channels)), (*x.shape[:-1], channels))
+    batch, shape = x.shape[0], (*x.shape[:-1], channels)
+    cols = tf.reshape(x, (batch, -1, x.shape[-1]))
+    if cols.shape[1] > 1:
+        return tf.reshape(tf.matmul(cols, tf.one_hot(indices, channels)), shape)
+    places = indices if batch == 1 else indices + np.arange(batch, dtype="int32")[:, None] * channels
+    y = tf.scatter_nd(tf.reshape(places, (-1, 1)), tf.reshape(x, (-1,)), (batch * channels,))
+    return tf.reshape(y, shape)
 
 
 def patch_index(height, width, attributes):

@@ -5,13 +5,14 @@ layers behind it can work on it:
 
 - `fbs`: an FBS layer reads the compact tensor and gathers its weights' rows;
 - `channelwise`: the layer treats channels alike and apart and maps zeros to zeros, so it runs on the compact tensor;
-- `rows`: a Dense layer or a 1x1 convolution gathers the rows of its kernel, and gives a dense tensor;
+- `rows`: a Dense layer or a 1x1 convolution of several pixels gathers the rows of its kernel, and gives a dense tensor;
 - `add`: an addition of tensors of one shape takes each as it comes and gives a dense tensor; a ReLU that alone reads
   the sum is done with it (`fused`);
 - `dense`: anything else gets dense tensors; compact ones are expanded with zeros.
 """
 
 import dataclasses
+import math
 
 import keras
 
@@ -164,7 +165,9 @@ def _decide(node, inputs, outputs, aligned):
         return ADD, None
     if len(inputs) == 1 and passes_channels(layer, inputs[0].shape):
         return CHANNELWISE, active.pop()
-    if len(inputs) == 1 and _reads_rows(layer):
+    # A single pixel is expanded instead: 31 us for 256 of 512 channels to 1000, where gathering the rows takes 61.
+    several = aligned or math.prod(inputs[0].shape[1:-1]) > 1
+    if len(inputs) == 1 and several and _reads_rows(layer):
         return ROWS, None
     return DENSE, None
 

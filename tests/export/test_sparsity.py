@@ -27,7 +27,7 @@ def test_m_cifarnet_is_compact_to_the_end():
         "dropout1  channelwise  1x8x8x96/192 -> 1x8x8x96/192",
         "conv7     fbs          1x8x8x96/192 -> 1x8x8x96/192",
         "pool      channelwise  1x8x8x96/192 -> 1x1x1x96/192",
-        "logits    rows         1x1x1x96/192 -> 1x1x1x10",
+        "logits    dense        1x1x1x96/192 -> 1x1x1x10",
         "flatten   dense        1x1x1x10 -> 1x10",
     ]
 
