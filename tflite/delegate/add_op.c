@@ -13,7 +13,7 @@ typedef struct {
   int32_t addends, channels;
   int32_t compact; /* bit i: addend i holds only the channels that its indices name */
   FbsActivation activation;
-  /* Indices into the context's tensors; those of a dense addend's indices are kFbsNoTensor. */
+  /* Indices into the context's tensors; kFbsNoTensor for those that are not there. */
   int x[kFbsMaxAddends], indices[kFbsMaxAddends];
   int y;
   FbsAddShape shape;
@@ -52,8 +52,8 @@ static bool parse(void* state, const TfLiteNode* node, const void* attributes, s
   }
   if (outputs != 1) return fbs_fail(message, "expected 1 output (y), got %d", outputs);
   const int* operand = node->inputs->data;
-  for (int32_t i = 0; i < op->addends; ++i) {
-    op->x[i] = *operand++;
+  for (int32_t i = 0; i < kFbsMaxAddends; ++i) {
+    op->x[i] = i < op->addends ? *operand++ : kFbsNoTensor;
     op->indices[i] = is_compact(op, i) ? *operand++ : kFbsNoTensor;
   }
   op->y = node->outputs->data[0];
@@ -111,25 +111,23 @@ static bool check(const TfLiteContext* context, const Op* op, FbsAddShape* shape
   int others[2 * kFbsMaxAddends];
   memcpy(others, op->x, sizeof op->x);
   memcpy(others + kFbsMaxAddends, op->indices, sizeof op->indices);
-  for (int32_t i = op->addends; i < kFbsMaxAddends; ++i) others[i] = others[kFbsMaxAddends + i] = kFbsNoTensor;
   return fbs_check_output(context, op->y, "y", kTfLiteFloat32, others, 2 * kFbsMaxAddends, message);
 }
 
+static void append(char* text, size_t size, const char* format, int value) {
+  const size_t used = strlen(text);
+  snprintf(text + used, size - used, format, value);
+}
+
 /* "1x56x56x(64 + 32/64)" */
-static void describe(const Op* op, const TfLiteIntArray* dims, FbsOpDescription* description) {
-  const FbsAddShape* s = &op->shape;
-  char* text = description->shape;
-  size_t used = 0;
-  const size_t size = sizeof description->shape;
-  for (int i = 0; i < dims->size - 1 && used < size; ++i) {
-    used += (size_t)snprintf(text + used, size - used, "%dx", dims->data[i]);
+static void describe(const FbsAddShape* s, const TfLiteIntArray* dims, char* text, size_t size) {
+  for (int i = 0; i < dims->size - 1; ++i) append(text, size, "%dx", dims->data[i]);
+  for (int32_t i = 0; i < s->addends; ++i) {
+    append(text, size, i == 0 ? "(" : " + ", 0);
+    if (s->active[i] > 0) append(text, size, "%d/", s->active[i]);
+    append(text, size, "%d", s->channels);
   }
-  for (int32_t i = 0; i < s->addends && used < size; ++i) {
-    used += (size_t)snprintf(text + used, size - used, i == 0 ? "(" : " + ");
-    if (used < size && s->active[i] > 0) used += (size_t)snprintf(text + used, size - used, "%d/", s->active[i]);
-    if (used < size) used += (size_t)snprintf(text + used, size - used, "%d", s->channels);
-  }
-  if (used < size) snprintf(text + used, size - used, ")");
+  append(text, size, ")", 0);
 }
 
 static bool prepare(void* state, TfLiteContext* context, const FbsSession* session, FbsOpDescription* description,
@@ -139,7 +137,7 @@ static bool prepare(void* state, TfLiteContext* context, const FbsSession* sessi
   if (!check(context, op, &op->shape, message)) return false;
   const TfLiteIntArray* first = context->tensors[op->x[0]].dims;
   snprintf(description->kernel, sizeof description->kernel, "add_%s", fbs_add_kernel_name(path));
-  describe(op, first, description);
+  describe(&op->shape, first, description->shape, sizeof description->shape);
   description->workspace = fbs_add_workspace_size(&op->shape, path);
   int32_t* sizes = malloc((size_t)first->size * sizeof *sizes);
   if (sizes == NULL) return fbs_fail(message, "out of memory for the shape of y");
