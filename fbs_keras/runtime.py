@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FBS_OPS = ("FbsConv2D", "STABLEHLO_COMPOSITE")  # how LiteRT names our op in a custom and in a portable file
+FBS_OPS = ("FbsConv2D", "FbsAdd", "STABLEHLO_COMPOSITE")  # how LiteRT names ours in custom and portable files
 
 
 def platform_name() -> str:
@@ -55,7 +55,7 @@ class Partitions(NamedTuple):
     """How the runtime has divided a graph.
 
     Attributes:
-        fbs_ops: FBS convolutions in the file.
+        fbs_ops: FBS ops in the file: convolutions, and sums of compact tensors.
         claimed: How many of them the FBS delegate runs; it is all of them or, without the delegate, none.
         others: Parts of the rest that another delegate, such as XNNPACK, runs.
     """
@@ -112,7 +112,7 @@ class Interpreter:
             self.litert.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             remedy = ""
-            if "FbsConv2D" in str(error) and not use_delegate:
+            if "op: Fbs" in str(error) and not use_delegate:
                 remedy = " The file holds FBS custom ops: use the delegate, or convert with target='portable'."
             raise ValueError(f"LiteRT cannot run this model: {error}{remedy}") from error
         self._inputs = self.litert.get_input_details()

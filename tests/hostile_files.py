@@ -12,17 +12,20 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
-from op_files import FLOAT32, INT32, Op, Writer
+from op_files import FLOAT32, INT32, Add, Op, Writer
 
 SPARSE = {"active": 4}
 ROWS = {}
 
 
 def row(name, message, op=None, form="custom"):
-    """Adds a file: the one of `Op(**op)`, spoilt by the decorated function. `message` is a regular expression."""
+    """Adds a file: that of `op`, an `Add` or arguments of `Op`, spoilt by the decorated function.
+
+    `message` is a regular expression.
+    """
 
     def add(spoil):
-        ROWS[name] = (spoil, message, Op(**(op or {})), form)
+        ROWS[name] = (spoil, message, op if isinstance(op, Add) else Op(**(op or {})), form)
         return spoil
 
     return add
@@ -238,8 +241,8 @@ def _(writer, op):
     writer.named("conv0/out_indices").type = FLOAT32
 
 
-def shape(name, tensor, sizes, message, op=None):
-    @row(name, message, op)
+def shape(name, tensor, sizes, message, op=None, form="custom"):
+    @row(name, message, op, form)
     def _(writer, op):
         writer.named(tensor).shape = sizes
 
@@ -419,6 +422,155 @@ def _(writer, op):
     ]
     writer.graph.outputs.append(bias)
     writer.run_with = [np.ones(op.x_shape, np.float32)]
+
+
+# Sums: attributes.
+for key in Add().attributes:
+    attribute(f"sum: {key} missing", f"attribute '{key}' is missing", Add(), **{key: None})
+for value in (0, -1, 9, 2**31, -(2**63)):
+    attribute(f"sum: addends {value}", rf"attribute 'addends' must be in \[1, 8\], got {value}", Add(), addends=value)
+for value in (-1, 4, 2**31, 2**62):
+    attribute(f"sum: compact {value}", rf"attribute 'compact' must be in \[0, 3\], got {value}", Add(), compact=value)
+for value in (0, -1, 2**31):
+    attribute(
+        f"sum: channels {value}",
+        rf"attribute 'channels' must be in \[1, 2147483647\], got {value}",
+        Add(),
+        channels=value,
+    )
+attribute("sum: channels a string", "attribute 'channels' must be an integer", Add(), channels="24")
+attribute(
+    "sum: activation unknown", "attribute 'activation' must be NONE, RELU or RELU6, got 'x'", Add(), activation="x"
+)
+attribute("sum: version 2", "holds version 2 of this op, and this delegate knows version 1", Add(), version=2)
+attribute("sum: version 2, composite", "FbsAdd 'sum': the file holds version 2", Add(), "composite", version=2)
+
+# Sums: attributes against the tensors.
+attribute("sum: one addend more", r"expected 4 inputs \(3 addends, 1 with indices\), got 3", Add(), addends=3)
+attribute(
+    "sum: one addend less", r"expected 2 inputs \(1 addends, 1 with indices\), got 3", Add(), addends=1, compact=1
+)
+attribute("sum: compact swapped", "indices0 must be int32", Add(), compact=1)
+attribute("sum: all compact", r"expected 4 inputs \(2 addends, 2 with indices\), got 3", Add(), compact=3)
+attribute("sum: none compact", r"expected 2 inputs \(2 addends, 0 with indices\), got 3", Add(), compact=0)
+attribute("sum: fewer channels", "x0 must hold all 23 channels, got 24", Add(), channels=23)
+attribute("sum: more channels", "x0 must hold all 25 channels, got 24", Add(), channels=25)
+attribute("sum: fewer channels than held", "x0 must hold at most the 9 channels, got 10", Add(active=(10,)), channels=9)
+attribute("sum: enormous", "the sum must have at most [0-9]+ elements", Add(active=(10,)), channels=2**30)
+
+
+# Sums: operands.
+@row("sum: no inputs", "expected 3 inputs .*, got 0", Add())
+def _(writer, op):
+    writer.nodes[0].inputs = []
+
+
+@row("sum: two outputs", r"expected 1 output \(y\), got 2", Add())
+def _(writer, op):
+    writer.nodes[0].outputs.append(writer.tensor("more", (1, 8)))
+
+
+@row("sum: optional addend", "x1 must be a tensor of the graph, got index -1", Add())
+def _(writer, op):
+    writer.nodes[0].inputs[1] = -1
+
+
+@row("sum: optional indices", "indices1 must be a tensor of the graph, got index -1", Add())
+def _(writer, op):
+    writer.nodes[0].inputs[2] = -1
+
+
+@row("sum: y constant", "y must be writable memory, got TFLite's allocation type 1", Add())
+def _(writer, op):
+    y = writer.constant("constant", np.zeros(op.shape(), np.float32))
+    writer.nodes[0].outputs[0] = writer.graph.outputs[0] = y
+
+
+# (TFLite refuses an op whose output is its own input, before the delegate sees it.)
+@row("sum: x0 int32", "x0 must be float32", Add())
+def _(writer, op):
+    writer.named("x0").type = INT32
+
+
+@row("sum: indices float32", "indices1 must be int32", Add())
+def _(writer, op):
+    writer.named("indices1").type = FLOAT32
+
+
+@row("sum: y int32", "y must be float32", Add())
+def _(writer, op):
+    writer.named("sum").type = INT32
+
+
+shape("sum: x0 a vector", "x0", [24], "x0 must have at least 2 dimensions, got 1", Add())
+shape("sum: x0 a scalar", "x0", [], "x0 must have at least 2 dimensions, got 0", Add())
+shape("sum: x0 empty", "x0", [1, 0, 5, 24], "every dimension of x0 must be at least 1", Add())
+shape("sum: x0 of another rank", "x0", [1, 30, 24], "x1 must have 3 dimensions, got 4", Add())
+shape("sum: x1 of another height", "x1", [1, 5, 5, 10], r"x1 must be of the shape of x0 .*, got \[1, 5, 5, 10\]", Add())
+shape("sum: x1 transposed", "x1", [1, 5, 6, 10], r"x1 must be of the shape of x0 .*, got \[1, 5, 6, 10\]", Add())
+shape("sum: x1 of another batch", "x1", [2, 6, 5, 10], r"x1 must be of the shape of x0 .*, got \[2, 6, 5, 10\]", Add())
+shape("sum: x1 of more channels", "x1", [1, 6, 5, 25], "x1 must hold at most the 24 channels, got 25", Add())
+shape(
+    "sum: x1 of more channels than indices",
+    "x1",
+    [1, 6, 5, 11],
+    r"indices1 must be \[1, 11\], one index for each",
+    Add(),
+)
+shape("sum: indices of one dimension", "indices1", [10], "indices1 must have 2 dimensions, got 1", Add())
+shape("sum: indices of another batch", "indices1", [2, 10], r"indices1 must be \[1, 10\], .*, got \[2, 10\]", Add())
+shape("sum: x0 enormous", "x0", [1, 65536, 65536, 24], "x0 is too large", Add(active=(None,)))
+
+for value in (-1, 24, 2**31 - 1, -(2**31)):
+
+    @row(f"sum: constant index {value}", rf"indices1 must be in \[0, 24\), got {value}", Add(active=(None, 2)))
+    def _(writer, op, value=value):
+        writer.nodes[0].inputs[2] = writer.constant("constant_indices", np.array([[0, value]], np.int32))
+        del writer.graph.inputs[2]
+
+    @row(f"sum: computed index {value}", r"indices hold a value outside \[0, 24\)", Add(active=(None, 2), batch=2))
+    def _(writer, op, value=value):
+        writer.run_with = [np.zeros(operand.shape, operand.dtype) for operand in op.inputs()]
+        writer.run_with[2][1, 1] = value
+
+
+def add_node(writer, op, operands):
+    """One more sum in a file; returns its node."""
+    y = writer.tensor("sum of more", op.shape())
+    writer._append("fbs.add", "more", operands, [y], op.attributes, "custom")
+    return writer.nodes[-1]
+
+
+@row("sum: two ops write one y", RESIZED, Add(pixels=(100, 100)))
+def _(writer, op):
+    small = writer.tensor("small", (1, 1, 24))
+    writer.graph.inputs.append(small)
+    add_node(writer, Add(pixels=(1,), active=(None,)), [small]).outputs = list(writer.nodes[0].outputs)
+    writer.run_with = op.inputs()
+
+
+@row("sum: an op shrinks another one's x", RESIZED, Add(pixels=(100, 100), active=(None,)))
+def _(writer, op):
+    (y,) = writer.graph.outputs
+    small = writer.tensor("small", (1, 1, 24))
+    writer.graph.inputs.append(small)
+    writer.graph.outputs = list(add_node(writer, Add(pixels=(100, 100), active=(None,)), [y]).outputs)
+    add_node(writer, Add(pixels=(1,), active=(None,)), [small]).outputs = [y]
+    writer.run_with = op.inputs()
+
+
+@row(
+    "sum: an op writes a tensor after its last reader",
+    "must not share memory with another operand",
+    Add(active=(None,)),
+)
+def _(writer, op):
+    first = y = writer.graph.outputs[0]
+    for _ in range(2):
+        (y,) = add_node(writer, op, [y]).outputs
+    writer.graph.outputs = [y]
+    add_node(writer, op, [y]).outputs = [first]
+    writer.run_with = op.inputs()
 
 
 def hostile_file(name):

@@ -129,19 +129,80 @@ class Op:
         return y, out_indices if self.sparse_out else None
 
 
+@dataclasses.dataclass
+class Add:
+    """One sum. `active`: how many of its channels each addend holds; None: it is dense."""
+
+    pixels: tuple[int, ...] = (6, 5)
+    batch: int = 1
+    channels: int = 24
+    active: tuple[int | None, ...] = (None, 10)
+    activation: str = "RELU"
+
+    @property
+    def attributes(self):
+        return {
+            "version": 1,
+            "addends": len(self.active),
+            "compact": sum(1 << i for i, active in enumerate(self.active) if active is not None),
+            "channels": self.channels,
+            "activation": self.activation,
+        }
+
+    def shape(self, active=None):
+        return self.batch, *self.pixels, active or self.channels
+
+    def inputs(self, seed=1):
+        """Random operands, in the op's order; indices in any."""
+        random = np.random.default_rng(seed)
+        operands = []
+        for active in self.active:
+            operands.append(random.normal(size=self.shape(active), scale=4).astype(np.float32))
+            if active is not None:
+                indices = [random.permutation(self.channels)[:active] for _ in range(self.batch)]
+                operands.append(np.array(indices, np.int32))
+        return operands
+
+    def reference(self, *operands):
+        """The equation of docs/design.md."""
+        y = np.zeros(self.shape(), np.float32)
+        operands = list(operands)
+        for active in self.active:
+            x = operands.pop(0)
+            indices = np.tile(np.arange(self.channels), (self.batch, 1)) if active is None else operands.pop(0)
+            for image, values, channels in zip(y, x, indices, strict=True):
+                image[..., channels] += values
+        if self.activation != "NONE":
+            y = np.clip(y, 0, 6 if self.activation == "RELU6" else None)
+        return y
+
+
 class Writer:
-    """Builds a model whose main graph is a chain of FBS ops; every part stays open to change until `pack`."""
+    """Builds a model whose main graph is a chain of FBS ops, or a sum; every part stays open to change until `pack`."""
 
     def __init__(self, ops, form="custom"):
         self.model = schema.ModelT()
         self.model.version = 3
         self.model.description = "FBS ops"
         self.model.buffers = [schema.BufferT()]
-        self.model.operatorCodes = [self._operator_code(form)]
+        self.model.operatorCodes = [self._operator_code(form, b"FbsAdd" if isinstance(ops[0], Add) else b"FbsConv2D")]
         self.graph = self._subgraph(b"main")
         self.model.subgraphs = [self.graph]
         self.nodes = []
+        if isinstance(ops[0], Add):
+            self._write_add(ops[0], form)
+        else:
+            self._write_chain(ops, form)
 
+    def _write_add(self, op, form):
+        for i, active in enumerate(op.active):
+            self.graph.inputs.append(self.tensor(f"x{i}", op.shape(active)))
+            if active is not None:
+                self.graph.inputs.append(self.tensor(f"indices{i}", (op.batch, active), INT32))
+        self.graph.outputs = [self.tensor("sum", op.shape())]
+        self._append("fbs.add", "sum", list(self.graph.inputs), list(self.graph.outputs), op.attributes, form)
+
+    def _write_chain(self, ops, form):
         x = self.tensor("x", ops[0].x_shape)
         indices = self.tensor("in_indices", ops[0].x_shape[::3], INT32) if ops[0].sparse_in else None
         self.graph.inputs = [x] if indices is None else [x, indices]
@@ -150,12 +211,12 @@ class Writer:
         self.graph.outputs = [x] if indices is None else [x, indices]
 
     @staticmethod
-    def _operator_code(form):
+    def _operator_code(form, custom_name):
         code = schema.OperatorCodeT()
         code.version = 1
         if form == "custom":
             code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.CUSTOM
-            code.customCode = b"FbsConv2D"
+            code.customCode = custom_name
         else:
             code.builtinCode = schema.BuiltinOperator.STABLEHLO_COMPOSITE
             code.deprecatedBuiltinCode = 127
@@ -177,7 +238,10 @@ class Writer:
         results = [self.tensor(name, (op.batch, *sizes, op.k))]
         if op.sparse_out:
             results.append(self.tensor(f"{name}/out_indices", (op.batch, op.k), INT32))
+        self._append("fbs.conv2d", name, operands, results, op.attributes, form)
+        return results[0], results[1] if op.sparse_out else None
 
+    def _append(self, composite_name, name, operands, results, attributes, form):
         node = schema.OperatorT()
         node.opcodeIndex, node.inputs, node.outputs = 0, operands, results
         self.graph.operators.append(node)
@@ -193,11 +257,10 @@ class Writer:
             self.model.subgraphs.append(decomposition)
             node.builtinOptions2Type = schema.BuiltinOptions2.StableHLOCompositeOptions
             node.builtinOptions2 = schema.StableHLOCompositeOptionsT()
-            node.builtinOptions2.name = "fbs.conv2d"
+            node.builtinOptions2.name = composite_name
             node.builtinOptions2.decompositionSubgraphIndex = len(self.model.subgraphs) - 1
             node.builtinOptions2.version = 1
-        self.set_attributes(node, op.attributes)
-        return results[0], results[1] if op.sparse_out else None
+        self.set_attributes(node, attributes)
 
     def set_attributes(self, node, attributes):
         """`attributes`: a dict, or bytes to store as they are."""

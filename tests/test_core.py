@@ -71,7 +71,13 @@ def links(flags, directory):
 
 @pytest.mark.parametrize(
     "program, arguments",
-    [("test_conv2d.c", [SEED, 2000]), ("test_winners.c", [SEED, 5000]), ("test_check.c", []), ("test_threads.c", [])],
+    [
+        ("test_conv2d.c", [SEED, 2000]),
+        ("test_add.c", [SEED, 2000]),
+        ("test_winners.c", [SEED, 5000]),
+        ("test_check.c", []),
+        ("test_threads.c", []),
+    ],
 )
 def test_with_address_and_undefined_sanitizers(build, tmp_path, program, arguments):
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
@@ -80,7 +86,10 @@ def test_with_address_and_undefined_sanitizers(build, tmp_path, program, argumen
     run(build(program, flags), *arguments)
 
 
-@pytest.mark.parametrize("program, arguments", [("test_conv2d.c", [SEED + 1, 100]), ("test_threads.c", [])])
+@pytest.mark.parametrize(
+    "program, arguments",
+    [("test_conv2d.c", [SEED + 1, 100]), ("test_add.c", [SEED + 1, 200]), ("test_threads.c", [])],
+)
 def test_with_thread_sanitizer(build, tmp_path, program, arguments):
     flags = ["-fsanitize=thread"]
     if not links(flags, tmp_path):
@@ -91,9 +100,13 @@ def test_with_thread_sanitizer(build, tmp_path, program, arguments):
 def test_optimised(build):
     """As shipped: optimisation may break what the sanitizers' builds do not show."""
     run(build("test_conv2d.c", OPTIMISED), SEED + 2, 10000)
+    run(build("test_add.c", OPTIMISED), SEED + 2, 3000)
 
 
-@pytest.mark.parametrize("program, arguments", [("test_conv2d.c", [SEED + 3, 300]), ("test_winners.c", [SEED, 300])])
+@pytest.mark.parametrize(
+    "program, arguments",
+    [("test_conv2d.c", [SEED + 3, 300]), ("test_add.c", [SEED + 3, 500]), ("test_winners.c", [SEED, 300])],
+)
 def test_neon(build, program, arguments):
     """On an AArch64 machine the other tests cover NEON; elsewhere it runs in an emulator."""
     if platform.machine() in ("aarch64", "arm64"):

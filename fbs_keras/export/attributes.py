@@ -1,15 +1,15 @@
-"""The exported op: its names, its attributes and its constants, as in docs/design.md ("The op")."""
+"""The exported ops: their names, attributes and constants, as in docs/design.md ("The ops")."""
 
 import dataclasses
+import typing
 
 import keras
 import numpy as np
 
-CUSTOM_NAME = "FbsConv2D"
-COMPOSITE_NAME = "fbs.conv2d"
 VERSION = 1
+CALL = "call"
 
-# The activations that the op itself applies. A ReLU layer with max_value=6 arrives as relu6.
+# The activations that the ops themselves apply. A ReLU layer with max_value=6 arrives as relu6.
 ACTIVATIONS = {
     keras.activations.linear: "NONE",
     keras.activations.relu: "RELU",
@@ -17,8 +17,42 @@ ACTIVATIONS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
 class Attributes:
+    """What the attributes of all exported ops have in common; each is a dataclass of integers and strings.
+
+    Attributes:
+        custom_name, composite_name: What the op is called in its two forms.
+    """
+
+    custom_name: typing.ClassVar[str]
+    composite_name: typing.ClassVar[str]
+
+    @property
+    def operands(self):
+        """The names of its inputs, in order."""
+        raise NotImplementedError
+
+    def to_dict(self):
+        """The flexbuffer map of the op: integers and strings; no booleans, of which the converter writes True as -1."""
+        values = {name: value if isinstance(value, str) else int(value) for name, value in vars(self).items()}
+        return {"version": VERSION, **values}
+
+    def implements(self, call):
+        """The `experimental_implements` value that makes the converter write a function's calls as one custom op.
+
+        Args:
+            call: An integer to find the op by in the file: its attribute `CALL` until `composite.name_outputs` has
+                taken it off.
+        """
+        attributes = " ".join(
+            f'attr {{ key: "{key}" value {{ {"s" if isinstance(value, str) else "i"}: {_literal(value)} }} }}'
+            for key, value in {CALL: call, **self.to_dict()}.items()
+        )
+        return f'name: "{self.custom_name}" attr {{ key: "tfl_fusable_op" value {{ b: true }} }} {attributes}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv2DAttributes(Attributes):
     """The attributes of one exported FBS convolution.
 
     Attributes:
@@ -29,6 +63,9 @@ class Attributes:
         padding: `"SAME"` (TensorFlow's, asymmetric) or `"VALID"`.
         activation: `"NONE"`, `"RELU"` or `"RELU6"`.
     """
+
+    custom_name = "FbsConv2D"
+    composite_name = "fbs.conv2d"
 
     sparse_in: bool
     k: int
@@ -70,19 +107,41 @@ class Attributes:
             activation=ACTIVATIONS.get(layer.activation, "NONE"),
         )
 
-    def to_dict(self):
-        """The flexbuffer map of the op: integers and strings; no booleans, of which the converter writes True as -1."""
-        values = {name: value if isinstance(value, str) else int(value) for name, value in vars(self).items()}
-        return {"version": VERSION, **values}
+    @property
+    def operands(self):
+        return ["x", *(["in_indices"] if self.sparse_in else []), "weights", "bias", "gate_kernel", "gate_bias"]
+
+
+@dataclasses.dataclass(frozen=True)
+class AddAttributes(Attributes):
+    """The attributes of one exported sum of dense and compact tensors.
+
+    Attributes:
+        addends: How many tensors are added, at most `MOST_ADDENDS`.
+        compact: Bit i tells that tensor i is compact, that is, that its indices follow it.
+        channels: How many channels the sum has.
+        activation: `"NONE"`, `"RELU"` or `"RELU6"`.
+    """
+
+    custom_name = "FbsAdd"
+    composite_name = "fbs.add"
+
+    addends: int
+    compact: int
+    channels: int
+    activation: str
+
+    def is_compact(self, addend):
+        return bool(self.compact >> addend & 1)
 
     @property
-    def implements(self):
-        """The `experimental_implements` value that makes the converter write a function's calls as one custom op."""
-        attributes = " ".join(
-            f'attr {{ key: "{key}" value {{ {"s" if isinstance(value, str) else "i"}: {_literal(value)} }} }}'
-            for key, value in self.to_dict().items()
-        )
-        return f'name: "{CUSTOM_NAME}" attr {{ key: "tfl_fusable_op" value {{ b: true }} }} {attributes}'
+    def operands(self):
+        pairs = ([f"x{i}", f"indices{i}"] if self.is_compact(i) else [f"x{i}"] for i in range(self.addends))
+        return [name for pair in pairs for name in pair]
+
+
+OPS = {op.custom_name: op for op in (Conv2DAttributes, AddAttributes)}
+MOST_ADDENDS = 8
 
 
 def _literal(value):

@@ -1,4 +1,4 @@
-"""Turns custom ops into composites: `fbs.conv2d` with a subgraph of built-in ops that any LiteRT can run.
+"""Turns custom ops into composites: `fbs.conv2d`, `fbs.add`, with subgraphs of built-in ops that any LiteRT can run.
 
 The weights are inputs of the composite, so they are stored once, and equal layers share a subgraph.
 """
@@ -7,7 +7,7 @@ import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
-from fbs_keras.export.attributes import COMPOSITE_NAME, CUSTOM_NAME, Attributes
+from fbs_keras.export.attributes import CALL, OPS, Conv2DAttributes
 
 
 class _Builder(flatbuffers.Builder):
@@ -59,7 +59,7 @@ def order_inputs_and_outputs(content, inputs):
 
 
 def to_composites(content, decompose):
-    """Rewrites every `FbsConv2D` custom op of a file as a composite.
+    """Rewrites every custom op of ours in a file as a composite.
 
     Args:
         content: The .tflite file's bytes.
@@ -73,15 +73,18 @@ def to_composites(content, decompose):
     main = model.subgraphs[0]
     subgraphs: dict[tuple, int] = {}
     for op in main.operators:
-        if model.operatorCodes[op.opcodeIndex].customCode != CUSTOM_NAME.encode():
+        kind = _custom_kind(model, op)
+        if kind is None:
             continue
         options = bytes(bytearray(op.customOptions))
         shapes = tuple(tuple(int(size) for size in main.tensors[index].shape) for index in op.inputs)
         if (options, shapes) not in subgraphs:
-            decomposition = read(decompose(_attributes(options), shapes))
-            subgraphs[options, shapes] = _append(model, decomposition, f"{COMPOSITE_NAME}_{len(subgraphs)}")
+            values = flexbuffers.Loads(options)
+            del values["version"]
+            decomposition = read(decompose(kind(**values), shapes))
+            subgraphs[options, shapes] = _append(model, decomposition, f"{kind.composite_name}_{len(subgraphs)}")
         composite = schema.StableHLOCompositeOptionsT()
-        composite.name = COMPOSITE_NAME
+        composite.name = kind.composite_name
         composite.version = 1
         composite.decompositionSubgraphIndex = subgraphs[options, shapes]
         composite.compositeAttributes = list(options)
@@ -116,30 +119,33 @@ def show_choices(content, weights):
     return write(model), positions
 
 
-def name_outputs(content, names, weights):
-    """Names the outputs of FBS ops after their layers, as profiles and the delegate's messages show them.
+def name_outputs(content, names):
+    """Names the outputs of our custom ops after their layers, as profiles and the delegate's messages show them.
 
     Args:
-        content: The .tflite file's bytes.
-        names: A name for each op.
-        weights: For each op, its weights; equal ones are taken in the file's order.
+        content: The .tflite file's bytes, whose ops still have the attribute `CALL`. It is taken off.
+        names: The name for each value of `CALL`.
 
     Returns:
         The new file's bytes.
     """
     model = read(content)
     tensors = model.subgraphs[0].tensors
-    for name, op in zip(names, _find_ops(model, weights), strict=True):
-        if op is not None:
-            for index, suffix in zip(op.outputs, ("", "/indices"), strict=False):
-                tensors[index].name = (name + suffix).encode()
+    for op in model.subgraphs[0].operators:
+        if _custom_kind(model, op) is None:
+            continue
+        attributes = flexbuffers.Loads(bytes(bytearray(op.customOptions)))
+        name = names[attributes.pop(CALL)]
+        op.customOptions = list(flexbuffers.Dumps(attributes))
+        for index, suffix in zip(op.outputs, ("", "/indices"), strict=False):
+            tensors[index].name = (name + suffix).encode()
     return write(model)
 
 
 def _find_ops(model, weights):
-    """The FBS ops that have the given weights, in their order; `None` where there is none."""
+    """The FBS convolutions that have the given weights, in their order; `None` where there is none."""
     main = model.subgraphs[0]
-    ops = [op for op in main.operators if _is_fbs(model, op)]
+    ops = [op for op in main.operators if _is_convolution(model, op)]
     buffers: list[bytes | None] = [bytes(model.buffers[main.tensors[op.inputs[-4]].buffer].data) for op in ops]
     found = []
     for value in weights:
@@ -150,17 +156,16 @@ def _find_ops(model, weights):
     return found
 
 
-def _is_fbs(model, op):
+def _custom_kind(model, op):
+    """The `Attributes` class of one of our custom ops, else `None`."""
+    return OPS.get((model.operatorCodes[op.opcodeIndex].customCode or b"").decode())
+
+
+def _is_convolution(model, op):
     composite = op.builtinOptions2
     if isinstance(composite, schema.StableHLOCompositeOptionsT):
-        return composite.name.decode() == COMPOSITE_NAME
-    return model.operatorCodes[op.opcodeIndex].customCode == CUSTOM_NAME.encode()
-
-
-def _attributes(options):
-    values = flexbuffers.Loads(options)
-    del values["version"]
-    return Attributes(**{**values, "sparse_in": bool(values["sparse_in"])})
+        return composite.name.decode() == Conv2DAttributes.composite_name
+    return _custom_kind(model, op) is Conv2DAttributes
 
 
 def _append(model, other, name):

@@ -12,7 +12,7 @@ import keras
 
 from fbs_keras import graph
 from fbs_keras.export import sparsity
-from fbs_keras.export.attributes import CUSTOM_NAME
+from fbs_keras.export.attributes import OPS
 from fbs_keras.rewriting import as_float32
 
 TARGETS = ("portable", "builtin", "custom")
@@ -62,9 +62,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
 
     tracer = tracing.Tracer(fuse=target != "builtin")
     content = to_tflite(tracer.trace(plan, input_names(model)), model.variables)
-    fbs = [step.node for step in plan.steps if step.action == sparsity.FBS]
-    weights = [tracer.constants(node.layer)["weights"] for node in fbs]
-    content = composite.name_outputs(content, [node.name for node in fbs], weights)
+    content = composite.name_outputs(content, tracer.names)
     if target == "portable":
         content = composite.to_composites(content, decompose)
     _check_ops(composite.ops(composite.read(content)), target)
@@ -223,21 +221,19 @@ def to_tflite(function, variables=()):
 
 @functools.lru_cache(maxsize=128)  # it takes about 0.3 s, and networks repeat themselves
 def decompose(attributes, shapes):
-    """Converts the built-in ops of one FBS op, given its `Attributes` and its inputs' shapes."""
+    """Converts the built-in ops of one exported op, given its `Attributes` and its inputs' shapes."""
     import tensorflow as tf
 
     from fbs_keras.export import lowering
 
-    names = ["x", *(["in_indices"] if attributes.sparse_in else []), "weights", "bias", "gate_kernel", "gate_bias"]
     specs = [
-        tf.TensorSpec(shape, tf.int32 if name == "in_indices" else tf.float32, f"{index}_{name}")
-        for index, (name, shape) in enumerate(zip(names, shapes, strict=True))
+        tf.TensorSpec(shape, tf.int32 if "indices" in name else tf.float32, f"{index}_{name}")
+        for index, (name, shape) in enumerate(zip(attributes.operands, shapes, strict=True))
     ]
 
     @tf.function(input_signature=specs, autograph=False)
-    def op(x, *constants):
-        in_indices, constants = (constants[0], constants[1:]) if attributes.sparse_in else (None, constants)
-        return [y for y in lowering.fbs_conv2d(attributes, x, in_indices, *constants) if y is not None]
+    def op(*operands):
+        return lowering.compute(attributes, *operands)
 
     return to_tflite(op.get_concrete_function())
 
@@ -270,7 +266,7 @@ def _check_path(path):
 
 
 def _check_ops(subgraphs, target):
-    allowed = {f"CUSTOM {CUSTOM_NAME}"} if target == "custom" else set()
+    allowed = {f"CUSTOM {name}" for name in OPS} if target == "custom" else set()
     unknown = sorted({op for names in subgraphs for op in names if op.startswith("CUSTOM")} - allowed)
     if unknown:
         names = ", ".join(op.removeprefix("CUSTOM ") for op in unknown)

@@ -1,4 +1,4 @@
-"""The op and its neighbours in TensorFlow, in the form that TFLite's built-in ops run fastest.
+"""The ops and their neighbours in TensorFlow, in the form that TFLite's built-in ops run fastest.
 
 What the shapes of this file follow from, measured with XNNPACK on one core (M-CifarNet's layers at density 0.5):
 
@@ -12,8 +12,48 @@ What the shapes of this file follow from, measured with XNNPACK on one core (M-C
 - Zero padding is one more pixel of zeros, which that index points at, instead of a PAD.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
+
+from fbs_keras.export.attributes import AddAttributes
+
+_ACTIVATIONS = {"NONE": tf.identity, "RELU": tf.nn.relu, "RELU6": tf.nn.relu6}
+
+
+def compute(attributes, *operands):
+    """Computes an exported op in TFLite's built-in ops.
+
+    Args:
+        attributes: Its `Attributes`.
+        *operands: Its inputs, in order.
+
+    Returns:
+        Its outputs, a list.
+    """
+    if isinstance(attributes, AddAttributes):
+        return [add(attributes, *operands)]
+    named = dict(zip(attributes.operands, operands, strict=True))
+    return [y for y in fbs_conv2d(attributes, **{"in_indices": None, **named}) if y is not None]
+
+
+def custom_op(attributes, call, *operands):
+    """Computes what `compute` does, in a call that the converter writes as one custom op.
+
+    Args:
+        attributes: Its `Attributes`.
+        call: An integer to find the op by; see `Attributes.implements`.
+        *operands: Its inputs, in order.
+
+    Returns:
+        Its outputs, a list.
+    """
+
+    def op(*inputs):
+        return compute(attributes, *inputs)
+
+    return tf.function(op, autograph=False, experimental_implements=attributes.implements(call))(*operands)
 
 
 def fbs_conv2d(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias):
@@ -23,7 +63,7 @@ def fbs_conv2d(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias)
         y = act(g[out_indices] * (conv(x, weights[in_indices, :, out_indices]) + bias[out_indices]))
 
     Args:
-        attributes: `Attributes`.
+        attributes: `Conv2DAttributes`.
         x: `[N, H, W, K_in]`, of static shape.
         in_indices: `[N, K_in]` int32, the channels that `x` holds; `None` when it holds all.
         weights: `[C_in, KH * KW, C_out]`.
@@ -50,31 +90,29 @@ def fbs_conv2d(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias)
     y = _matmul(cols, tf.reshape(weights, (-1, attributes.k, cols.shape[-1])))
 
     y = tf.reshape(pi, (-1, 1, attributes.k)) * (y + tf.reshape(bias, (-1, 1, attributes.k)))
-    y = {"NONE": tf.identity, "RELU": tf.nn.relu, "RELU6": tf.nn.relu6}[attributes.activation](y)
+    y = _ACTIVATIONS[attributes.activation](y)
     return tf.reshape(y, (-1, out_height, out_width, attributes.k)), out_indices
 
 
-def custom_op(attributes, x, in_indices, *constants):
-    """Computes what `fbs_conv2d` does, in a call that the converter writes as one custom op.
+def add(attributes, *operands):
+    """Computes `act(sum_i x_i)` of dense and compact tensors.
 
     Args:
-        attributes: `Attributes`.
-        x: As for `fbs_conv2d`.
-        in_indices: As for `fbs_conv2d`.
-        *constants: As for `fbs_conv2d`.
+        attributes: `AddAttributes`.
+        *operands: Each dense tensor, `[N, ..., C]`, and each compact one, `[N, ..., K]`, with its indices, `[N, K]`
+            int32, behind it.
 
     Returns:
-        As `fbs_conv2d`.
+        `[N, ..., C]`.
     """
-
-    def op(*inputs):  # the op's own inputs and outputs: those that are not there are left out
-        x, *constants = inputs
-        in_indices = constants.pop(0) if attributes.sparse_in else None
-        return [y for y in fbs_conv2d(attributes, x, in_indices, *constants) if y is not None]
-
-    inputs = [value for value in (x, in_indices, *constants) if value is not None]
-    outputs = tf.function(op, autograph=False, experimental_implements=attributes.implements)(*inputs)
-    return outputs if len(outputs) == 2 else (outputs[0], None)
+    named = dict(zip(attributes.operands, operands, strict=True))
+    addends = [
+        expand(named[f"x{i}"], named[f"indices{i}"], attributes.channels)
+        if attributes.is_compact(i)
+        else named[f"x{i}"]
+        for i in range(attributes.addends)
+    ]
+    return _ACTIVATIONS[attributes.activation](functools.reduce(tf.add, addends))
 
 
 def rows(x, indices, kernel):
@@ -97,7 +135,10 @@ def rows(x, indices, kernel):
 
 
 def expand(x, indices, channels):
-    """Writes compact channels at their places among zeros, as a product with a matrix of zeros and ones.
+    """Writes compact channels at their places among zeros.
+
+    A product with a matrix of zeros and ones does it, under XNNPACK; for a single pixel SCATTER_ND, which takes 1 us
+    where making that matrix takes 120 (256 of 512 channels).
 
     Args:
         x: `[N, ..., K]`, of static shape.
@@ -107,8 +148,13 @@ def expand(x, indices, channels):
     Returns:
         `[N, ..., C]`.
     """
-    cols = tf.reshape(x, (x.shape[0], -1, x.shape[-1]))
-    return tf.reshape(tf.matmul(cols, tf.one_hot(indices, channels)), (*x.shape[:-1], channels))
+    batch, shape = x.shape[0], (*x.shape[:-1], channels)
+    cols = tf.reshape(x, (batch, -1, x.shape[-1]))
+    if cols.shape[1] > 1:
+        return tf.reshape(tf.matmul(cols, tf.one_hot(indices, channels)), shape)
+    places = indices if batch == 1 else indices + np.arange(batch, dtype="int32")[:, None] * channels
+    y = tf.scatter_nd(tf.reshape(places, (-1, 1)), tf.reshape(x, (-1,)), (batch * channels,))
+    return tf.reshape(y, shape)
 
 
 def patch_index(height, width, attributes):
@@ -117,7 +163,7 @@ def patch_index(height, width, attributes):
     Args:
         height: The input's height.
         width: The input's width.
-        attributes: `Attributes`.
+        attributes: `Conv2DAttributes`.
 
     Returns:
         `(index, out_height, out_width)`: `[OH * OW * KH * KW]` int32, pixel `y * width + x`, or `height * width` for

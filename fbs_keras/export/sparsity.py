@@ -5,19 +5,23 @@ layers behind it can work on it:
 
 - `fbs`: an FBS layer reads the compact tensor and gathers its weights' rows;
 - `channelwise`: the layer treats channels alike and apart and maps zeros to zeros, so it runs on the compact tensor;
-- `rows`: a Dense layer or a 1x1 convolution gathers the rows of its kernel, and gives a dense tensor;
+- `rows`: a Dense layer or a 1x1 convolution of several pixels gathers the rows of its kernel, and gives a dense tensor;
+- `add`: an addition of tensors of one shape takes each as it comes and gives a dense tensor; a ReLU that alone reads
+  the sum is done with it (`fused`);
 - `dense`: anything else gets dense tensors; compact ones are expanded with zeros.
 """
 
 import dataclasses
+import math
 
 import keras
 
 from fbs_keras import graph
 from fbs_keras.channelwise import is_elementwise, passes_channels
+from fbs_keras.export.attributes import ACTIVATIONS
 from fbs_keras.layers import FBSConv2D
 
-FBS, CHANNELWISE, ROWS, DENSE = "fbs", "channelwise", "rows", "dense"
+FBS, CHANNELWISE, ROWS, ADD, FUSED, DENSE = "fbs", "channelwise", "rows", "add", "fused", "dense"
 
 _MERGES = (
     keras.layers.Add,
@@ -56,15 +60,17 @@ class Step:
 
     Attributes:
         node: The `graph.Node`.
-        action: `"fbs"`, `"channelwise"`, `"rows"` or `"dense"`.
+        action: `"fbs"`, `"channelwise"`, `"rows"`, `"add"`, `"fused"` or `"dense"`.
         inputs: The `Tensor`s that the call reads, as they come.
         outputs: The `Tensor`s that it writes.
+        activation: What an addition applies to the sum: `"NONE"`, `"RELU"` or `"RELU6"`.
     """
 
     node: graph.Node
     action: str
     inputs: list
     outputs: list
+    activation: str = "NONE"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,15 +127,21 @@ def plan(model, batch_size, aligned=False):
         ref: Tensor((batch_size, *spec.shape[1:]), keras.backend.standardize_dtype(spec.dtype))
         for ref, spec in graph.specs(flat, model).items()
     }
-    steps = []
+    steps, fused = [], set()
     for node in flat.nodes:
         inputs = [tensors[ref] for ref in node.inputs]
         outputs = {ref: tensor for ref, tensor in tensors.items() if ref[:2] == node.output[:2]}
-        action, active = _decide(node.layer, inputs, list(outputs.values()), aligned)
+        action, active = _decide(node, inputs, list(outputs.values()), aligned)
+        activation = "NONE"
+        if action == ADD:
+            relu, activation = _relu_of(flat, node.output)
+            fused.add(relu)
+        elif node.output in fused:
+            action = FUSED
         if active is not None:
             outputs = {ref: dataclasses.replace(tensor, active=active) for ref, tensor in outputs.items()}
         tensors.update(outputs)
-        steps.append(Step(node, action, inputs, list(outputs.values())))
+        steps.append(Step(node, action, inputs, list(outputs.values()), activation))
     return Plan(
         flat,
         steps,
@@ -138,8 +150,9 @@ def plan(model, batch_size, aligned=False):
     )
 
 
-def _decide(layer, inputs, outputs, aligned):
+def _decide(node, inputs, outputs, aligned):
     """A call's action, and how many channels its outputs hold if they are compact, else `None`."""
+    layer = node.layer
     if isinstance(layer, FBSConv2D):
         k = layer.active_channels
         return FBS, k if k < layer.filters and is_elementwise(layer.activation) else None
@@ -148,11 +161,38 @@ def _decide(layer, inputs, outputs, aligned):
         return DENSE, None
     if aligned and type(layer) in _MERGES and len(active) == 1:
         return CHANNELWISE, active.pop()
+    if not aligned and _adds(node, inputs, outputs[0]):
+        return ADD, None
     if len(inputs) == 1 and passes_channels(layer, inputs[0].shape):
         return CHANNELWISE, active.pop()
-    if len(inputs) == 1 and _reads_rows(layer):
+    # A single pixel is expanded instead: 31 us for 256 of 512 channels to 1000, where gathering the rows takes 61.
+    several = aligned or math.prod(inputs[0].shape[1:-1]) > 1
+    if len(inputs) == 1 and several and _reads_rows(layer):
         return ROWS, None
     return DENSE, None
+
+
+def _adds(node, inputs, output):
+    """Whether a call is the sum of float32 tensors of one shape: of an Add layer, or of `a + b`."""
+    layer = node.layer
+    operation = not isinstance(layer, keras.layers.Layer) and type(layer).__name__ == "Add"
+    if type(layer) is not keras.layers.Add and not (operation and len(inputs) == 2):
+        return False
+    return all((tensor.shape, tensor.dtype) == (output.shape, "float32") for tensor in inputs)
+
+
+def _relu_of(flat, ref):
+    """The output and the name of the ReLU that is the only reader of a tensor, else `(None, "NONE")`."""
+    readers = flat.consumers(ref)
+    if len(readers) == 1 and not flat.is_output(ref):
+        layer = readers[0].layer
+        if type(layer) is keras.layers.Activation and ACTIVATIONS.get(layer.activation, "NONE") != "NONE":
+            return readers[0].output, ACTIVATIONS[layer.activation]
+        if type(layer) is keras.layers.ReLU and (layer.negative_slope, layer.threshold) == (0, 0):
+            name = {None: "RELU", 6: "RELU6"}.get(layer.max_value)
+            if name is not None:
+                return readers[0].output, name
+    return None, "NONE"
 
 
 def _reads_rows(layer):

@@ -62,6 +62,65 @@ def residual():
     return functional(body)
 
 
+def sums():
+    """Compact + dense with ReLU6, three tensors without activation, and the same compact tensor twice."""
+
+    def body(x):
+        a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        b = FBSConv2D(8, 3, padding="same", density=0.25, activation=None)(a)
+        x = layers.ReLU(6)(layers.Add()([layers.Conv2D(8, 1)(x), b]))
+        x = layers.Add()([x, a, b])
+        a = FBSConv2D(8, 3, density=0.5, activation=None)(x)
+        return FBSConv2D(6, 3, density=0.5)(layers.Activation("relu")(layers.Add()([a, a])))
+
+    return functional(body)
+
+
+def sums_read_by_others():
+    """A ReLU is not part of a sum that others read too, be it the model itself."""
+
+    def body(x):
+        a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        b = FBSConv2D(8, 3, padding="same", density=0.5, activation=None)(a)
+        first, second = layers.Add()([a, b]), layers.Add()([b, b])
+        x = layers.Concatenate()([layers.ReLU()(first), layers.Softmax()(first), a, layers.Softmax()(a)])
+        return [FBSConv2D(6, 3, density=0.5)(x), second, layers.ReLU()(second)]
+
+    return functional(body)
+
+
+def sums_of_many():
+    """Nine vectors: more than one op adds, and of another rank than images."""
+
+    def body(x):
+        convolutions = [FBSConv2D(8, 1, density=0.5, name=f"conv{i}") for i in range(3)]
+        x = [layers.GlobalAveragePooling2D()(convolution(x)) for convolution in convolutions]
+        return layers.Add()([x[i % 3] for i in range(9)])
+
+    return functional(body)
+
+
+def nested_sum():
+    """`a + b` and its ReLU on two sides of a nested model's border."""
+    inputs = keras.Input((10, 11, 8))
+    block = keras.Model(inputs, inputs + FBSConv2D(8, 3, padding="same", density=0.5)(inputs), name="block")
+
+    def body(x):
+        x = FBSConv2D(8, 3, padding="same", density=0.5, activation=None)(x)
+        return FBSConv2D(6, 3, density=0.5)(layers.ReLU()(block(x)))
+
+    return functional(body)
+
+
+def difference():
+    def body(x):
+        a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        b = FBSConv2D(8, 3, padding="same", density=0.5)(a)
+        return layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Subtract()([a, b])))
+
+    return functional(body)
+
+
 def concatenation():
     def body(x):
         a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
@@ -169,6 +228,11 @@ MODELS = {
     "dense_on_pixels": after(lambda: layers.Dense(4), head=False),
     "compact_output": after(head=False),
     "residual": residual,
+    "sums": sums,
+    "sums_read_by_others": sums_read_by_others,
+    "sums_of_many": sums_of_many,
+    "nested_sum": nested_sum,
+    "difference": difference,
     "concatenation": concatenation,
     "shared": shared,
     "nested": nested,

@@ -13,14 +13,15 @@ from flatbuffers import flexbuffers
 from keras import layers
 
 import fbs_keras
+from fbs_keras import graph
 from fbs_keras.export import composite, convert, explain, load, verify
 from fbs_keras.runtime import Interpreter as FBSInterpreter
 from fbs_keras.runtime import delegate_path
 
-# What an op decomposes into; nothing outside of XNNPACK but GATHER, TOPK_V2 and the shape of things.
+# What ops decompose into; nothing outside of XNNPACK but GATHER, TOPK_V2, ONE_HOT, SCATTER_ND and shapes.
 DECOMPOSITION = {
     *("ABS", "MEAN", "BATCH_MATMUL", "ADD", "MUL", "TRANSPOSE", "CONCATENATION"),
-    *("GATHER", "TOPK_V2", "RESHAPE", "STRIDED_SLICE", "EXPAND_DIMS"),
+    *("GATHER", "TOPK_V2", "ONE_HOT", "SCATTER_ND", "RESHAPE", "STRIDED_SLICE", "EXPAND_DIMS"),
 }
 
 
@@ -60,10 +61,17 @@ def test_computes_what_keras_does(name):
     assert_close(run(portable, x), expected)
     assert_close(run(builtin, x), expected)
     main, *decompositions = op_names(portable)
-    calls = sum(main.count(op) for op in ("STABLEHLO_COMPOSITE", "CUSTOM FbsConv2D"))
-    assert calls == sum(isinstance(step.node.layer, fbs_keras.FBSConv2D) for step in _steps(model))
+    assert composites(portable).count("fbs.conv2d") == sum(
+        isinstance(step.node.layer, fbs_keras.FBSConv2D) for step in _steps(model)
+    )
     assert set().union(*decompositions) <= DECOMPOSITION
     assert not any("CUSTOM" in op for names in (main, *op_names(builtin)) for op in names)
+
+
+def composites(content):
+    """The names of a file's composites."""
+    options = [op.builtinOptions2 for op in composite.read(content).subgraphs[0].operators]
+    return [option.name.decode() for option in options if option is not None]
 
 
 def _steps(model):
@@ -73,7 +81,9 @@ def _steps(model):
 
 
 @pytest.mark.parametrize("target", ["portable", "builtin"])
-@pytest.mark.parametrize("name", ["sequential", "group_size", "shared", "several_inputs_and_outputs", "concatenation"])
+@pytest.mark.parametrize(
+    "name", ["sequential", "group_size", "shared", "several_inputs_and_outputs", "concatenation", "sums"]
+)
 def test_batch_of_two(name, target):
     model = small_models.make(name)
     x = small_models.noise(model)
@@ -81,8 +91,15 @@ def test_batch_of_two(name, target):
     assert_close(run(content, x), small_models.expected(model, x))
 
 
-@pytest.mark.parametrize("name", ["sequential", "residual", "group_size", "dilation", "gelu", "density_one"])
-def test_with_the_delegate(name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sequential", "residual", "group_size", "dilation", "gelu", "density_one", "concatenation", "compact_output"),
+        *("sums", "sums_read_by_others", "sums_of_many", "nested_sum", "difference", "shared", "dense_on_pixels"),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_with_the_delegate(name, batch_size):
     try:
         delegate_path()
     except FileNotFoundError as error:
@@ -90,17 +107,69 @@ def test_with_the_delegate(name):
     model = small_models.make(name)
     x = small_models.noise(model)
     for target in ("portable", "custom"):
-        interpreter = FBSInterpreter(convert(model, target=target))
+        interpreter = FBSInterpreter(convert(model, target=target, batch_size=batch_size))
         assert interpreter.partitions.claimed == interpreter.partitions.fbs_ops > 0
-        assert_close([interpreter.predict(x[0])], small_models.expected(model, x))
+        outputs = interpreter.predict(x)
+        assert_close(outputs if isinstance(outputs, list) else [outputs], small_models.expected(model, x))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("residual", [{"addends": 2, "compact": 3, "channels": 8, "activation": "RELU"}]),
+        (
+            "sums",
+            [
+                {"addends": 2, "compact": 2, "channels": 8, "activation": "RELU6"},
+                {"addends": 3, "compact": 6, "channels": 8, "activation": "NONE"},
+                {"addends": 2, "compact": 3, "channels": 8, "activation": "RELU"},
+            ],
+        ),
+        ("nested_sum", [{"addends": 2, "compact": 3, "channels": 8, "activation": "RELU"}]),
+        (
+            "sums_of_many",
+            [
+                {"addends": 8, "compact": 255, "channels": 8, "activation": "NONE"},
+                {"addends": 2, "compact": 2, "channels": 8, "activation": "NONE"},
+            ],
+        ),
+    ],
+)
+def test_attributes_of_sums(name, expected):
+    sums = [
+        flexbuffers.Loads(bytes(bytearray(op.customOptions)))
+        for op in custom_ops(convert(small_models.make(name), target="custom"), "FbsAdd")
+    ]
+    inner = [attributes for attributes in sums if attributes["addends"] > 1]
+    assert inner == [{"version": 1, **attributes} for attributes in expected]
+
+
+def custom_ops(content, name):
+    model = composite.read(content)
+    return [
+        op for op in model.subgraphs[0].operators if model.operatorCodes[op.opcodeIndex].customCode == name.encode()
+    ]
+
+
+def test_a_tensor_is_expanded_once():
+    model = small_models.make("sums_read_by_others")
+    content = convert(model, target="custom")
+    sums = [flexbuffers.Loads(bytes(bytearray(op.customOptions))) for op in custom_ops(content, "FbsAdd")]
+    # Of the first convolution, for Concatenate and Softmax, and of the last one, an output.
+    assert [attributes["addends"] for attributes in sums].count(1) == 2
+    assert op_names(content)[0].count("RELU") == 2
+
+
+def test_only_the_delegate_has_to_know_sums():
+    content = convert(small_models.make("residual"), target="custom")
+    with pytest.raises(ValueError, match="use the delegate, or convert with target='portable'"):
+        FBSInterpreter(content, use_delegate=False)
 
 
 def test_custom_ops():
     model = small_models.make("sequential")
     content = convert(model, target="custom")
-    assert op_names(content) == [
-        ["CUSTOM FbsConv2D"] * 3 + ["MEAN", "GATHER", "RESHAPE", "BATCH_MATMUL", "ADD"]
-    ] or set(op_names(content)[0]) == {"CUSTOM FbsConv2D", "MEAN", "GATHER", "RESHAPE", "BATCH_MATMUL", "ADD"}
+    assert op_names(content) == [["CUSTOM FbsConv2D"] * 3 + ["MEAN", "CUSTOM FbsAdd", "FULLY_CONNECTED"]]
     with pytest.raises(RuntimeError, match="FbsConv2D"):
         run(content, small_models.noise(model))
 
@@ -124,7 +193,7 @@ def test_equal_layers_share_a_decomposition():
     for _ in range(4):
         x = fbs_keras.FBSConv2D(16, 3, padding="same", density=0.5)(x)
     names = op_names(convert(keras.Model(image, layers.GlobalAveragePooling2D()(x))))
-    assert len(names) == 1 + 2  # the main graph, one for the dense input, one for the three compact ones
+    assert len(names) == 1 + 3  # the main graph; the dense input, the three compact ones; the output made dense
 
 
 @pytest.mark.parametrize("target", ["portable", "builtin", "custom"])
@@ -369,7 +438,11 @@ def test_imports_no_tensorflow_before_it_is_needed():
 
 @pytest.mark.parametrize("target", ["portable", "custom"])
 def test_ops_are_named_after_their_layers(target):
-    model = fbs_keras.wrap(fbs_keras.models.MCifarNet(), density=0.5)
-    file = composite.read(convert(model, target=target))
-    names = {file.subgraphs[0].tensors[op.outputs[0]].name.decode() for op in file.subgraphs[0].operators}
-    assert {f"conv{index}" for index in range(8)} <= names
+    def names(model):
+        file = composite.read(convert(model, target=target))
+        return {file.subgraphs[0].tensors[op.outputs[0]].name.decode() for op in file.subgraphs[0].operators}
+
+    assert {f"conv{index}" for index in range(8)} <= names(fbs_keras.wrap(fbs_keras.models.MCifarNet(), density=0.5))
+    model = small_models.make("nested_sum")
+    (operation,) = [node.name for node in graph.flatten(model).nodes if type(node.layer).__name__ == "Add"]
+    assert {operation, f"{model.layers[-1].name}/dense"} <= names(model)

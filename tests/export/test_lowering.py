@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbs_keras.export import lowering
-from fbs_keras.export.attributes import Attributes
+from fbs_keras.export.attributes import AddAttributes, Conv2DAttributes
 
 
 def reference(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias):
@@ -57,7 +57,7 @@ def problems(draw):
     group_size, groups = draw(st.integers(1, 3)), draw(st.integers(1, 4))
     channels = draw(st.integers(1, 5))
     sparse_in = draw(st.booleans())
-    attributes = Attributes(
+    attributes = Conv2DAttributes(
         sparse_in=sparse_in,
         k=group_size * draw(st.integers(1, groups)),
         group_size=group_size,
@@ -116,7 +116,7 @@ def test_equals_the_equations(problem):
 
 
 def test_lower_index_wins_a_tie():
-    attributes = Attributes(False, 2, 1, 1, 1, 1, 1, 1, 1, "VALID", "NONE")
+    attributes = Conv2DAttributes(False, 2, 1, 1, 1, 1, 1, 1, 1, "VALID", "NONE")
     gates = tf.constant([1.0, 3.0, 3.0, 3.0, 2.0])
     weights = tf.ones((1, 1, 5))
     _, indices = lowering.fbs_conv2d(attributes, tf.ones((1, 2, 2, 1)), None, weights, gates, 0 * weights[0], gates)
@@ -137,6 +137,22 @@ def test_expand_and_rows(batch, shape):
     np.testing.assert_allclose(lowering.rows(tf.constant(x), indices, kernel), dense @ kernel, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("activation", "high"), [("NONE", None), ("RELU", np.inf), ("RELU6", 6)])
+def test_add(activation, high):
+    random = np.random.default_rng(0)
+    dense, a, b = (random.standard_normal((2, 3, 4, size)).astype("float32") * 4 for size in (5, 3, 2))
+    indices = [np.stack([random.permutation(5)[:size] for _ in range(2)]).astype("int32") for size in (3, 2)]
+    expected = dense.copy()
+    for example in range(2):
+        expected[example][..., indices[0][example]] += a[example]
+        expected[example][..., indices[1][example]] += b[example]
+    expected = expected if high is None else np.clip(expected, 0, high)
+    attributes = AddAttributes(addends=3, compact=0b101, channels=5, activation=activation)
+    assert attributes.operands == ["x0", "indices0", "x1", "x2", "indices2"]
+    y = lowering.add(attributes, a, indices[0], tf.constant(dense), b, indices[1])
+    np.testing.assert_allclose(y, expected, rtol=1e-6)
+
+
 def test_pointwise_convolution_gathers_no_patches():
-    attributes = Attributes(True, 2, 1, 1, 1, 1, 1, 1, 1, "SAME", "NONE")
+    attributes = Conv2DAttributes(True, 2, 1, 1, 1, 1, 1, 1, 1, "SAME", "NONE")
     assert lowering.patch_index(5, 4, attributes) == (None, 5, 4)

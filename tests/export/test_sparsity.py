@@ -27,7 +27,7 @@ def test_m_cifarnet_is_compact_to_the_end():
         "dropout1  channelwise  1x8x8x96/192 -> 1x8x8x96/192",
         "conv7     fbs          1x8x8x96/192 -> 1x8x8x96/192",
         "pool      channelwise  1x8x8x96/192 -> 1x1x1x96/192",
-        "logits    rows         1x1x1x96/192 -> 1x1x1x10",
+        "logits    dense        1x1x1x96/192 -> 1x1x1x10",
         "flatten   dense        1x1x1x10 -> 1x10",
     ]
 
@@ -70,14 +70,47 @@ def test_action(action, layer):
     assert step.outputs[0].active == (4 if action == sparsity.CHANNELWISE else None)
 
 
-def test_additions_are_dense_unless_aligned():
+def test_additions_take_tensors_as_they_come_unless_aligned():
     image = keras.Input((8, 8, 3))
     a = fbs_keras.FBSConv2D(8, 3, density=0.5)(image)
     b = fbs_keras.FBSConv2D(8, 3, density=0.5)(image)
     c = fbs_keras.FBSConv2D(8, 3, density=0.25)(image)
     model = keras.Model(image, layers.Add()([layers.Add()([a, b]), c]))
-    assert [action for _, action in actions(model)][-2:] == ["dense", "dense"]
+    assert [action for _, action in actions(model)][-2:] == ["add", "add"]
     assert [action for _, action in actions(model, aligned=True)][-2:] == ["channelwise", "dense"]
+
+
+RELUS = {
+    "relu": (lambda: layers.ReLU(), "RELU"),
+    "relu6": (lambda: layers.ReLU(6), "RELU6"),
+    "activation": (lambda: layers.Activation("relu6"), "RELU6"),
+    "relu up to 1": (lambda: layers.ReLU(1), "NONE"),
+    "leaky relu": (lambda: layers.ReLU(negative_slope=0.1), "NONE"),
+    "relu with a threshold": (lambda: layers.ReLU(threshold=1), "NONE"),
+    "linear": (lambda: layers.Activation("linear"), "NONE"),
+    "tanh": (lambda: layers.Activation("tanh"), "NONE"),
+}
+
+
+@pytest.mark.parametrize("name", RELUS)
+def test_activation_of_a_sum(name):
+    make, activation = RELUS[name]
+    x = keras.Input((8, 8, 3))
+    a = fbs_keras.FBSConv2D(8, 3, density=0.5)(x)
+    *_, add, relu = sparsity.plan(keras.Model(x, make()(layers.Add()([a, a]))), 1).steps
+    assert (add.action, add.activation) == ("add", activation)
+    assert relu.action == ("dense" if activation == "NONE" else "fused")
+    assert str(relu.outputs[0]) == "1x6x6x8"
+
+
+def test_what_is_no_sum():
+    x = keras.Input((8, 8, 3))
+    a = fbs_keras.FBSConv2D(8, 3, padding="same", density=0.5)(x)
+    one = layers.GlobalAveragePooling2D(keepdims=True)(a)
+    others = [layers.Subtract()([a, a]), layers.Add()([a, one]), layers.Maximum()([a, a]), a + 1.0]
+    others.append(type("MySum", (layers.Add,), {})()([a, a]))
+    for other in others:
+        assert sparsity.plan(keras.Model(x, other), 1).steps[-1].action == "dense"
 
 
 def test_compact_output_is_expanded():

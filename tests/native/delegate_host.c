@@ -3,7 +3,7 @@
  *
  *   delegate_host ROUNDS
  *
- * runs the valid op, checks that running it allocates nothing, then spoils it ROUNDS times at random: bytes of the
+ * runs each valid op, checks that running it allocates nothing, then spoils it ROUNDS times at random: bytes of the
  * attributes, tensor indices, types, shapes, sizes, allocation types, data pointers. Each must be refused with a
  * message or computed within its memory; the program is built with sanitizers, and every buffer is exactly as large as
  * its tensor. Prints how many were refused.
@@ -15,8 +15,8 @@
 
 #include "../../tflite/delegate/abi.h"
 
-/* flexbuffers.Dumps() of the attributes: k 3 of 6 channels, groups of 1, 3x2 kernel, stride 2x1, dilation 1x2, SAME,
- * RELU6. */
+/* flexbuffers.Dumps() of the attributes. kConv2dAttributes: k 3 of 6 channels, groups of 1, 3x2 kernel, stride 2x1,
+ * dilation 1x2, SAME, RELU6. kAddAttributes: two addends, the second compact, 18 channels, RELU. */
 #include "delegate_attributes.inc"
 
 /* ---- counting allocations: linked with -Wl,--wrap ---- */
@@ -47,30 +47,66 @@ int __wrap_posix_memalign(void** memory, size_t alignment, size_t size) {
 
 /* ---- one op and its tensors ---- */
 
-enum { kX, kInIndices, kWeights, kBias, kGateKernel, kGateBias, kY, kOutIndices, kTensors };
 enum { kArenaRw = 2, kDynamic = 4 };
 enum { kMostBytes = 1 << 24 }; /* what this host is willing to allocate */
+enum { kMostTensors = 8 };
 
-static const struct {
+typedef struct {
   const char* name;
   int type, allocation_type, rank, sizes[4];
-} kValid[kTensors] = {
-    {"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},          {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
-    {"weights", kTfLiteFloat32, kTfLiteMmapRo, 3, {5, 6, 6}},  {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
-    {"gate_kernel", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 6}}, {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
-    {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 3}},          {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}},
+} Tensor;
+
+static const struct {
+  const char *custom_name, *composite_name;
+  const unsigned char* attributes;
+  size_t attributes_size;
+  int inputs, outputs; /* the first tensors, and those after them */
+  int indices;         /* which tensor holds them */
+  int channels;        /* which they are of */
+  Tensor tensors[kMostTensors];
+} kOps[] = {
+    {"FbsConv2D",
+     "fbs.conv2d",
+     kConv2dAttributes,
+     sizeof kConv2dAttributes,
+     6,
+     2,
+     1,
+     5,
+     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
+      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
+      {"weights", kTfLiteFloat32, kTfLiteMmapRo, 3, {5, 6, 6}},
+      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
+      {"gate_kernel", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 6}},
+      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
+      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 3}},
+      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}}}},
+    {"FbsAdd",
+     "fbs.add",
+     kAddAttributes,
+     sizeof kAddAttributes,
+     3,
+     1,
+     2,
+     18,
+     {{"x0", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 18}},
+      {"x1", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
+      {"indices1", kTfLiteInt32, kArenaRw, 2, {2, 4}},
+      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 18}}}},
 };
+enum { kOpCount = sizeof kOps / sizeof *kOps };
 
 typedef struct {
   TfLiteContext context; /* first, so that a TfLiteContext* is a Host* */
-  TfLiteTensor tensors[kTensors];
+  int op, tensor_count;
+  TfLiteTensor tensors[kMostTensors];
   TfLiteNode node, delegate_node;
   TfLiteRegistration registration, delegate_registration;
   TfLiteStablehloCompositeParams composite;
   TfLiteIntArray *inputs, *outputs, *plan;
   uint8_t* attributes;
   size_t attributes_size;
-  void* memory[kTensors]; /* what to free; tensors[i].data may be spoilt */
+  void* memory[kMostTensors]; /* what to free; tensors[i].data may be spoilt */
   char message[1024];
 } Host;
 
@@ -117,7 +153,7 @@ static TfLiteStatus replace_nodes(TfLiteContext* context, TfLiteRegistration reg
 static TfLiteStatus resize_tensor(TfLiteContext* context, TfLiteTensor* tensor, TfLiteIntArray* dims) {
   Host* host = (Host*)context;
   const ptrdiff_t index = tensor - host->tensors;
-  if (index < 0 || index >= kTensors) die("resize of no tensor", host);
+  if (index < 0 || index >= host->tensor_count) die("resize of no tensor", host);
   free(tensor->dims);
   tensor->dims = dims;
   size_t bytes = 4;
@@ -135,17 +171,19 @@ static TfLiteStatus resize_tensor(TfLiteContext* context, TfLiteTensor* tensor, 
 static void fill(Host* host, int index) {
   float* values = host->memory[index];
   for (size_t i = 0; i < host->tensors[index].bytes / 4; ++i) {
-    if (index == kInIndices) {
-      ((int32_t*)values)[i] = (int32_t)(i * 3 % 5);
+    if (index == kOps[host->op].indices) {
+      ((int32_t*)values)[i] = (int32_t)(i * 3) % kOps[host->op].channels;
     } else {
       values[i] = (float)((int)(i * 7 + (size_t)index) % 11 - 4) / 8;
     }
   }
 }
 
-static Host* create_host(int composite) {
+static Host* create_host(int op, int composite) {
   Host* host = __real_calloc(1, sizeof *host);
-  host->context.tensors_size = kTensors;
+  host->op = op;
+  host->tensor_count = kOps[op].inputs + kOps[op].outputs;
+  host->context.tensors_size = (size_t)host->tensor_count;
   host->context.tensors = host->tensors;
   host->context.GetExecutionPlan = get_execution_plan;
   host->context.GetNodeAndRegistration = get_node;
@@ -153,34 +191,36 @@ static Host* create_host(int composite) {
   host->context.ResizeTensor = resize_tensor;
   host->context.ReportError = report_error;
   host->context.recommended_num_threads = 1;
-  for (int t = 0; t < kTensors; ++t) {
+  for (int t = 0; t < host->tensor_count; ++t) {
+    const Tensor* valid = &kOps[op].tensors[t];
     TfLiteTensor* tensor = &host->tensors[t];
-    tensor->name = kValid[t].name;
-    tensor->type = kValid[t].type;
-    tensor->allocation_type = kValid[t].allocation_type;
-    tensor->dims = int_array(kValid[t].rank, kValid[t].sizes);
+    tensor->name = valid->name;
+    tensor->type = valid->type;
+    tensor->allocation_type = valid->allocation_type;
+    tensor->dims = int_array(valid->rank, valid->sizes);
     tensor->bytes = 4;
-    for (int i = 0; i < kValid[t].rank; ++i) tensor->bytes *= (size_t)kValid[t].sizes[i];
+    for (int i = 0; i < valid->rank; ++i) tensor->bytes *= (size_t)valid->sizes[i];
     tensor->data = host->memory[t] = __real_malloc(tensor->bytes);
     fill(host, t);
   }
-  host->inputs = int_array(6, (int[]){kX, kInIndices, kWeights, kBias, kGateKernel, kGateBias});
-  host->outputs = int_array(2, (int[]){kY, kOutIndices});
+  const int tensors[kMostTensors] = {0, 1, 2, 3, 4, 5, 6, 7};
+  host->inputs = int_array(kOps[op].inputs, tensors);
+  host->outputs = int_array(kOps[op].outputs, tensors + kOps[op].inputs);
   host->plan = int_array(1, (int[]){0});
-  host->attributes_size = sizeof kAttributes;
-  host->attributes = __real_malloc(sizeof kAttributes);
-  memcpy(host->attributes, kAttributes, sizeof kAttributes);
+  host->attributes_size = kOps[op].attributes_size;
+  host->attributes = __real_malloc(host->attributes_size);
+  memcpy(host->attributes, kOps[op].attributes, host->attributes_size);
   host->node.inputs = host->inputs;
   host->node.outputs = host->outputs;
   host->registration.builtin_code = composite ? kTfLiteBuiltinStablehloComposite : kTfLiteBuiltinCustom;
-  host->registration.custom_name = composite ? NULL : "FbsConv2D";
-  host->composite.name = "fbs.conv2d";
+  host->registration.custom_name = composite ? NULL : kOps[op].custom_name;
+  host->composite.name = kOps[op].composite_name;
   host->node.builtin_data = composite ? &host->composite : NULL;
   return host;
 }
 
 static void destroy_host(Host* host) {
-  for (int t = 0; t < kTensors; ++t) {
+  for (int t = 0; t < host->tensor_count; ++t) {
     free(host->tensors[t].dims);
     free(host->memory[t]);
   }
@@ -246,7 +286,7 @@ static void spoil_attributes(Host* host) {
 }
 
 static void spoil_tensor(Host* host) {
-  const int index = (int)random_below(kTensors);
+  const int index = (int)random_below((unsigned)host->tensor_count);
   TfLiteTensor* tensor = &host->tensors[index];
   switch (random_below(9)) {
     case 0:
@@ -298,39 +338,46 @@ static void spoil_node(Host* host) {
       operands->size = (int)random_below((unsigned)operands->size + 1);
       break;
     default:
-      ((int32_t*)host->memory[kInIndices])[random_below(8)] = interesting();
-      if (random_below(2)) host->tensors[kInIndices].allocation_type = kTfLiteMmapRo;
+      ((int32_t*)host->memory[kOps[host->op].indices])[random_below(8)] = interesting();
+      if (random_below(2)) host->tensors[kOps[host->op].indices].allocation_type = kTfLiteMmapRo;
+  }
+}
+
+/* Every value of every byte of the attributes, and every way to cut off one end; counts those refused. */
+static void spoil_every_byte(int op, long* refused, long* tried) {
+  const size_t size = kOps[op].attributes_size;
+  for (size_t at = 0; at < size; ++at) {
+    for (int value = 0; value < 256; ++value, ++*tried) {
+      Host* host = create_host(op, value % 2);
+      host->attributes[at] = (uint8_t)value;
+      *refused += !run(host);
+      destroy_host(host);
+    }
+    for (int front = 0; front < 2; ++front, ++*tried) {
+      Host* host = create_host(op, front);
+      free(host->attributes);
+      host->attributes_size = at;
+      host->attributes = __real_malloc(at + (at == 0));
+      memcpy(host->attributes, kOps[op].attributes + (front ? size - at : 0), at);
+      *refused += !run(host);
+      destroy_host(host);
+    }
   }
 }
 
 int main(int argc, char** argv) {
   const long rounds = argc > 1 ? atol(argv[1]) : 1000;
-  for (int composite = 0; composite < 2; ++composite) {
-    Host* host = create_host(composite);
-    if (!run(host)) die("the valid op was refused", host);
-    destroy_host(host);
-  }
   long refused = 0, tried = rounds;
-  /* Every value of every byte of the attributes, and every way to cut off one end. */
-  for (size_t at = 0; at < sizeof kAttributes; ++at) {
-    for (int value = 0; value < 256; ++value, ++tried) {
-      Host* host = create_host(value % 2);
-      host->attributes[at] = (uint8_t)value;
-      refused += !run(host);
+  for (int op = 0; op < kOpCount; ++op) {
+    for (int composite = 0; composite < 2; ++composite) {
+      Host* host = create_host(op, composite);
+      if (!run(host)) die("the valid op was refused", host);
       destroy_host(host);
     }
-    for (int front = 0; front < 2; ++front, ++tried) {
-      Host* host = create_host(front);
-      free(host->attributes);
-      host->attributes_size = at;
-      host->attributes = __real_malloc(at + (at == 0));
-      memcpy(host->attributes, kAttributes + (front ? sizeof kAttributes - at : 0), at);
-      refused += !run(host);
-      destroy_host(host);
-    }
+    spoil_every_byte(op, &refused, &tried);
   }
   for (long round = 0; round < rounds; ++round) {
-    Host* host = create_host((int)random_below(2));
+    Host* host = create_host((int)random_below(kOpCount), (int)random_below(2));
     host->context.recommended_num_threads = (int)random_below(4) - 1;
     switch (random_below(3)) {
       case 0:

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "add.h"
 #include "conv2d.h"
 
 /* Bytes are counted in size_t, as products of element counts that are checked here. */
@@ -102,6 +103,34 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
                   "the last window must end within %" PRId32 " rows and columns, got row %" PRId64
                   " and column %" PRId64,
                   INT32_MAX, last_row, last_column);
+  }
+  return NULL;
+}
+
+const char* fbs_add_check(const FbsAddShape* s, char* message, size_t message_size) {
+  const struct {
+    const char* name;
+    int32_t value, most;
+  } fields[] = {{"batch", s->batch, kMost},
+                {"pixels", s->pixels, kMost},
+                {"channels", s->channels, kMost},
+                {"addends", s->addends, kFbsMaxAddends}};
+  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+    if (fields[i].value >= 1 && fields[i].value <= fields[i].most) continue;
+    return refuse(message, message_size, "%s must be from 1 to %" PRId32 ", got %" PRId32, fields[i].name,
+                  fields[i].most, fields[i].value);
+  }
+  for (int32_t i = 0; i < s->addends; i++) {
+    if (s->active[i] >= 0 && s->active[i] <= s->channels) continue;
+    return refuse(message, message_size, "active of addend %" PRId32 " must be from 0 to %" PRId32 ", got %" PRId32, i,
+                  s->channels, s->active[i]);
+  }
+  if (s->activation > kFbsActivationRelu6) {
+    return refuse(message, message_size, "activation must be from 0 to 2, got %d", (int)s->activation);
+  }
+  if (product(product(s->batch, s->pixels), s->channels) < 0) {
+    return refuse(message, message_size, "the sum must have at most %" PRId32 " elements; these dimensions give more",
+                  kMost);
   }
   return NULL;
 }

@@ -60,9 +60,7 @@ typedef struct {
   float* packed;
 } PackTask;
 
-static int packs_stretches(const Gemm* gemm) {
-  return gemm->kernels->pack != NULL && gemm->shape.out_channels >= gemm->kernels->lanes;
-}
+static int packs_stretches(const Gemm* gemm) { return gemm->shape.out_channels >= gemm->kernels->lanes; }
 
 /* As the kernels' pack, one channel after the other. */
 static void pack_channels(const PackTask* task, const FbsPanel* panel, int64_t begin, int64_t end, float* packed) {

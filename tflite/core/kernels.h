@@ -101,6 +101,23 @@ typedef struct {
                            int64_t end, int64_t plane);
 } FbsWinogradKernels;
 
+/* One image's part of a sum: all channels of each pixel, or those that `indices` names. */
+typedef struct {
+  const float* x;               /* [pixels][active] */
+  int32_t active;               /* values of a pixel */
+  const int32_t* indices;       /* NULL: all channels in order */
+  const FbsStretch* stretches;  /* where a vector of channels finds its values, as columns of a pixel */
+  const int32_t* first_stretch; /* of each vector of channels, and one entry more for the end */
+} FbsAddend;
+
+/* y[pixel][channel] = act(the sum of the addends) */
+typedef struct {
+  const FbsAddend* addends;
+  int32_t count, channels;
+  float* y;
+  float low, high; /* as above */
+} FbsAddition;
+
 typedef struct {
   const char* name;
   int32_t lanes;
@@ -108,7 +125,7 @@ typedef struct {
 
   /* Rows begin..end of the taps * depth packed rows of a panel, in this order: it writes one stream, where the weights'
    * own order writes one for each tap, which fall into the same cache sets at a depth of 64 (AVX2 on Zen 5: 2.6 times
-   * slower). out_channels >= lanes. NULL: packing one channel after the other is as fast. */
+   * slower). out_channels >= lanes. */
   void (*pack)(const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end, float* packed);
 
   /* Tiles begin..end of the `tiles` nearly equal ones that the output pixels are cut into, for the channels of one
@@ -139,6 +156,10 @@ typedef struct {
   /* g[o] = sum_i s[i] * gate_kernel[in_indices[i] * out_channels + o] for o = begin..end */
   void (*predict)(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,
                   int32_t out_channels, int32_t begin, int32_t end, float* g);
+
+  /* Pixels begin..end of a sum. Of a compact addend it reads a whole vector from each stretch's column on, so the image
+   * must hold so much from the last pixel's. NULL: adding one channel after the other is as fast. */
+  void (*add)(const FbsAddition* addition, int64_t begin, int64_t end);
 } FbsKernels;
 
 /* NULL where the instruction set is not one of this architecture's. */

@@ -1,4 +1,4 @@
-/* The attributes of one op, as docs/design.md lists them. */
+/* Reading an op's attributes, a flexbuffer map of integers and strings. */
 #ifndef FBS_DELEGATE_ATTRIBUTES_H_
 #define FBS_DELEGATE_ATTRIBUTES_H_
 
@@ -7,23 +7,24 @@
 #include <stdint.h>
 
 #include "../core/conv2d.h"
+#include "flexbuffers.h"
 #include "message.h"
 
-/* What the op means may change with it; a file of another version is refused. */
+/* What the ops mean may change with it; a file of another version is refused. */
 enum { kFbsOpVersion = 1 };
 
-typedef struct {
-  int32_t version;
-  int32_t sparse_in; /* 1: x holds only the channels that in_indices names */
-  int32_t k;
-  int32_t group_size;
-  int32_t kernel_h, kernel_w;
-  int32_t stride_h, stride_w;
-  int32_t dilation_h, dilation_w;
-  bool same_padding; /* TensorFlow's SAME, else VALID */
-  FbsActivation activation;
-} FbsAttributes;
+/* Opens the map and checks the version. */
+bool fbs_attributes_open(FbsFlexMap* map, const void* data, size_t size, FbsMessage* message);
 
-bool fbs_attributes_parse(const void* data, size_t size, FbsAttributes* attributes, FbsMessage* message);
+/* An integer in [minimum, maximum]. */
+bool fbs_attribute_int(const FbsFlexMap* map, const char* name, int32_t minimum, int32_t maximum, int32_t* value,
+                       FbsMessage* message);
+
+/* Which of the NULL-terminated `choices` the attribute names, as `*choice`; `expected` lists them for people. */
+bool fbs_attribute_choice(const FbsFlexMap* map, const char* name, const char* const* choices, const char* expected,
+                          int* choice, FbsMessage* message);
+
+/* The attribute "activation". */
+bool fbs_attribute_activation(const FbsFlexMap* map, FbsActivation* activation, FbsMessage* message);
 
 #endif

@@ -34,7 +34,7 @@ static TfLiteIntArray* find_nodes(TfLiteContext* context) {
     const void* attributes;
     size_t size;
     if (context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration) == kTfLiteOk &&
-        fbs_op_match(node, registration, &attributes, &size)) {
+        fbs_op_match(node, registration, &attributes, &size) != NULL) {
       nodes->data[found++] = nodes->data[i];
     }
   }
@@ -48,7 +48,7 @@ static TfLiteStatus delegate_prepare(TfLiteContext* context, TfLiteDelegate* bas
   FbsSession* session = fbs_session_create(&delegate->options);
   TfLiteIntArray* one = malloc(sizeof *one + sizeof *one->data);
   TfLiteStatus status = nodes != NULL && session != NULL && one != NULL ? kTfLiteOk : kTfLiteError;
-  if (status != kTfLiteOk) context->ReportError(context, "FbsConv2D: out of memory. ");
+  if (status != kTfLiteOk) context->ReportError(context, "FBS: out of memory. ");
 
   /* One call for each node, so that each op stays a node of its own: TFLite then plans the memory of the tensors
    * between neighbouring ops, which it leaves to the delegate when it merges them, and its profiler shows every layer.
