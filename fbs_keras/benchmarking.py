@@ -29,12 +29,20 @@ class Candidate:
         model: Its path or bytes.
         use_delegate: Whether it runs with the FBS delegate.
         macs: MACs for one image, where known.
+        delegate_options: The delegate's options, as `fbs_keras.Interpreter` takes them.
     """
 
     name: str
     model: str | bytes
     use_delegate: bool
     macs: int | None = None
+    delegate_options: Mapping[str, Any] | None = None
+
+    def interpreter(self, num_threads: int = 1) -> Interpreter:
+        """An interpreter of the file, fed with standard normal inputs."""
+        interpreter = Interpreter(self.model, num_threads, self.use_delegate, self.delegate_options)
+        feed(interpreter)
+        return interpreter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +111,27 @@ def interleave(
     return {name: np.array(values) for name, values in times.items()}
 
 
+def runs_within(functions: Mapping[str, Callable[[], Any]], seconds: float) -> int:
+    """How many runs of each function take about `seconds` times as many seconds as there are functions.
+
+    Args:
+        functions: What is to be timed; each is called twice.
+        seconds: The average time for a function, above 0.
+
+    Returns:
+        A number of runs for `interleave`, a multiple of its block.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be above 0, got {seconds}")
+    for function in functions.values():
+        function()
+    start = time.perf_counter()
+    for function in functions.values():
+        function()
+    each = (time.perf_counter() - start) / len(functions)
+    return BLOCK * max(1, round(seconds / max(each, 1e-6) / (BLOCK + 1)))
+
+
 def model_candidates(model: Any, batch_size: int = 1) -> list[Candidate]:
     """What an FBS model is to be compared with, and it itself.
 
@@ -148,7 +177,11 @@ def file_candidates(paths: Sequence[str]) -> list[Candidate]:
 
 
 def measure(
-    candidates: Sequence[Candidate], num_threads: int = 1, runs: int = 200, progress: bool = False
+    candidates: Sequence[Candidate],
+    num_threads: int = 1,
+    runs: int = 200,
+    progress: bool = False,
+    seconds: float | None = None,
 ) -> list[Timing]:
     """Times candidates against the first of them, on standard normal input.
 
@@ -157,16 +190,14 @@ def measure(
         num_threads: Threads of each. Defaults to 1.
         runs: Timed runs of each. Defaults to 200.
         progress: Whether to show a progress bar. Defaults to `False`.
+        seconds: The average time to spend on a candidate, in the place of `runs`. Defaults to `runs`.
 
     Returns:
         A `Timing` for each candidate, in their order.
     """
-    interpreters = {}
-    for candidate in candidates:
-        interpreter = Interpreter(candidate.model, num_threads, candidate.use_delegate)
-        feed(interpreter)
-        interpreters[candidate.name] = interpreter
-    times = interleave({name: each.litert.invoke for name, each in interpreters.items()}, runs, progress)
+    interpreters = {candidate.name: candidate.interpreter(num_threads) for candidate in candidates}
+    functions = {name: interpreter.litert.invoke for name, interpreter in interpreters.items()}
+    times = interleave(functions, runs_within(functions, seconds) if seconds else runs, progress)
     medians = {name: float(np.median(values)) for name, values in times.items()}
     timings = []
     for candidate in candidates:
@@ -188,13 +219,28 @@ def measure(
     return timings
 
 
-def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[dict[str, Any]]:
+def feed(interpreter: Interpreter) -> None:
+    """Gives a file standard normal inputs."""
+    random = np.random.default_rng(0)
+    for details in interpreter.litert.get_input_details():
+        interpreter.litert.set_tensor(details["index"], random.normal(size=details["shape"]).astype(details["dtype"]))
+
+
+def profile(
+    model: str | bytes,
+    num_threads: int = 1,
+    runs: int = 200,
+    delegate_options: Mapping[str, Any] | None = None,
+    feed: Callable[[Interpreter], Any] = feed,
+) -> list[dict[str, Any]]:
     """The times of each FBS op in the delegate.
 
     Args:
         model: The path or bytes of a file with FBS ops.
         num_threads: Threads. Defaults to 1.
         runs: How many runs. Defaults to 200.
+        delegate_options: The delegate's other options. Defaults to none.
+        feed: Sets the inputs. Defaults to standard normal ones.
 
     Returns:
         For each op, in the order of the graph, `op` (its name), `kernel`, `shape`, `macs` (convolution and predictor,
@@ -202,7 +248,7 @@ def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[d
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "profile.tsv")
-        interpreter = Interpreter(model, num_threads, delegate_options={"profile": path})
+        interpreter = Interpreter(model, num_threads, delegate_options={**(delegate_options or {}), "profile": path})
         feed(interpreter)
         for _ in range(runs):
             interpreter.litert.invoke()
@@ -212,11 +258,20 @@ def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[d
     return [{key: numbers.get(key, str)(value) for key, value in zip(header, line, strict=True)} for line in lines]
 
 
-def feed(interpreter: Interpreter) -> None:
-    """Gives a file standard normal inputs."""
-    random = np.random.default_rng(0)
-    for details in interpreter.litert.get_input_details():
-        interpreter.litert.set_tensor(details["index"], random.normal(size=details["shape"]).astype(details["dtype"]))
+def report_head(command: str, threads: int, environment: Mapping[str, Any]) -> str:
+    """What a report of times begins with: the command, the device, the versions and the commit."""
+    device = environment["device"]
+    versions = [f"{name} {version}" for name, version in environment["versions"].items() if version]
+    if environment["commit"]:
+        versions.append(f"commit {environment['commit']}")
+    isa = ", ".join(device["isa"])
+    return "\n".join(
+        [
+            command,
+            f"{device['cpu']} ({isa}), {threads} of {device['cores']} cores, {device['system']}",
+            ", ".join(versions),
+        ]
+    )
 
 
 def environment() -> dict[str, Any]:
@@ -276,7 +331,7 @@ def table(timings: Sequence[Timing]) -> str:
         spread = f"{timing.p10:.3f}-{timing.p90:.3f}"
         size = f"{timing.file_bytes / 1e6:.2f}"
         rows.append([timing.name, f"{timing.median:.3f}", spread, f"{timing.speedup:.2f}x", macs, fewer, size])
-    return _aligned(rows, left=1)
+    return aligned(rows, left=1)
 
 
 def profile_table(ops: Sequence[Mapping[str, Any]]) -> str:
@@ -287,11 +342,11 @@ def profile_table(ops: Sequence[Mapping[str, Any]]) -> str:
         micros = op["median_us"]
         share, rate = (f"{micros / total:.1%}", f"{op['macs'] / micros / 1e3:.1f}") if micros else ("-", "-")
         rows.append([op["op"], op["kernel"], op["shape"], f"{micros:.1f}", share, f"{op['macs'] / 1e6:.2f}", rate])
-    return _aligned(rows, left=3)
+    return aligned(rows, left=3)
 
 
-def _aligned(rows: list[list[str]], left: int) -> str:
-    """Rows of text as columns, the first `left` of them aligned to the left."""
+def aligned(rows: list[list[str]], left: int) -> str:
+    """Rows of text as one text, in columns, the first `left` of them aligned to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

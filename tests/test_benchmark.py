@@ -1,5 +1,6 @@
 """Timing: the measuring itself with functions of known duration, and the script on real files."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -67,6 +68,17 @@ class TestInterleave:
         times = benchmarking.interleave({"a": run, "b": clock.function("b", 1)}, runs=20)
         assert times["a"].max() == 1.0
 
+    def test_runs_within(self, clock):
+        functions = {"a": clock.function("a", 0.01), "b": clock.function("b", 0.03)}
+        runs = benchmarking.runs_within(functions, seconds=2.2)  # 2.2 s / 0.02 s, less one of eleven that warms up
+        assert runs == 100
+        before = clock.now
+        assert len(benchmarking.interleave(functions, runs)["a"]) == runs
+        assert clock.now - before == pytest.approx(2 * 2.2)
+        assert benchmarking.runs_within(functions, seconds=1e-9) == benchmarking.BLOCK
+        with pytest.raises(ValueError, match="seconds must be above 0, got 0"):
+            benchmarking.runs_within(functions, 0)
+
     def test_no_runs(self):
         with pytest.raises(ValueError, match="runs must be at least 1, got 0"):
             benchmarking.interleave({"a": int}, runs=0)
@@ -98,6 +110,17 @@ class TestMeasure:
         assert rows[1]["macs"] == 3 * 3 * 9 * 8 * 5 + 8 * 12
         assert all(row["runs"] == 11 and row["median_us"] >= row["min_us"] > 0 for row in rows)
 
+    def test_options_of_the_delegate(self, candidates):
+        forced = dataclasses.replace(candidates[0], delegate_options={"path": "fastest"})
+        with pytest.raises(ValueError, match=r"option 'path' must be auto, .* got 'fastest'"):
+            benchmarking.measure([forced], runs=1)
+        (row,) = benchmarking.profile(candidates[0].model, runs=1, delegate_options={"path": "plain"})
+        assert row["kernel"] == "gemm_plain"
+
+    def test_seconds_in_the_place_of_runs(self, candidates):
+        slow, fast = benchmarking.measure(candidates, seconds=1e-6)
+        assert slow.runs == fast.runs == benchmarking.BLOCK
+
     def test_environment(self):
         environment = benchmarking.environment()
         assert environment["device"]["cpu"] and environment["device"]["cores"] >= 1
@@ -116,6 +139,15 @@ class TestTables:
             "dense      2.000  1.900-2.500     1.00x    8.00  1.00x     5.00",
             "FBS        0.500  0.400-0.610     4.00x    2.00  4.00x     5.50",
             "other      1.000  1.000-1.000     2.00x       -      -     0.01",
+        ]
+
+    def test_report_head(self):
+        device = {"cpu": "Fast", "isa": ["avx2", "fma"], "cores": 8, "system": "Linux 6 x86_64"}
+        environment = {"device": device, "versions": {"keras": "3.8", "tensorflow": None}, "commit": "abc"}
+        assert benchmarking.report_head("python x.py", 2, environment).splitlines() == [
+            "python x.py",
+            "Fast (avx2, fma), 2 of 8 cores, Linux 6 x86_64",
+            "keras 3.8, commit abc",
         ]
 
     def test_profile_table(self):
@@ -160,6 +192,21 @@ class TestScript:
             assert text in result.stdout
         assert "timing: 100%" in result.stderr
 
+    def test_kernels(self, tmp_path):
+        paths = ["--json", tmp_path / "k.json", "--plot", tmp_path / "k.png"]
+        arguments = ["--filter", "3x3 8x8", "--density", 0.5, "--method", "gemm", "--seconds", 0.005]
+        result = run_script("--suite", "kernels", *arguments, *paths)
+        assert result.returncode == 0, result.stderr
+        report = json.loads((tmp_path / "k.json").read_text())
+        assert [(row["shape"], row["density"]) for row in report["kernels"]] == [
+            ("3x3 8x8 192-192", d) for d in (0.5, 1)
+        ]
+        assert [method["method"] for method in report["kernels"][0]["methods"]] == ["gemm"]
+        assert report["threads"] == 1 and report["path"] == "auto" and "--suite kernels" in report["command"]
+        for text in ("3x3 8x8 192-192", "R own", report["device"]["cpu"], report["versions"]["ai-edge-litert"]):
+            assert text in result.stdout
+        assert (tmp_path / "k.png").read_bytes()[:4] == b"\x89PNG"
+
     @pytest.mark.parametrize("path", ["nothing.tflite", __file__])
     def test_no_graph(self, path):
         with pytest.raises(ValueError, match=r"there is no file|model must be a TFLite model"):
@@ -178,8 +225,13 @@ class TestScript:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "benchmark: expected either --model or --graph"),
-            (["--model", "a.keras", "--graph", "b.tflite"], "benchmark: expected either --model or --graph"),
+            ([], "benchmark: expected one of --model, --graph and --suite"),
+            (["--model", "a.keras", "--graph", "b.tflite"], "benchmark: expected one of --model, --graph and --suite"),
+            (["--model", "a.keras", "--plot", "b.png"], "benchmark: --plot is for --suite"),
+            (["--suite", "kernels", "--filter", "9x9"], "benchmark: no convolution is called '9x9'; names are such as"),
+            (["--suite", "kernels", "--density", "2"], "benchmark: density must be in (0, 1], got 2.0"),
+            (["--suite", "networks", "--filter", "x"], "benchmark: no network is called 'x'; the networks are vgg16,"),
+            (["--suite", "all"], "value should be one of <kernels|networks>"),
             (["--graph", "a.tflite", "--threads", "0"], "flag --threads=0: 0 is not a positive integer"),
             (["stray"], "expected flags only, got stray"),
         ],
