@@ -50,10 +50,12 @@ class TestInterleave:
         np.testing.assert_allclose(times["b"], [0.5] * 20)
 
     def test_takes_turns(self, clock):
-        names = ["a", "b", "c"]
-        benchmarking.interleave({name: clock.function(name, 1) for name in names}, runs=30)
+        benchmarking.interleave({name: clock.function(name, 1) for name in "abc"}, runs=300)
         block = benchmarking.BLOCK + 1  # one to warm up
-        assert clock.calls == [name for turn in ("abc", "bca", "cab") for name in turn for _ in range(block)]
+        blocks = clock.calls[::block]
+        assert clock.calls == [name for name in blocks for _ in range(block)]
+        rounds = ["".join(blocks[i : i + 3]) for i in range(0, 90, 3)]
+        assert set(rounds) == {"abc", "acb", "bac", "bca", "cab", "cba"}  # each follows each
 
     @pytest.mark.parametrize(("runs", "taken"), [(1, 1), (7, 7), (10, 10), (11, 20), (200, 200)])
     def test_runs(self, clock, runs, taken):

@@ -50,7 +50,8 @@ def plot_kernels(rows: Sequence[KernelRow], path: str | os.PathLike | None = Non
         _plain(axes)
     panels[0].set_yticks(range(len(names)), names, fontsize=8)
     panels[0].invert_yaxis()
-    panels[-1].legend(title="density", fontsize=8, loc="upper right")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, title="density", fontsize=8, loc="outside right upper")
     figure.supxlabel("R (1: every saved MAC became saved time)", fontsize=10)
     return _saved(figure, path)
 

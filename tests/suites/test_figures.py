@@ -21,7 +21,7 @@ def test_plot_kernels(tmp_path):
     assert [label.get_text() for label in auto.get_yticklabels()] == ["a", "b"]
     assert [line.get_xydata().tolist() for line in auto.lines[:2]] == [[[1.5, 0], [0.7, 1]], [[1.2, 0]]]
     assert direct.lines[0].get_xdata().tolist() == [0.9, 0.6]
-    assert [text.get_text() for text in direct.get_legend().get_texts()] == ["0.5", "1"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["0.5", "1"]
 
 
 def test_plot_networks(tmp_path):
