@@ -19,6 +19,7 @@ from tqdm import tqdm
 from fbs_keras.runtime import Interpreter
 
 BLOCK = 10  # runs in a row of one candidate: its weights are as warm in the caches as when it runs alone
+LONGEST_BLOCK = 0.1  # s; what takes longer fills the caches by itself, and what disturbs it is to hit the others, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Timing:
 
 
 def interleave(
-    functions: Mapping[str, Callable[[], Any]], runs: int = 200, progress: bool = False
+    functions: Mapping[str, Callable[[], Any]], runs: int = 200, progress: bool = False, block: int = BLOCK
 ) -> dict[str, np.ndarray]:
     """Times functions in turns: blocks of a few runs of each, over and over, every round in another order.
 
@@ -79,8 +80,9 @@ def interleave(
 
     Args:
         functions: What to time, by name.
-        runs: Timed runs of each; a positive integer, above 10 rounded up to a multiple of it. Defaults to 200.
+        runs: Timed runs of each; a positive integer, above `block` rounded up to a multiple of it. Defaults to 200.
         progress: Whether to show a progress bar. Defaults to `False`.
+        block: Timed runs of a block. Defaults to 10.
 
     Returns:
         The times in seconds by name, each an array of `runs` in the order they were taken.
@@ -94,7 +96,7 @@ def interleave(
         raise ValueError(f"runs must be at least 1, got {runs}")
     names = list(functions)
     random = Random(0)
-    block = min(runs, BLOCK)
+    block = min(runs, block)
     times: dict[str, list[float]] = {name: [] for name in names}
     collecting = gc.isenabled()
     gc.disable()
@@ -113,15 +115,15 @@ def interleave(
     return {name: np.array(values) for name, values in times.items()}
 
 
-def runs_within(functions: Mapping[str, Callable[[], Any]], seconds: float) -> int:
-    """How many runs of each function take about `seconds` times as many seconds as there are functions.
+def plan_runs(functions: Mapping[str, Callable[[], Any]], seconds: float) -> tuple[int, int]:
+    """How to interleave functions so that it takes about `seconds` times as many seconds as there are functions.
 
     Args:
         functions: What is to be timed; each is called twice.
         seconds: The average time for a function, above 0.
 
     Returns:
-        A number of runs for `interleave`, a multiple of its block.
+        `(runs, block)` for `interleave`.
     """
     if not seconds > 0:
         raise ValueError(f"seconds must be above 0, got {seconds}")
@@ -130,8 +132,9 @@ def runs_within(functions: Mapping[str, Callable[[], Any]], seconds: float) -> i
     start = time.perf_counter()
     for function in functions.values():
         function()
-    each = (time.perf_counter() - start) / len(functions)
-    return BLOCK * max(1, round(seconds / max(each, 1e-6) / (BLOCK + 1)))
+    each = max((time.perf_counter() - start) / len(functions), 1e-6)
+    block = min(BLOCK, max(2, round(LONGEST_BLOCK / each)))
+    return block * max(1, round(seconds / each / (block + 1))), block
 
 
 def model_candidates(model: Any, batch_size: int = 1) -> list[Candidate]:
@@ -199,7 +202,8 @@ def measure(
     """
     interpreters = {candidate.name: candidate.interpreter(num_threads) for candidate in candidates}
     functions = {name: interpreter.litert.invoke for name, interpreter in interpreters.items()}
-    times = interleave(functions, runs_within(functions, seconds) if seconds else runs, progress)
+    runs, block = plan_runs(functions, seconds) if seconds else (runs, BLOCK)
+    times = interleave(functions, runs, progress, block)
     medians = {name: float(np.median(values)) for name, values in times.items()}
     timings = []
     for candidate in candidates:

@@ -70,16 +70,27 @@ class TestInterleave:
         times = benchmarking.interleave({"a": run, "b": clock.function("b", 1)}, runs=20)
         assert times["a"].max() == 1.0
 
-    def test_runs_within(self, clock):
-        functions = {"a": clock.function("a", 0.01), "b": clock.function("b", 0.03)}
-        runs = benchmarking.runs_within(functions, seconds=2.2)  # 2.2 s / 0.02 s, less one of eleven that warms up
-        assert runs == 100
+    @pytest.mark.parametrize(
+        ("durations", "seconds", "planned"),
+        [
+            ((0.001, 0.003), 2.2, (1000, 10)),  # 2.2 s / 2 ms, less one of eleven that warms up
+            ((0.01, 0.03), 2.4, (100, 5)),  # blocks of 0.1 s
+            ((0.5, 0.7), 3.6, (4, 2)),
+            ((0.001, 0.003), 1e-9, (10, 10)),
+        ],
+    )
+    def test_plan_runs(self, clock, durations, seconds, planned):
+        functions = {name: clock.function(name, duration) for name, duration in zip("ab", durations, strict=True)}
+        runs, block = benchmarking.plan_runs(functions, seconds)
+        assert (runs, block) == planned
         before = clock.now
-        assert len(benchmarking.interleave(functions, runs)["a"]) == runs
-        assert clock.now - before == pytest.approx(2 * 2.2)
-        assert benchmarking.runs_within(functions, seconds=1e-9) == benchmarking.BLOCK
+        assert len(benchmarking.interleave(functions, runs, block=block)["a"]) == runs
+        if seconds > 1e-9:
+            assert clock.now - before == pytest.approx(2 * seconds)
+
+    def test_no_time(self):
         with pytest.raises(ValueError, match="seconds must be above 0, got 0"):
-            benchmarking.runs_within(functions, 0)
+            benchmarking.plan_runs({"a": int}, 0)
 
     def test_no_runs(self):
         with pytest.raises(ValueError, match="runs must be at least 1, got 0"):

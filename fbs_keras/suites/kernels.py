@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from fbs_keras.benchmarking import aligned, interleave, profile, runs_within
+from fbs_keras.benchmarking import aligned, interleave, plan_runs, profile
 from fbs_keras.gating import active_channels, check_density
 from fbs_keras.layers import FBSConv2D, set_density
 from fbs_keras.runtime import Interpreter
@@ -120,7 +120,8 @@ def _measure(shape, densities, methods, path, threads, seconds):
     for interpreter in interpreters.values():
         feed(interpreter, shape)
     functions = {name: interpreter.litert.invoke for name, interpreter in interpreters.items()}
-    times = interleave(functions, runs_within(functions, seconds))
+    runs, block = plan_runs(functions, seconds)
+    times = interleave(functions, runs, block=block)
     ms = {name: float(np.median(values)) * 1e3 for name, values in times.items()}
     return [_row(shape, density, methods, ms, kernels) for density in densities]
 
