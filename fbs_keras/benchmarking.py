@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from fbs_keras.runtime import Interpreter
 
 BLOCK = 10  # runs in a row of one candidate: its weights are as warm in the caches as when it runs alone
+LONGEST_BLOCK = 0.1  # s; what takes longer fills the caches by itself, and what disturbs it is to hit the others, too
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +31,20 @@ class Candidate:
         model: Its path or bytes.
         use_delegate: Whether it runs with the FBS delegate.
         macs: MACs for one image, where known.
+        delegate_options: The delegate's options, as `fbs_keras.Interpreter` takes them.
     """
 
     name: str
     model: str | bytes
     use_delegate: bool
     macs: int | None = None
+    delegate_options: Mapping[str, Any] | None = None
+
+    def interpreter(self, num_threads: int = 1) -> Interpreter:
+        """An interpreter of the file, fed with standard normal inputs."""
+        interpreter = Interpreter(self.model, num_threads, self.use_delegate, self.delegate_options)
+        feed(interpreter)
+        return interpreter
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,16 +71,18 @@ class Timing:
 
 
 def interleave(
-    functions: Mapping[str, Callable[[], Any]], runs: int = 200, progress: bool = False
+    functions: Mapping[str, Callable[[], Any]], runs: int = 200, progress: bool = False, block: int = BLOCK
 ) -> dict[str, np.ndarray]:
-    """Times functions in turns: blocks of a few runs of each, over and over, every round starting with another one.
+    """Times functions in turns: blocks of a few runs of each, over and over, every round in another order.
 
-    The first run of a block only warms up and is not counted.
+    The first run of a block only warms up and is not counted. More than that depends on what ran before, such as the
+    caches' content and the CPU's clock: in a fixed order, twins differed by 6 %, at random by 1 %.
 
     Args:
         functions: What to time, by name.
-        runs: Timed runs of each; a positive integer, above 10 rounded up to a multiple of it. Defaults to 200.
+        runs: Timed runs of each; a positive integer, above `block` rounded up to a multiple of it. Defaults to 200.
         progress: Whether to show a progress bar. Defaults to `False`.
+        block: Timed runs of a block. Defaults to 10.
 
     Returns:
         The times in seconds by name, each an array of `runs` in the order they were taken.
@@ -83,14 +95,14 @@ def interleave(
     if runs < 1:
         raise ValueError(f"runs must be at least 1, got {runs}")
     names = list(functions)
-    block = min(runs, BLOCK)
+    random = Random(0)
+    block = min(runs, block)
     times: dict[str, list[float]] = {name: [] for name in names}
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for turn in tqdm(range(-(-runs // block)), desc="timing", unit="round", disable=not progress):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
+        for _ in tqdm(range(-(-runs // block)), desc="timing", unit="round", disable=not progress):
+            for name in random.sample(names, len(names)):
                 function = functions[name]
                 function()
                 for _ in range(block):
@@ -101,6 +113,28 @@ def interleave(
         if collecting:
             gc.enable()
     return {name: np.array(values) for name, values in times.items()}
+
+
+def plan_runs(functions: Mapping[str, Callable[[], Any]], seconds: float) -> tuple[int, int]:
+    """How to interleave functions so that it takes about `seconds` times as many seconds as there are functions.
+
+    Args:
+        functions: What is to be timed; each is called twice.
+        seconds: The average time for a function, above 0.
+
+    Returns:
+        `(runs, block)` for `interleave`.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be above 0, got {seconds}")
+    for function in functions.values():
+        function()
+    start = time.perf_counter()
+    for function in functions.values():
+        function()
+    each = max((time.perf_counter() - start) / len(functions), 1e-6)
+    block = min(BLOCK, max(2, round(LONGEST_BLOCK / each)))
+    return block * max(1, round(seconds / each / (block + 1))), block
 
 
 def model_candidates(model: Any, batch_size: int = 1) -> list[Candidate]:
@@ -148,7 +182,11 @@ def file_candidates(paths: Sequence[str]) -> list[Candidate]:
 
 
 def measure(
-    candidates: Sequence[Candidate], num_threads: int = 1, runs: int = 200, progress: bool = False
+    candidates: Sequence[Candidate],
+    num_threads: int = 1,
+    runs: int = 200,
+    progress: bool = False,
+    seconds: float | None = None,
 ) -> list[Timing]:
     """Times candidates against the first of them, on standard normal input.
 
@@ -157,16 +195,15 @@ def measure(
         num_threads: Threads of each. Defaults to 1.
         runs: Timed runs of each. Defaults to 200.
         progress: Whether to show a progress bar. Defaults to `False`.
+        seconds: The average time to spend on a candidate, in the place of `runs`. Defaults to `runs`.
 
     Returns:
         A `Timing` for each candidate, in their order.
     """
-    interpreters = {}
-    for candidate in candidates:
-        interpreter = Interpreter(candidate.model, num_threads, candidate.use_delegate)
-        feed(interpreter)
-        interpreters[candidate.name] = interpreter
-    times = interleave({name: each.litert.invoke for name, each in interpreters.items()}, runs, progress)
+    interpreters = {candidate.name: candidate.interpreter(num_threads) for candidate in candidates}
+    functions = {name: interpreter.litert.invoke for name, interpreter in interpreters.items()}
+    runs, block = plan_runs(functions, seconds) if seconds else (runs, BLOCK)
+    times = interleave(functions, runs, progress, block)
     medians = {name: float(np.median(values)) for name, values in times.items()}
     timings = []
     for candidate in candidates:
@@ -188,13 +225,28 @@ def measure(
     return timings
 
 
-def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[dict[str, Any]]:
+def feed(interpreter: Interpreter) -> None:
+    """Gives a file standard normal inputs."""
+    random = np.random.default_rng(0)
+    for details in interpreter.litert.get_input_details():
+        interpreter.litert.set_tensor(details["index"], random.normal(size=details["shape"]).astype(details["dtype"]))
+
+
+def profile(
+    model: str | bytes,
+    num_threads: int = 1,
+    runs: int = 200,
+    delegate_options: Mapping[str, Any] | None = None,
+    feed: Callable[[Interpreter], Any] = feed,
+) -> list[dict[str, Any]]:
     """The times and the memory of each FBS op in the delegate.
 
     Args:
         model: The path or bytes of a file with FBS ops.
         num_threads: Threads. Defaults to 1.
         runs: How many runs. Defaults to 200.
+        delegate_options: The delegate's other options. Defaults to none.
+        feed: Sets the inputs. Defaults to standard normal ones.
 
     Returns:
         For each op, in the order of the graph, `op` (its name), `kernel`, `shape`, `macs` (convolution and predictor,
@@ -204,7 +256,7 @@ def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[d
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "profile.tsv")
-        interpreter = Interpreter(model, num_threads, delegate_options={"profile": path})
+        interpreter = Interpreter(model, num_threads, delegate_options={**(delegate_options or {}), "profile": path})
         feed(interpreter)
         for _ in range(runs):
             interpreter.litert.invoke()
@@ -214,11 +266,20 @@ def profile(model: str | bytes, num_threads: int = 1, runs: int = 200) -> list[d
     return [{key: numbers.get(key, str)(value) for key, value in zip(header, line, strict=True)} for line in lines]
 
 
-def feed(interpreter: Interpreter) -> None:
-    """Gives a file standard normal inputs."""
-    random = np.random.default_rng(0)
-    for details in interpreter.litert.get_input_details():
-        interpreter.litert.set_tensor(details["index"], random.normal(size=details["shape"]).astype(details["dtype"]))
+def report_head(command: str, threads: int, environment: Mapping[str, Any]) -> str:
+    """What a report of times begins with: the command, the device, the versions and the commit."""
+    device = environment["device"]
+    versions = [f"{name} {version}" for name, version in environment["versions"].items() if version]
+    if environment["commit"]:
+        versions.append(f"commit {environment['commit']}")
+    isa = ", ".join(device["isa"])
+    return "\n".join(
+        [
+            command,
+            f"{device['cpu']} ({isa}), {threads} of {device['cores']} cores, {device['system']}",
+            ", ".join(versions),
+        ]
+    )
 
 
 def environment() -> dict[str, Any]:
@@ -278,7 +339,7 @@ def table(timings: Sequence[Timing]) -> str:
         spread = f"{timing.p10:.3f}-{timing.p90:.3f}"
         size = f"{timing.file_bytes / 1e6:.2f}"
         rows.append([timing.name, f"{timing.median:.3f}", spread, f"{timing.speedup:.2f}x", macs, fewer, size])
-    return _aligned(rows, left=1)
+    return aligned(rows, left=1)
 
 
 def profile_table(ops: Sequence[Mapping[str, Any]]) -> str:
@@ -292,11 +353,11 @@ def profile_table(ops: Sequence[Mapping[str, Any]]) -> str:
         rows.append(
             [op["op"], op["kernel"], op["shape"], f"{micros:.1f}", share, f"{op['macs'] / 1e6:.2f}", rate, *memory]
         )
-    return _aligned(rows, left=3)
+    return aligned(rows, left=3)
 
 
-def _aligned(rows: list[list[str]], left: int) -> str:
-    """Rows of text as columns, the first `left` of them aligned to the left."""
+def aligned(rows: list[list[str]], left: int) -> str:
+    """Rows of text as one text, in columns, the first `left` of them aligned to the left."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -1,11 +1,20 @@
-"""Times an FBS model against its dense network in LiteRT, all in one process and interleaved.
+"""Times an FBS model, or a suite of convolutions or networks, against LiteRT's dense ones, interleaved in one process.
 
     python scripts/benchmark.py --model runs/fbs/model.keras --threads 1 --profile --json benchmark.json
     python scripts/benchmark.py --graph dense.tflite --graph fbs.tflite
+    python scripts/benchmark.py --suite networks --json networks.json --plot networks.png
+    python scripts/benchmark.py --suite kernels --filter resnet18 --method auto --method gemm
 
 With --model: the dense network (XNNPACK), a plain one as narrow as the FBS one (XNNPACK: the ideal), the portable file
 without and with the delegate. With --graph: the given files, those with FBS ops without and with the delegate.
-Speed-ups are ratios of medians to the first line. What cannot be run ends with exit code 1 and a line that says why.
+Speed-ups are ratios of medians to the first line.
+
+With --suite: networks of random weights, or every convolution of the usual networks by itself. R is the speed-up over
+how many times fewer MACs there are; R own the same with our own time at density 1 for the dense time. "direct" is
+without Winograd's algorithm. Memory is by how much a process of its own grew: with the file's pages, and without
+(anonymous: tensors, scratch memory, the copies of the weights that XNNPACK packs).
+
+What cannot be run ends with exit code 1 and a line that says why.
 """
 
 import dataclasses
@@ -19,21 +28,52 @@ from absl import flags
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file with FBS layers.")
 flags.DEFINE_multi_string("graph", [], "A .tflite file; may be given several times.")
+flags.DEFINE_enum("suite", None, ["kernels", "networks"], "What to time instead of a model of one's own.")
 flags.DEFINE_integer("threads", 1, "Threads.", lower_bound=1)
-flags.DEFINE_integer("runs", 200, "Timed runs of each candidate.", lower_bound=1)
+flags.DEFINE_integer("runs", 200, "Timed runs of each candidate; see --seconds for suites.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "The batch size of the files made from --model.", lower_bound=1)
-flags.DEFINE_bool("profile", False, "Also time each FBS op in the delegate.")
+flags.DEFINE_bool("profile", False, "Also time each FBS op of --model or --graph in the delegate.")
+flags.DEFINE_string("filter", "", "Only the suite's convolutions or networks whose name (or network) contains this.")
+flags.DEFINE_float("seconds", None, "Time for each of a suite's candidates. Defaults to 0.15 and 2.", lower_bound=1e-3)
+flags.DEFINE_multi_float("density", [0.25, 0.5, 0.75, 1.0], "A density of --suite kernels; may be given several times.")
+flags.DEFINE_multi_string(
+    "method",
+    ["auto", "direct"],
+    "A method for --suite kernels: auto, direct, gemm, inplace, grouped, winograd2 or winograd4; may be given several "
+    "times. Where it does not support a convolution, another runs: see `kernel` in the --json file.",
+)
+flags.DEFINE_string("path", "auto", "The suite's instruction set: auto, plain, avx2, avx512 or neon.")
 flags.DEFINE_string("json", None, "A file to write the results to.")
+flags.DEFINE_string("plot", None, "A file to draw the suite's results to, such as kernels.png.")
 
 
 def benchmark():
-    if bool(FLAGS.model) == bool(FLAGS.graph):
-        raise ValueError("expected either --model or --graph")
+    if sum(map(bool, (FLAGS.model, FLAGS.graph, FLAGS.suite))) != 1:
+        raise ValueError("expected one of --model, --graph and --suite")
+    if FLAGS.plot and not FLAGS.suite:
+        raise ValueError("--plot is for --suite; with --model and --graph use --json")
 
+    if not FLAGS.graph:
+        program.start_tensorflow()
+    from fbs_keras import benchmarking
+
+    run = {None: time_candidates, "kernels": time_kernels, "networks": time_networks}[FLAGS.suite]
+    text, result, draw = run()
+    environment = benchmarking.environment()
+    command = shlex.join(["python", *sys.argv])
+    print(f"\n{benchmarking.report_head(command, FLAGS.threads, environment)}\n\n{text}")
+    if FLAGS.json:
+        with open(FLAGS.json, "w", encoding="utf-8") as file:
+            json.dump({"command": command, "threads": FLAGS.threads} | environment | result, file, indent=2)
+    if FLAGS.plot:
+        draw(FLAGS.plot)
+
+
+def time_candidates():
+    """Times --model or --graph: the report's text, its numbers, and no plot."""
     from fbs_keras import benchmarking
 
     if FLAGS.model:
-        program.start_tensorflow()
         from fbs_keras import export
 
         candidates = benchmarking.model_candidates(export.load(FLAGS.model), FLAGS.batch_size)
@@ -46,23 +86,41 @@ def benchmark():
         for each in candidates:
             if each.use_delegate:
                 profiles[each.name] = benchmarking.profile(each.model, FLAGS.threads, FLAGS.runs)
-
-    environment = benchmarking.environment()
-    command = shlex.join(["python", *sys.argv])
-    device = environment["device"]
-    print(f"\n{command}")
-    isa = ", ".join(device["isa"])
-    print(f"{device['cpu']} ({isa}), {FLAGS.threads} of {device['cores']} cores, {device['system']}")
-    print(", ".join(f"{name} {version}" for name, version in environment["versions"].items() if version), end="")
-    print(f", commit {environment['commit']}\n" if environment["commit"] else "\n")
-    print(benchmarking.table(timings))
+    text = benchmarking.table(timings)
     for name, rows in profiles.items():
-        print(f"\n{name}, op by op\n{benchmarking.profile_table(rows)}")
-    if FLAGS.json:
-        result = {"command": command, "threads": FLAGS.threads, "batch_size": FLAGS.batch_size} | environment
-        result |= {"timings_ms": [dataclasses.asdict(timing) for timing in timings], "profiles": profiles}
-        with open(FLAGS.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=2)
+        text += f"\n\n{name}, op by op\n{benchmarking.profile_table(rows)}"
+    numbers = {"timings_ms": [dataclasses.asdict(timing) for timing in timings], "profiles": profiles}
+    return text, {"batch_size": FLAGS.batch_size} | numbers, None
+
+
+def time_kernels():
+    """Times convolutions by themselves: the report's text, its numbers, and a function that plots them to a file."""
+    from fbs_keras.suites import figures, kernels, shapes
+
+    rows = kernels.measure(
+        shapes.shapes(FLAGS.filter),
+        FLAGS.density,
+        FLAGS.method,
+        FLAGS.path,
+        FLAGS.threads,
+        FLAGS.seconds or 0.15,
+        progress=True,
+    )
+    numbers = {"path": FLAGS.path, "kernels": [dataclasses.asdict(row) for row in rows]}
+    return kernels.table(rows), numbers, lambda path: figures.plot_kernels(rows, path)
+
+
+def time_networks():
+    """Times whole networks: the report's text, its numbers, and a function that plots them to a file."""
+    from fbs_keras.suites import figures, networks
+
+    results = []
+    for network in networks.networks(FLAGS.filter):
+        print(f"{network.title} ...", file=sys.stderr)
+        results.append(networks.measure(network, FLAGS.path, FLAGS.threads, FLAGS.seconds or 2.0, progress=True))
+    text = "\n\n".join(map(networks.table, results))
+    numbers = {"path": FLAGS.path, "networks": [dataclasses.asdict(result) for result in results]}
+    return text, numbers, lambda path: figures.plot_networks(results, path)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Timing: the measuring itself with functions of known duration, and the script on real files."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -49,10 +50,12 @@ class TestInterleave:
         np.testing.assert_allclose(times["b"], [0.5] * 20)
 
     def test_takes_turns(self, clock):
-        names = ["a", "b", "c"]
-        benchmarking.interleave({name: clock.function(name, 1) for name in names}, runs=30)
+        benchmarking.interleave({name: clock.function(name, 1) for name in "abc"}, runs=300)
         block = benchmarking.BLOCK + 1  # one to warm up
-        assert clock.calls == [name for turn in ("abc", "bca", "cab") for name in turn for _ in range(block)]
+        blocks = clock.calls[::block]
+        assert clock.calls == [name for name in blocks for _ in range(block)]
+        rounds = ["".join(blocks[i : i + 3]) for i in range(0, 90, 3)]
+        assert set(rounds) == {"abc", "acb", "bac", "bca", "cab", "cba"}  # each follows each
 
     @pytest.mark.parametrize(("runs", "taken"), [(1, 1), (7, 7), (10, 10), (11, 20), (200, 200)])
     def test_runs(self, clock, runs, taken):
@@ -66,6 +69,28 @@ class TestInterleave:
 
         times = benchmarking.interleave({"a": run, "b": clock.function("b", 1)}, runs=20)
         assert times["a"].max() == 1.0
+
+    @pytest.mark.parametrize(
+        ("durations", "seconds", "planned"),
+        [
+            ((0.001, 0.003), 2.2, (1000, 10)),  # 2.2 s / 2 ms, less one of eleven that warms up
+            ((0.01, 0.03), 2.4, (100, 5)),  # blocks of 0.1 s
+            ((0.5, 0.7), 3.6, (4, 2)),
+            ((0.001, 0.003), 1e-9, (10, 10)),
+        ],
+    )
+    def test_plan_runs(self, clock, durations, seconds, planned):
+        functions = {name: clock.function(name, duration) for name, duration in zip("ab", durations, strict=True)}
+        runs, block = benchmarking.plan_runs(functions, seconds)
+        assert (runs, block) == planned
+        before = clock.now
+        assert len(benchmarking.interleave(functions, runs, block=block)["a"]) == runs
+        if seconds > 1e-9:
+            assert clock.now - before == pytest.approx(2 * seconds)
+
+    def test_no_time(self):
+        with pytest.raises(ValueError, match="seconds must be above 0, got 0"):
+            benchmarking.plan_runs({"a": int}, 0)
 
     def test_no_runs(self):
         with pytest.raises(ValueError, match="runs must be at least 1, got 0"):
@@ -99,6 +124,17 @@ class TestMeasure:
         assert all(row["workspace_bytes"] > 0 and row["plan_bytes"] > 0 for row in rows)
         assert all(row["runs"] == 11 and row["median_us"] >= row["min_us"] > 0 for row in rows)
 
+    def test_options_of_the_delegate(self, candidates):
+        forced = dataclasses.replace(candidates[0], delegate_options={"path": "fastest"})
+        with pytest.raises(ValueError, match=r"option 'path' must be auto, .* got 'fastest'"):
+            benchmarking.measure([forced], runs=1)
+        (row,) = benchmarking.profile(candidates[0].model, runs=1, delegate_options={"path": "plain"})
+        assert row["kernel"] == "gemm_plain"
+
+    def test_seconds_in_the_place_of_runs(self, candidates):
+        slow, fast = benchmarking.measure(candidates, seconds=1e-6)
+        assert slow.runs == fast.runs == benchmarking.BLOCK
+
     def test_environment(self):
         environment = benchmarking.environment()
         assert environment["device"]["cpu"] and environment["device"]["cores"] >= 1
@@ -117,6 +153,15 @@ class TestTables:
             "dense      2.000  1.900-2.500     1.00x    8.00  1.00x     5.00",
             "FBS        0.500  0.400-0.610     4.00x    2.00  4.00x     5.50",
             "other      1.000  1.000-1.000     2.00x       -      -     0.01",
+        ]
+
+    def test_report_head(self):
+        device = {"cpu": "Fast", "isa": ["avx2", "fma"], "cores": 8, "system": "Linux 6 x86_64"}
+        environment = {"device": device, "versions": {"keras": "3.8", "tensorflow": None}, "commit": "abc"}
+        assert benchmarking.report_head("python x.py", 2, environment).splitlines() == [
+            "python x.py",
+            "Fast (avx2, fma), 2 of 8 cores, Linux 6 x86_64",
+            "keras 3.8, commit abc",
         ]
 
     def test_profile_table(self):
@@ -162,6 +207,21 @@ class TestScript:
             assert text in result.stdout
         assert "timing: 100%" in result.stderr
 
+    def test_kernels(self, tmp_path):
+        paths = ["--json", tmp_path / "k.json", "--plot", tmp_path / "k.png"]
+        arguments = ["--filter", "3x3 8x8", "--density", 0.5, "--method", "gemm", "--seconds", 0.005]
+        result = run_script("--suite", "kernels", *arguments, *paths)
+        assert result.returncode == 0, result.stderr
+        report = json.loads((tmp_path / "k.json").read_text())
+        assert [(row["shape"], row["density"]) for row in report["kernels"]] == [
+            ("3x3 8x8 192-192", d) for d in (0.5, 1)
+        ]
+        assert [method["method"] for method in report["kernels"][0]["methods"]] == ["gemm"]
+        assert report["threads"] == 1 and report["path"] == "auto" and "--suite kernels" in report["command"]
+        for text in ("3x3 8x8 192-192", "R own", report["device"]["cpu"], report["versions"]["ai-edge-litert"]):
+            assert text in result.stdout
+        assert (tmp_path / "k.png").read_bytes()[:4] == b"\x89PNG"
+
     @pytest.mark.parametrize("path", ["nothing.tflite", __file__])
     def test_no_graph(self, path):
         with pytest.raises(ValueError, match=r"there is no file|model must be a TFLite model"):
@@ -180,8 +240,13 @@ class TestScript:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "benchmark: expected either --model or --graph"),
-            (["--model", "a.keras", "--graph", "b.tflite"], "benchmark: expected either --model or --graph"),
+            ([], "benchmark: expected one of --model, --graph and --suite"),
+            (["--model", "a.keras", "--graph", "b.tflite"], "benchmark: expected one of --model, --graph and --suite"),
+            (["--model", "a.keras", "--plot", "b.png"], "benchmark: --plot is for --suite"),
+            (["--suite", "kernels", "--filter", "9x9"], "benchmark: no convolution is called '9x9'; names are such as"),
+            (["--suite", "kernels", "--density", "2"], "benchmark: density must be in (0, 1], got 2.0"),
+            (["--suite", "networks", "--filter", "x"], "benchmark: no network is called 'x'; the networks are vgg16,"),
+            (["--suite", "all"], "value should be one of <kernels|networks>"),
             (["--graph", "a.tflite", "--threads", "0"], "flag --threads=0: 0 is not a positive integer"),
             (["stray"], "expected flags only, got stray"),
         ],

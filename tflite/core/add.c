@@ -11,12 +11,6 @@ enum { kParallelElements = 1 << 15 };
 
 static const uint32_t kNowhere = UINT32_MAX;
 
-/* The kernels that add by vectors; NULL where there are none, and channels are added one by one. */
-static const FbsKernels* vector_kernels(FbsPath path) {
-  const FbsKernels* kernels = fbs_select_kernels(path);
-  return kernels != NULL && kernels->add != NULL ? kernels : NULL;
-}
-
 static int32_t vectors_of(const FbsAddShape* s, int32_t lanes) { return (s->channels + lanes - 1) / lanes; }
 
 typedef struct {
@@ -122,18 +116,18 @@ static int indices_within(const FbsAddShape* s, const int32_t* const* indices) {
 }
 
 size_t fbs_add_workspace_size(const FbsAddShape* shape, FbsPath path) {
-  return layout_of(shape, vector_kernels(path)).size;
+  return layout_of(shape, fbs_select_kernels(path)).size;
 }
 
 const char* fbs_add_kernel_name(FbsPath path) {
-  const FbsKernels* kernels = vector_kernels(path);
+  const FbsKernels* kernels = fbs_select_kernels(path);
   return kernels != NULL ? kernels->name : "plain";
 }
 
 int fbs_add_run(const FbsAddShape* s, FbsPath path, FbsThreads* threads, const float* const* x,
                 const int32_t* const* indices, float* y, void* workspace) {
   if (!indices_within(s, indices)) return -1;
-  const FbsKernels* kernels = vector_kernels(path);
+  const FbsKernels* kernels = fbs_select_kernels(path);
   const Layout layout = layout_of(s, kernels);
   char* memory = workspace;
   FbsAddend addends[kFbsMaxAddends];

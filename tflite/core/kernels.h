@@ -158,7 +158,7 @@ typedef struct {
                   int32_t out_channels, int32_t begin, int32_t end, float* g);
 
   /* Pixels begin..end of a sum. Of a compact addend it reads a whole vector from each stretch's column on, so the image
-   * must hold so much from the last pixel's. NULL: adding one channel after the other is as fast. */
+   * must hold so much from the last pixel's. */
   void (*add)(const FbsAddition* addition, int64_t begin, int64_t end);
 } FbsKernels;
 
