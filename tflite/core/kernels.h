@@ -44,7 +44,7 @@ typedef struct {
   int32_t first_vector, vectors;
 } FbsPanel;
 
-/* Packing a panel copies weights[in_indices[i]][t][winners] to packed[t][i][vectors * lanes]. */
+/* Packing copies weights[in_indices[i]][t][winners] to packed[panel][t][i][vectors * lanes]. */
 typedef struct {
   const float* weights;      /* [in_channels][taps][out_channels] */
   const int32_t* in_indices; /* NULL when all rows are used */
@@ -123,10 +123,11 @@ typedef struct {
   int32_t lanes;
   int32_t tile_pixels[kFbsMaxVectors + 1]; /* most output pixels in a tile that is this many vectors wide */
 
-  /* Rows begin..end of the taps * depth packed rows of a panel, in this order: it writes one stream, where the weights'
-   * own order writes one for each tap, which fall into the same cache sets at a depth of 64 (AVX2 on Zen 5: 2.6 times
-   * slower). out_channels >= lanes. */
-  void (*pack)(const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end, float* packed);
+  /* Rows begin..end of the taps * depth packed rows, in this order: it writes one stream for each panel, where the
+   * weights' own order writes one for each tap as well, which fall into the same cache sets at a depth of 64 (AVX2 on
+   * Zen 5: 2.6 times slower). out_channels >= lanes. `packed` begins with the first of the panels. */
+  void (*pack)(const FbsPacking* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
+               float* packed);
 
   /* Tiles begin..end of the `tiles` nearly equal ones that the output pixels are cut into, for the channels of one
    * panel. `packed` is NULL with weights in place. */

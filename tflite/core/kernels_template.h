@@ -132,34 +132,39 @@ static void multiply_sums(const FbsMultiplication* all, const FbsPanel* panel, c
  * 6 best of 4 to 12. */
 enum { kRows = 6 };
 
-static void pack(const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end, float* packed) {
+static void pack(const FbsPacking* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
+                 float* packed) {
   const int64_t taps = packing->taps, depth = packing->depth, out_channels = packing->out_channels;
-  const int64_t width = panel->vectors * LANES;
-  const int32_t* first = packing->first_stretch + panel->first_vector;
   int64_t t = begin / depth, i = begin % depth; /* of the next row */
   for (int64_t group = begin; group < end; group += kRows) {
     const float* source[kRows];
-    float* target[kRows];
+    int64_t target[kRows];
     for (int r = 0; r < kRows; r++) {
       if (group + r < end) {
         const int64_t in = packing->in_indices == NULL ? i : packing->in_indices[i];
         source[r] = packing->weights + (in * taps + t) * out_channels;
-        target[r] = packed + (group + r) * width;
+        target[r] = group + r;
         if (++i == depth) i = 0, t++;
       } else { /* the last row fills up the last group */
         source[r] = source[r - 1];
         target[r] = target[r - 1];
       }
     }
-    for (int32_t v = 0; v < panel->vectors; v++) {
-      V row[kRows];
-      UNROLL for (int r = 0; r < kRows; r++) row[r] = ZERO();
-      const FbsStretch* stop = packing->stretches + first[v + 1];
-      for (const FbsStretch* stretch = packing->stretches + first[v]; stretch < stop; stretch++) {
-        const SELECT select = LOAD_SELECT(stretch->select);
-        UNROLL for (int r = 0; r < kRows; r++) row[r] = MERGE(row[r], select, source[r] + stretch->column);
+    float* panel_packed = packed;
+    for (int32_t n = 0; n < count; n++) {
+      const int64_t width = panels[n].vectors * LANES;
+      const int32_t* first = packing->first_stretch + panels[n].first_vector;
+      for (int32_t v = 0; v < panels[n].vectors; v++) {
+        V row[kRows];
+        UNROLL for (int r = 0; r < kRows; r++) row[r] = ZERO();
+        const FbsStretch* stop = packing->stretches + first[v + 1];
+        for (const FbsStretch* stretch = packing->stretches + first[v]; stretch < stop; stretch++) {
+          const SELECT select = LOAD_SELECT(stretch->select);
+          UNROLL for (int r = 0; r < kRows; r++) row[r] = MERGE(row[r], select, source[r] + stretch->column);
+        }
+        UNROLL for (int r = 0; r < kRows; r++) STORE(panel_packed + target[r] * width + v * LANES, row[r]);
       }
-      UNROLL for (int r = 0; r < kRows; r++) STORE(target[r] + v * LANES, row[r]);
+      panel_packed += taps * depth * width;
     }
   }
 }
