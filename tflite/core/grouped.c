@@ -22,10 +22,6 @@ typedef struct {
   Layout layout;
 } Grouped;
 
-static size_t weights_of(const FbsConv2dShape* s) {
-  return (size_t)s->out_channels * (size_t)s->in_channels * (size_t)s->kernel_height * (size_t)s->kernel_width;
-}
-
 static void regroup_weights(const FbsConv2dShape* s, int64_t lanes, const float* from, float* to) {
   const int64_t taps = (int64_t)s->kernel_height * s->kernel_width, vectors = s->out_channels / lanes;
   for (int64_t i = 0; i < s->in_channels; i++) {
@@ -41,7 +37,7 @@ static void regroup_weights(const FbsConv2dShape* s, int64_t lanes, const float*
 /* Also where all channels win, in whatever groups. */
 static int supports(const FbsConv2dShape* s, const FbsKernels* kernels) {
   const int32_t group = s->out_active == s->out_channels ? s->out_channels : s->group_size;
-  return group % kernels->lanes == 0 && weights_of(s) <= ((size_t)1 << 30) / sizeof(float);
+  return group % kernels->lanes == 0 && fbs_count_weights(s) <= ((size_t)1 << 30) / sizeof(float);
 }
 
 static void destroy(void* context) {
@@ -63,7 +59,8 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
   plan->panel = malloc(sizeof *plan->panel * (size_t)plan->vectors);
   plan->offsets = fbs_find_offsets(s);
   void* copy;
-  if (plan->panel == NULL || plan->offsets == NULL || posix_memalign(&copy, 64, sizeof(float) * weights_of(s)) != 0) {
+  if (plan->panel == NULL || plan->offsets == NULL ||
+      posix_memalign(&copy, 64, sizeof(float) * fbs_count_weights(s)) != 0) {
     destroy(plan);
     return NULL;
   }

@@ -57,13 +57,14 @@ static void copy_windows(const FbsPixelTile* tile, int64_t begin, int64_t end) {
   }
 }
 
-INLINE V activate(const FbsMultiplication* all, V gate, V sum, V bias) {
-  return MIN(BROADCAST(all->high), MAX(BROADCAST(all->low), MUL(gate, ADD(sum, bias))));
+INLINE V activate(const FbsMultiplication* all, V sum, int32_t channel) {
+  const V out = MUL(LOAD(all->gate + channel), ADD(sum, LOAD(all->bias + channel)));
+  return MIN(BROADCAST(all->high), MAX(BROADCAST(all->low), out));
 }
 
-/* y[pixel][channel] = act(gate[channel] * (sum_{tap, i} weights[channel][tap][i] * windows[tap][i][pixel] +
- * bias[channel])). The odd pixels fill no vector of their own: what of the weights is broadcast for the others is also
- * collected in a vector of channels, with which one multiply-add does for an odd pixel. */
+/* sums[channel][pixel] = sum_{tap, i} weights[channel][tap][i] * windows[tap][i][pixel]. The odd pixels fill no vector
+ * of their own: what of the weights is broadcast for the others is also collected in a vector of channels, with which
+ * one multiply-add does for an odd pixel; their outputs are written at once. */
 INLINE void multiply_pixels(const FbsPixelTile* tile, const float* const* weights, int32_t channel, const int vectors,
                             const int channels, const int odd_pixels) {
   const FbsMultiplication* all = tile->all;
@@ -91,21 +92,34 @@ INLINE void multiply_pixels(const FbsPixelTile* tile, const float* const* weight
     odd_windows += odd_pixels;
   }
 
-  const int32_t left = all->out_active - channel, used = left < channels ? left : channels;
-  float* y = all->y + tile->first_pixel * all->out_active + channel;
-  for (int v = 0; v < vectors; v++) {
-    V rows[LANES];
-    UNROLL for (int c = 0; c < LANES; c++) {
-      rows[c] = c < channels
-                    ? activate(all, BROADCAST(all->gate[channel + c]), sum[c][v], BROADCAST(all->bias[channel + c]))
-                    : ZERO();
-    }
-    transpose(rows);
-    const int64_t pixels = all->pixels - tile->first_pixel - v * LANES;
-    for (int p = 0; p < LANES && p < pixels; p++, y += all->out_active) store_lanes(y, rows[p], used);
+  float* sums = tile->sums + (int64_t)channel * vectors * LANES;
+  UNROLL for (int c = 0; c < channels; c++) {
+    UNROLL for (int v = 0; v < vectors; v++) STORE(sums + (c * vectors + v) * LANES, sum[c][v]);
   }
-  UNROLL for (int p = 0; p < odd_pixels; p++, y += all->out_active) {
-    store_lanes(y, activate(all, LOAD(all->gate + channel), odd[p], LOAD(all->bias + channel)), used);
+  const int32_t left = all->out_active - channel, used = left < channels ? left : channels;
+  float* y = all->y + (tile->first_pixel + vectors * LANES) * all->out_active + channel;
+  UNROLL for (int p = 0; p < odd_pixels; p++, y += all->out_active)
+      store_lanes(y, activate(all, odd[p], channel), used);
+}
+
+/* y[pixel][channel] = act(gate[channel] * (sums[channel][pixel] + bias[channel])), for blocks begin..end of LANES
+ * channels: whole cache lines, where the tiles above would leave parts of them */
+static void activate_pixels(const FbsPixelTile* tile, int64_t begin, int64_t end) {
+  const FbsMultiplication* all = tile->all;
+  const int64_t width = tile->vectors * LANES;
+  for (int64_t block = begin; block < end; block++) {
+    const int32_t channel = (int32_t)block * LANES, left = all->out_active - channel;
+    const int32_t channels = left < LANES ? left : LANES;
+    for (int64_t v = 0; v < tile->vectors; v++) {
+      V rows[LANES];
+      UNROLL for (int c = 0; c < LANES; c++) rows[c] = LOAD(tile->sums + (channel + c) * width + v * LANES);
+      transpose(rows);
+      const int64_t first = tile->first_pixel + v * LANES;
+      float* y = all->y + first * all->out_active + channel;
+      for (int p = 0; p < LANES && first + p < all->pixels; p++, y += all->out_active) {
+        store_lanes(y, activate(all, rows[p], channel), channels);
+      }
+    }
   }
 }
 

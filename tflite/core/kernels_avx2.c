@@ -71,6 +71,7 @@ static inline __m256 insert(__m256 v, const int lane, __m256 w) {
 #define INSERT(v, lane, w) insert(v, lane, w)
 #define KEEP(v) __asm__("" : "+x"(v))
 
+/* 8 to 12 sums of 16 registers: an odd pixel takes two more. */
 #define PIXEL_TILE_CHANNELS {0, 8, 5, 4}
 #define PIXEL_TILES(T) T(1, 8) T(2, 5) T(3, 4)
 

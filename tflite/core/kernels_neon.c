@@ -105,6 +105,7 @@ static inline float32x4_t insert(float32x4_t v, const int lane, float32x4_t w) {
 #define INSERT(v, lane, w) insert(v, lane, w)
 #define KEEP(v) __asm__("" : "+w"(v))
 
+/* As many channels as a vector holds; not yet timed on hardware. */
 #define PIXEL_TILE_CHANNELS {0, 4, 4, 4, 4}
 #define PIXEL_TILES(T) T(1, 4) T(2, 4) T(3, 4) T(4, 4)
 

@@ -303,6 +303,7 @@ static const FbsKernels kernels = {
     .pixel_tile_channels = PIXEL_TILE_CHANNELS,
     .copy_windows = copy_windows,
     .multiply_in_place = multiply_in_place,
+    .activate_pixels = activate_pixels,
     .saliency = saliency,
     .predict = predict,
 };

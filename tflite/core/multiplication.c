@@ -6,6 +6,10 @@
 
 #include "workspace.h"
 
+size_t fbs_count_weights(const FbsConv2dShape* s) {
+  return (size_t)s->out_channels * (size_t)s->in_channels * (size_t)s->kernel_height * (size_t)s->kernel_width;
+}
+
 int32_t* fbs_find_offsets(const FbsConv2dShape* s) {
   const size_t taps = (size_t)s->kernel_height * (size_t)s->kernel_width;
   int32_t* const found = malloc(sizeof *found * taps * (size_t)s->out_height * (size_t)s->out_width);

@@ -5,6 +5,8 @@
 #include "conv2d.h"
 #include "kernels.h"
 
+size_t fbs_count_weights(const FbsConv2dShape* shape);
+
 /* offsets[taps][pixels] of FbsMultiplication. Allocated; NULL when memory runs out. */
 int32_t* fbs_find_offsets(const FbsConv2dShape* shape);
 
