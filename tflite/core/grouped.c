@@ -85,7 +85,7 @@ static size_t plan_size(const void* context) {
   const FbsConv2dShape* s = &plan->shape;
   const size_t windows = (size_t)(s->kernel_height * s->kernel_width) * (size_t)(s->out_height * s->out_width);
   return sizeof *plan + sizeof *plan->panel * (size_t)plan->vectors + sizeof *plan->offsets * windows +
-         sizeof *plan->weights * weights_of(s);
+         sizeof *plan->weights * fbs_count_weights(s);
 }
 
 static void run(const void* context, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,

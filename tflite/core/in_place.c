@@ -152,7 +152,7 @@ static size_t workspace_size(const void* plan, int32_t threads) {
 static size_t plan_size(const void* context) {
   const InPlace* plan = context;
   return sizeof *plan + sizeof *plan->offsets * (size_t)plan->taps * (size_t)plan->pixels +
-         sizeof *plan->weights * weights_of(&plan->shape);
+         sizeof *plan->weights * fbs_count_weights(&plan->shape);
 }
 
 static void run(const void* context, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
