@@ -80,7 +80,7 @@ INLINE void pack_filters(const int m, const FbsPacking* packing, const FbsPanel*
   float* to = packed + begin * panel->vectors * LANES;
   for (int64_t i = begin; i < end; i++) {
     const float* source = filters_of(packing, i);
-    const float* next = filters_of(packing, i + 1 < end ? i + 1 : i); /* too far away for the CPU to guess */
+    const float* ahead = filters_of(packing, i + 3 < end ? i + 3 : i); /* too far away for the CPU to guess */
     for (int32_t v = 0; v < panel->vectors; v++, to += LANES) {
       V w[3][3], columns[kMostPoints][3];
       UNROLL for (int t = 0; t < 9; t++) w[t % 3][t / 3] = ZERO(); /* w[x][y] */
@@ -88,7 +88,7 @@ INLINE void pack_filters(const int m, const FbsPacking* packing, const FbsPanel*
       for (const FbsStretch* stretch = packing->stretches + first[v]; stretch < stop; stretch++) {
         const SELECT select = LOAD_SELECT(stretch->select);
         UNROLL for (int t = 0; t < 9; t++) {
-          __builtin_prefetch(next + t * out_channels + stretch->column);
+          __builtin_prefetch(ahead + t * out_channels + stretch->column);
           w[t % 3][t / 3] = MERGE(w[t % 3][t / 3], select, source + t * out_channels + stretch->column);
         }
       }
