@@ -96,10 +96,11 @@ static FbsMethod select_in_place(const FbsConv2dShape* s, const FbsKernels* kern
 }
 
 /* What gemm and Winograd cost, in multiplications for each pair of channels: those of all pixels or tiles, and of so
- * many more, which is what packing or transforming a filter costs. Fitted to 120 layers, 4x4x512 to 224x224x64 at
- * densities of 0.3 to 1, on Zen 5: the choice is over 10 % slower than the best of the three for six of them with
- * AVX-512 and for two with AVX2, and 1 % on average. */
-enum { kPackingPixels = 3, kTransformTiles = 6 };
+ * many more, which is what packing or transforming a filter costs. That waits for memory, so it is worth more
+ * multiplications to wide vectors. Fitted to 112 layers, 6x6x128 to 224x224x64 at densities of 0.3 to 1, on Zen 5: with
+ * AVX-512 and with AVX2, the choice is more than 10 % slower than the best of the three for two of them, and 1 % on
+ * average. Not measured with vectors of 4. */
+enum { kPackingPixels = 3, kTransformTiles = 5, kWideTransformTiles = 6 };
 
 /* Where x has fewer channels, transforming the inputs and the products costs more than Winograd saves. */
 enum { kLeastDepth = 5 };
@@ -111,9 +112,9 @@ static int64_t gemm_cost(const FbsConv2dShape* s) {
   return 9 * ((int64_t)s->out_height * s->out_width + kPackingPixels);
 }
 
-static int64_t winograd_cost(const FbsConv2dShape* s, int32_t m) {
+static int64_t winograd_cost(const FbsConv2dShape* s, const FbsKernels* kernels, int32_t m) {
   const int64_t tiles = (int64_t)((s->out_height + m - 1) / m) * ((s->out_width + m - 1) / m);
-  return (m + 2) * (m + 2) * (tiles + kTransformTiles);
+  return (m + 2) * (m + 2) * (tiles + (kernels->lanes > 8 ? kWideTransformTiles : kTransformTiles));
 }
 
 /* The faster of the Winograd tiles up to `largest` where one is faster than gemm, else kFbsMethodGemm. */
@@ -126,7 +127,7 @@ static FbsMethod select_winograd(const FbsConv2dShape* s, const FbsKernels* kern
   if ((int64_t)s->out_height * s->out_width < kLeastPixels || s->in_active < kLeastDepth) return best;
   int64_t least = gemm_cost(s);
   for (size_t i = 0; i < sizeof tiles / sizeof tiles[0]; i++) {
-    const int64_t cost = winograd_cost(s, tiles[i].m);
+    const int64_t cost = winograd_cost(s, kernels, tiles[i].m);
     if (tiles[i].m > largest || cost >= least || !supports(tiles[i].method, s, kernels)) continue;
     best = tiles[i].method;
     least = cost;

@@ -3,30 +3,31 @@
  *
  *   Y = A^T [ (G w G^T) . (B^T d B) ] A
  *
- * with the points 0, 1, -1, infinity for m = 2, and 2, -2 as well for m = 4 (Lavin and Gray, 2016, section 4). It needs
+ * (Lavin and Gray, 2016, section 4) with the points 0, 1, -1 and infinity for m = 2, and 0, +-1/sqrt(2), +-sqrt(2) and
+ * infinity for m = 4, which round a third as much as +-1 and +-2 for as many operations (docs/kernels.md). It needs
  * SUB(a, b) from the instruction set besides what kernels_template.h does.
  */
 
 enum { kMostPoints = 6 }; /* a, for m = 4 */
 
+static const float kRoot = 1.41421356237309504880f;
+
 /* u = G w */
 INLINE void transform_filter(const int m, const V* w, V* u) {
+  u[0] = w[0];
+  u[m + 1] = w[2];
   if (m == 2) {
     const V half = BROADCAST(0.5f), even = MUL(half, ADD(w[0], w[2])), odd = MUL(half, w[1]);
-    u[0] = w[0];
     u[1] = ADD(even, odd);
     u[2] = SUB(even, odd);
-    u[3] = w[2];
   } else {
-    const V even = MUL(BROADCAST(-1 / 6.0f), ADD(w[0], w[2])), odd = MUL(BROADCAST(-1 / 6.0f), w[1]);
-    const V even2 = FMA(BROADCAST(1 / 6.0f), w[2], MUL(BROADCAST(1 / 24.0f), w[0])),
-            odd2 = MUL(BROADCAST(1 / 12.0f), w[1]);
-    u[0] = MUL(BROADCAST(0.25f), w[0]);
+    const V two = BROADCAST(2);
+    const V even = MUL(BROADCAST(-1 / 3.0f), FMA(two, w[0], w[2])), odd = MUL(BROADCAST(-kRoot / 3), w[1]);
+    const V even2 = MUL(BROADCAST(1 / 6.0f), FMA(two, w[2], w[0])), odd2 = MUL(BROADCAST(kRoot / 6), w[1]);
     u[1] = ADD(even, odd);
     u[2] = SUB(even, odd);
     u[3] = ADD(even2, odd2);
     u[4] = SUB(even2, odd2);
-    u[5] = w[2];
   }
 }
 
@@ -38,15 +39,14 @@ INLINE void transform_window(const int m, const V* d, V* v) {
     v[2] = SUB(d[2], d[1]);
     v[3] = SUB(d[1], d[3]);
   } else {
-    const V minus4 = BROADCAST(-4), minus5 = BROADCAST(-5), four = BROADCAST(4), two = BROADCAST(2);
-    const V even = FMA(minus4, d[2], d[4]), odd = FMA(minus4, d[1], d[3]);
-    const V even2 = SUB(d[4], d[2]), odd2 = MUL(two, SUB(d[3], d[1]));
-    v[0] = FMA(four, d[0], FMA(minus5, d[2], d[4]));
-    v[1] = ADD(even, odd);
-    v[2] = SUB(even, odd);
-    v[3] = ADD(even2, odd2);
-    v[4] = SUB(even2, odd2);
-    v[5] = FMA(four, d[1], FMA(minus5, d[3], d[5]));
+    const V even = FMA(BROADCAST(-2), d[2], d[4]), odd = FMA(BROADCAST(-2), d[1], d[3]);
+    const V even2 = FMA(BROADCAST(-0.5f), d[2], d[4]), odd2 = FMA(BROADCAST(-0.5f), d[1], d[3]);
+    v[0] = FMA(BROADCAST(-2.5f), d[2], ADD(d[0], d[4]));
+    v[1] = FMA(BROADCAST(kRoot / 2), odd, even);
+    v[2] = FMA(BROADCAST(-kRoot / 2), odd, even);
+    v[3] = FMA(BROADCAST(kRoot), odd2, even2);
+    v[4] = FMA(BROADCAST(-kRoot), odd2, even2);
+    v[5] = FMA(BROADCAST(-2.5f), d[3], ADD(d[1], d[5]));
   }
 }
 
@@ -59,9 +59,9 @@ INLINE void transform_products(const int m, const V* s, V* y) {
   } else {
     const V even2 = ADD(s[3], s[4]), odd2 = SUB(s[3], s[4]);
     y[0] = ADD(s[0], ADD(even, even2));
-    y[1] = FMA(BROADCAST(2), odd2, odd);
-    y[2] = FMA(BROADCAST(4), even2, even);
-    y[3] = ADD(FMA(BROADCAST(8), odd2, odd), s[5]);
+    y[1] = FMA(BROADCAST(kRoot), odd2, MUL(BROADCAST(kRoot / 2), odd));
+    y[2] = FMA(BROADCAST(2), even2, MUL(BROADCAST(0.5f), even));
+    y[3] = FMA(BROADCAST(2 * kRoot), odd2, FMA(BROADCAST(kRoot / 4), odd, s[5]));
   }
 }
 
