@@ -201,7 +201,7 @@ def convolutions(layer: FBSConv2D, shape: Shape, density: float) -> tuple[bytes,
     """
     import tensorflow as tf
 
-    from fbs_keras.export import converter, tracing
+    from fbs_keras.export import composite, converter, tracing
 
     set_density(layer, density)
     active_in, _ = active(shape, density)
@@ -214,12 +214,12 @@ def convolutions(layer: FBSConv2D, shape: Shape, density: float) -> tuple[bytes,
     def convert(tracer, specs):
         def function(x, *in_indices):
             x = tracing.Compact(x, in_indices[0] if in_indices else None, shape.channels) if compact else x
-            y = tracer.fbs(layer, x)
+            y = tracer.fbs(layer, x, layer.name)
             outputs = [y.values, y.indices] if isinstance(y, tracing.Compact) else [y]
             return [output for output in outputs if output is not None]
 
         traced = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
-        return converter.to_tflite(traced)
+        return composite.name_outputs(converter.to_tflite(traced), tracer.names)
 
     return convert(tracing.Tracer(fuse=True), specs), convert(tracing.PlainTracer(static=True), specs[:1])
 
