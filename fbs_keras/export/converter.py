@@ -85,7 +85,7 @@ def idle_lanes(layers):
     """Says where the number of winning channels leaves much of a kernel's vectors idle.
 
     Args:
-        layers: `FBSConv2D` layers.
+        layers: `FBSConv2D` layers, of which each counts once.
 
     Returns:
         A list of one sentence, or of none.
@@ -96,10 +96,10 @@ def idle_lanes(layers):
     ['k = 20 in conv3 computes as 32 do where vectors hold 16 channels; wrap(..., round_channels=16) makes ...']
     """
     found: dict[int, list[str]] = {}
-    for layer in layers:
+    for layer in {id(layer): layer for layer in layers}.values():
         k = layer.active_channels
         computed = -(-k // LANES) * LANES
-        if k < layer.filters and 1 - k / computed > MOST_IDLE:
+        if computed <= layer.filters and 1 - k / computed > MOST_IDLE:  # more than all filters would be no remedy
             found.setdefault(k, []).append(layer.name)
     if not found:
         return []

@@ -100,6 +100,18 @@ def sums_of_many():
     return functional(body)
 
 
+def sums_of_unequal_tensors():
+    """Of other shapes or another type than the sum's: the op does not broadcast or convert."""
+
+    def body(x):
+        a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        pooled = layers.GlobalAveragePooling2D(keepdims=True)(a)
+        numbers = keras.ops.cast(layers.Rescaling(5.0)(layers.Conv2D(8, 1)(x)), "int32")
+        return [layers.Add()([a, pooled]), layers.Add()([layers.Conv2D(1, 1)(x), a]), a + 1.0, a + numbers]
+
+    return functional(body)
+
+
 def nested_sum():
     """`a + b` and its ReLU on two sides of a nested model's border."""
     inputs = keras.Input((10, 11, 8))
@@ -231,6 +243,7 @@ MODELS = {
     "sums": sums,
     "sums_read_by_others": sums_read_by_others,
     "sums_of_many": sums_of_many,
+    "sums_of_unequal_tensors": sums_of_unequal_tensors,
     "nested_sum": nested_sum,
     "difference": difference,
     "concatenation": concatenation,

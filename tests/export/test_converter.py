@@ -14,7 +14,7 @@ from keras import layers
 
 import fbs_keras
 from fbs_keras import graph
-from fbs_keras.export import composite, convert, explain, load, verify
+from fbs_keras.export import composite, convert, converter, explain, load, verify
 from fbs_keras.runtime import Interpreter as FBSInterpreter
 from fbs_keras.runtime import delegate_path
 
@@ -125,6 +125,7 @@ def test_with_the_delegate(name, batch_size):
                 {"addends": 2, "compact": 3, "channels": 8, "activation": "RELU"},
             ],
         ),
+        ("sums_of_unequal_tensors", []),
         ("nested_sum", [{"addends": 2, "compact": 3, "channels": 8, "activation": "RELU"}]),
         (
             "sums_of_many",
@@ -331,6 +332,9 @@ def test_density_at_the_time_of_conversion():
         ((0.5, 0.7), {}, []),  # 45 of 48 lanes are used
         ((0.3, 0.6), {"round_channels": 16}, []),
         ((1.0, 1.0), {"filters": 20}, []),  # no density would fill them
+        ((0.5, 0.5), {"filters": 20}, ["k = 10 in a, b computes as 16 do"]),
+        ((0.85, 0.85), {"filters": 20}, []),  # nor would rounding up
+        ((0.5, 0.5), {"filters": 8}, []),
     ],
 )
 def test_says_where_lanes_are_idle(densities, settings, sentences, caplog):
@@ -341,6 +345,13 @@ def test_says_where_lanes_are_idle(densities, settings, sentences, caplog):
     end = " where vectors hold 16 channels; wrap(..., round_channels=16) makes use of them."
     sentences = [sentence + end for sentence in sentences]
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == sentences
+
+
+def test_says_once_where_lanes_are_idle():
+    layer = fbs_keras.FBSConv2D(64, 1, name="shared", density=0.3)
+    layer.build((1, 4, 4, 64))
+    (sentence,) = converter.idle_lanes([layer, layer])
+    assert sentence.startswith("k = 20 in shared computes as 32 do where")
 
 
 class Subclassed(keras.Model):
