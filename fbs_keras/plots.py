@@ -48,12 +48,14 @@ def firing_rates(model, gates, labels, classes):
         classes: Number of classes.
 
     Returns:
-        `{layer name: rates [classes, filters]}`, each in 0..1; NaN for a class without images.
+        `{layer name: rates [classes, filters]}`, in the order of the model's layers, each rate in 0..1; NaN for a class
+        without images.
     """
     layers = {node.name: node.layer for node in graph.flatten(model).nodes}
     labels = np.asarray(labels)
     rates = {}
-    for name, g in gates.items():
+    for name in filter(gates.__contains__, layers):  # JAX's `predict` returns dicts in the order of their keys
+        g = gates[name]
         wins = layers[name].winners(keras.ops.convert_to_tensor(g))
         fires = (keras.ops.convert_to_numpy(wins) > 0) & (g > 0)
         rates[name] = np.full((classes, g.shape[1]), np.nan)
