@@ -64,14 +64,14 @@ def active_channels(density, channels, group_size=1, round_channels=1):
     Source: paper, section 3.3.
     """
     groups = channels // group_size
-    step = groups_at_a_time(group_size, round_channels)
+    step = groups_at_a_time(groups, group_size, round_channels)
     share = np.float32(density) * np.float32(groups) - np.float32(ROUNDING)  # as `winners` computes it
     return group_size * min(groups, step * max(1, -(-math.ceil(share) // step)))
 
 
-def groups_at_a_time(group_size, round_channels):
-    """The number of winning groups is a multiple of this, so that k is a multiple of `round_channels`."""
-    return round_channels // math.gcd(group_size, round_channels)
+def groups_at_a_time(groups, group_size, round_channels):
+    """The number of winning groups is a multiple of this, or all, so that k is a multiple of `round_channels`."""
+    return min(groups, round_channels // math.gcd(group_size, round_channels))  # the bound keeps it in int32
 
 
 def saliency(x, data_format="channels_last"):
@@ -131,7 +131,7 @@ def winners(g, density, group_size=1, round_channels=1):
     if group_size > 1:
         g = ops.mean(ops.reshape(g, (-1, groups, group_size)), axis=-1)
     k = ops.cast(ops.ceil(ops.cast(density, "float32") * groups - ROUNDING), "int32")
-    step = groups_at_a_time(group_size, round_channels)
+    step = groups_at_a_time(groups, group_size, round_channels)
     k = ops.minimum(groups, step * ops.maximum(1, (k + step - 1) // step))
     threshold = ops.expand_dims(ops.take(ops.sort(g, axis=-1), groups - k, axis=-1), -1)
     above = ops.cast(g > threshold, "int32")

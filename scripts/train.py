@@ -28,6 +28,8 @@ flags.DEFINE_float(
 flags.DEFINE_enum("schedule", "stepdown", ["constant", "stepdown", "polynomial"], "How the density falls from 1.")
 flags.DEFINE_integer("density_epochs", None, "Epochs until the density is reached. Defaults to half of --epochs.")
 flags.DEFINE_enum("init", "preserve", ["preserve", "paper"], "How fbs_keras.wrap starts the gates.")
+flags.DEFINE_integer("group_size", 1, "Winners are whole groups of so many neighbouring channels.", lower_bound=1)
+flags.DEFINE_integer("round_channels", 1, "The number of winners is rounded up to a multiple of this.", lower_bound=1)
 flags.DEFINE_float("saliency_weight", 1e-8, "Weight (lambda) of the gates' L1 regularisation.")
 flags.DEFINE_integer("epochs", 40, "Epochs to train.")
 flags.DEFINE_integer("batch_size", 128, "Batch size.")
@@ -81,7 +83,13 @@ def make_model(train, steps):
             raise ValueError(f"--model must be one of {', '.join(fbs_keras.models.__all__)}, got {FLAGS.model!r}")
         model = make(input_shape=train.image_shape, classes=train.classes)
     if FLAGS.density is not None:
-        model = fbs_keras.wrap(model, init=FLAGS.init, print_fn=print)
+        model = fbs_keras.wrap(
+            model,
+            init=FLAGS.init,
+            group_size=FLAGS.group_size,
+            round_channels=FLAGS.round_channels,
+            print_fn=print,
+        )
     warmup = min(steps, steps * FLAGS.epochs // 5)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps * FLAGS.epochs - warmup, warmup_target=FLAGS.learning_rate, warmup_steps=warmup

@@ -57,6 +57,8 @@ def test_active_channels(density, channels, group_size, k):
         (0.3, 96, 6, 16, 48),  # a multiple of 6 and 16
         (0.3, 64, 16, 8, 32),
         (0.3, 64, 1, 5, 20),
+        (0.3, 64, 1, 2**31 - 1, 64),  # as int32, k + this would be negative
+        (0.3, 64, 4, 2**40, 64),
     ],
 )
 def test_active_channels_rounded(density, channels, group_size, round_channels, k):

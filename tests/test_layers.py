@@ -257,6 +257,10 @@ def test_config_round_trip():
     assert copy.get_config() == config
     assert (copy.density, copy.group_size, copy.strides, copy.name) == (0.7, 2, (2, 2), "gated")
     assert (copy.round_channels, copy.active_channels) == (4, 8)
+    for added in ("group_size", "round_channels"):  # models saved before the settings were there
+        del config[added]
+    old = FBSConv2D.from_config(config)
+    assert (old.group_size, old.round_channels) == (1, 1)
 
 
 LOAD = """

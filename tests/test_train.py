@@ -47,9 +47,9 @@ def test_train_makes_a_model_a_curve_and_events(dense):
 
 
 def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
-    arguments = [f"--data_dir={cifar10_dir}", f"--pretrained={dense}", "--density=0.5", "--epochs=4", *SMALL]
+    arguments = [f"--data_dir={cifar10_dir}", f"--pretrained={dense}", "--density=0.45", "--epochs=4", *SMALL]
     arguments += ["--schedule=polynomial", "--learning_rate=0.01", f"--run_dir={tmp_path}"]
-    arguments += ["--dtype_policy=mixed_bfloat16"]
+    arguments += ["--dtype_policy=mixed_bfloat16", "--round_channels=16"]
     with subprocess.Popen(command("train.py", *arguments), stderr=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 240
         while not (tmp_path / "last.keras").exists() and process.poll() is None and time.monotonic() < deadline:
@@ -89,7 +89,7 @@ def test_evaluate_runs_a_tflite_file(dense, cifar10_dir, tmp_path):
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("train.py", ["--run_dir=runs/x", "--model=Nothing"], "--model must be one of MCifarNet, got 'Nothing'"),
+        ("train.py", ["--run_dir=runs/x", "--model=Nothing"], "--model must be one of VGG16, MCifarNet, ResNet18, got"),
         ("train.py", ["--run_dir=runs/x", "--density=1.5"], r"density must be in (0, 1], got 1.5"),
         ("evaluate.py", ["--model=nothing.keras"], "nothing.keras"),
     ],
