@@ -76,9 +76,16 @@ class Interpreter:
         num_threads: Threads for each of the delegate and XNNPACK. Defaults to 1.
         use_delegate: Whether to load the delegate. A portable file also runs without, slower; a file converted with
             `target="custom"` does not. Defaults to `True`.
-        delegate_options: A dict of the delegate's options: `"path"`, which kernels to use (`"auto"`, `"reference"`,
-            `"plain"`, `"avx2"`, `"avx512"` or `"neon"`); `"verbose"`, 1 to print what runs how to stderr; `"profile"`,
-            a file that gets the times of each op when the interpreter is deleted, `"-"` for stderr. Defaults to none.
+        delegate_options: A dict of the delegate's options. Defaults to none.
+            `"path"`: which kernels to use, `"auto"` (default, the fastest of this CPU), `"reference"`, `"plain"`,
+            `"avx2"`, `"avx512"` or `"neon"`. The environment variable `FBS_PATH` gives another default.
+            `"method"`: how to convolve, `"auto"` (default, what measured fastest for each shape), or, where it can
+            compute the shape, `"gemm"`, `"inplace"`, `"grouped"`, `"winograd2"` or `"winograd4"`. The environment
+            variable `FBS_METHOD` gives another default.
+            `"winograd"`: the largest Winograd tile that `"auto"` may choose, 4 (default), 2, which rounds no worse than
+            the direct methods, or 0, none.
+            `"verbose"`: 1 prints what runs how to stderr. Defaults to 0.
+            `"profile"`: a file that gets the times of each op when the interpreter is deleted, `"-"` for stderr.
 
     Raises:
         ValueError: If `model` is no TFLite model or one that cannot be run, or an argument is out of range; the message

@@ -254,11 +254,17 @@ class TestOptions:
             load(library)
         monkeypatch.setenv("FBS_PATH", "reference")
         load(library)
+        monkeypatch.setenv("FBS_METHOD", "fft")
+        with pytest.raises(ValueError, match=r"FBS_METHOD must be auto, gemm, .*, got 'fft'"):
+            load(library)
 
     def test_option_goes_before_environment(self, library, monkeypatch, tmp_path):
         monkeypatch.setenv("FBS_PATH", "reference")
         assert profile(library, tmp_path)[0]["kernel"] == "reference"
-        assert profile(library, tmp_path, path="plain")[0]["kernel"] != "reference"
+        assert profile(library, tmp_path, path="plain")[0]["kernel"] == "gemm_plain"
+        monkeypatch.setenv("FBS_METHOD", "inplace")
+        assert profile(library, tmp_path, path="plain")[0]["kernel"] == "inplace_plain"
+        assert profile(library, tmp_path, path="plain", method="winograd2")[0]["kernel"] == "winograd2_plain"
 
     def test_profile(self, library, tmp_path):
         first, second = profile(library, tmp_path)
