@@ -4,240 +4,8 @@
  *   test_conv2d SEED COUNT
  *
  * The random shape that fails comes first with the seed that is printed with it.
- *
- * Activations, weights and biases are small integers, so a convolution's sums are exact in float32 and only the gate
- * rounds: outputs may differ by a few units in the last place of g, and of winners only those whose g is as near.
  */
-#include <math.h>
-#include <stdbool.h>
-#include <string.h>
-
-#include "conv2d.h"
-#include "select.h"
-#include "testing.h"
-
-enum { kPools = 3 }; /* of 1, 2 and 3 threads */
-static FbsThreads* pools[kPools];
-static const double kTolerance = 1e-5; /* relative, of g: sums of at most some thousand float32 terms */
-
-typedef struct {
-  FbsConv2dShape shape;
-  FbsConv2dWeights weights;
-  size_t x_size, y_size;
-  float* x;
-  int32_t* in_indices;
-} Problem;
-
-static float* small_integers(size_t n, int32_t least, int32_t most) {
-  float* values = NEW(float, n);
-  for (size_t i = 0; i < n; i++) values[i] = (float)random_between(least, most);
-  return values;
-}
-
-static float* fractions(size_t n, float scale) {
-  float* values = NEW(float, n);
-  for (size_t i = 0; i < n; i++) values[i] = (random_unit() - 0.3f) * scale;
-  return values;
-}
-
-/* count of the first n integers, in ascending order or, as any order is allowed, shuffled */
-static int32_t* random_indices(int32_t n, int32_t count) {
-  int32_t* all = NEW(int32_t, n);
-  for (int32_t i = 0; i < n; i++) all[i] = i;
-  for (int32_t i = 0; i < count; i++) {
-    const int32_t j = random_between(i, n - 1), swapped = all[i];
-    all[i] = all[j];
-    all[j] = swapped;
-  }
-  int32_t* indices = NEW(int32_t, count);
-  memcpy(indices, all, sizeof(int32_t) * (size_t)count);
-  free(all);
-  return indices;
-}
-
-static Problem problem_of(const FbsConv2dShape* s, bool sparse_in) {
-  Problem p = {.shape = *s};
-  const size_t in = (size_t)s->in_channels, out = (size_t)s->out_channels;
-  p.x_size = (size_t)s->batch * (size_t)(s->in_height * s->in_width) * (size_t)s->in_active;
-  p.y_size = (size_t)s->batch * (size_t)(s->out_height * s->out_width) * (size_t)s->out_active;
-  p.x = small_integers(p.x_size, -4, 4);
-  p.weights = (FbsConv2dWeights){small_integers(in * (size_t)(s->kernel_height * s->kernel_width) * out, -4, 4),
-                                 small_integers(out, -9, 9), fractions(in * out, 1.0f / (float)in), fractions(out, 1)};
-  if (sparse_in) {
-    p.in_indices = NEW(int32_t, s->batch * s->in_active);
-    for (int32_t n = 0; n < s->batch; n++) {
-      int32_t* indices = random_indices(s->in_channels, s->in_active);
-      memcpy(p.in_indices + n * s->in_active, indices, sizeof(int32_t) * (size_t)s->in_active);
-      free(indices);
-    }
-  }
-  return p;
-}
-
-static void free_problem(Problem* p) {
-  free(p->x);
-  free(p->in_indices);
-  free((void*)p->weights.weights);
-  free((void*)p->weights.bias);
-  free((void*)p->weights.gate_kernel);
-  free((void*)p->weights.gate_bias);
-}
-
-typedef struct {
-  float* y;
-  int32_t* indices;
-} Result;
-
-enum { kMostOptions = (kFbsPathNeon + 1) * (kFbsMethodWinograd4 + 1) };
-
-/* Every path of this CPU, but for the reference, with every method that computes the shape. */
-static int32_t find_options(const FbsConv2dShape* s, FbsConv2dOptions* found) {
-  int32_t count = 0;
-  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
-    if (!fbs_path_available(path)) continue;
-    for (FbsMethod method = kFbsMethodGemm; method <= kFbsMethodWinograd4; method++) {
-      const FbsConv2dOptions options = {path, method, 4};
-      if (fbs_select_method(s, fbs_select_kernels(path), &options) == method) found[count++] = options;
-    }
-  }
-  return count;
-}
-
-static const FbsConv2dOptions reference = {kFbsPathReference, kFbsMethodAuto, 0};
-
-static Result run(const Problem* p, const FbsConv2dOptions* options, int32_t threads) {
-  const FbsConv2dShape* s = &p->shape;
-  FbsConv2d* plan = fbs_conv2d_create(s, &p->weights, options);
-  CHECK(plan != NULL, "no plan for path %s", fbs_path_name(options->path));
-  Result result = {NEW(float, p->y_size), NEW(int32_t, s->batch * s->out_active)};
-  for (size_t i = 0; i < p->y_size; i++) result.y[i] = NAN;
-  for (int32_t i = 0; i < s->batch * s->out_active; i++) result.indices[i] = i % s->out_active;
-  const size_t size = (fbs_conv2d_workspace_size(plan, threads) + 63) / 64 * 64;
-  void* workspace = aligned_alloc(64, size);
-  CHECK(workspace != NULL, "no memory");
-  memset(workspace, 0xff, size); /* NaN */
-  const int status = fbs_conv2d_run(plan, pools[threads - 1], p->x, p->in_indices, result.y,
-                                    s->out_active < s->out_channels ? result.indices : NULL, workspace);
-  CHECK(status == 0, "status %d", status);
-  free(workspace);
-  fbs_conv2d_destroy(plan);
-  return result;
-}
-
-static void free_result(Result* result) {
-  free(result->y);
-  free(result->indices);
-}
-
-/* The mean g over the group of channel `out` for image n, in double precision. */
-static double group_gate(const Problem* p, int32_t n, int32_t out) {
-  const FbsConv2dShape* s = &p->shape;
-  const int32_t pixels = s->in_height * s->in_width, first = out / s->group_size * s->group_size;
-  double mean = 0;
-  for (int32_t o = first; o < first + s->group_size; o++) {
-    double g = p->weights.gate_bias[o];
-    for (int32_t i = 0; i < s->in_active; i++) {
-      double saliency = 0;
-      for (int32_t q = 0; q < pixels; q++) saliency += fabs(p->x[((size_t)n * pixels + q) * s->in_active + i]);
-      const int32_t row = p->in_indices == NULL ? i : p->in_indices[n * s->in_active + i];
-      g += saliency / pixels * p->weights.gate_kernel[(size_t)row * s->out_channels + o];
-    }
-    mean += (g > 0 ? g : 0) / s->group_size;
-  }
-  return mean;
-}
-
-static uint64_t seed; /* of the shape at hand */
-
-static void print_shape(const FbsConv2dOptions* options, const FbsConv2dShape* s, bool sparse_in) {
-  fprintf(stderr, "seed %llu: ", (unsigned long long)seed);
-  fprintf(stderr,
-          "path %s, method %s: batch %d, %dx%d, %d of %d channels%s -> %dx%d, %d of %d in groups of %d, kernel %dx%d, "
-          "stride "
-          "%dx%d, dilation %dx%d, pad %d %d, activation %d\n",
-          fbs_path_name(options->path), fbs_method_name(options->method), s->batch, s->in_height, s->in_width,
-          s->in_active, s->in_channels, sparse_in ? " (indexed)" : "", s->out_height, s->out_width, s->out_active,
-          s->out_channels, s->group_size, s->kernel_height, s->kernel_width, s->stride_height, s->stride_width,
-          s->dilation_height, s->dilation_width, s->pad_top, s->pad_left, (int)s->activation);
-}
-
-#define CHECK_SHAPE(condition, ...)                \
-  do {                                             \
-    if (!(condition)) {                            \
-      print_shape(options, s, p->in_indices != 0); \
-      CHECK(condition, __VA_ARGS__);               \
-    }                                              \
-  } while (0)
-
-/* Activations and weights are integers from -4 to 4, so a product has the rms 20/3, and g stays below 2.5. F(4x4)
- * rounds its transformed filters, to at most 5e-5 of the outputs' rms where that was measured (docs/kernels.md); the
- * other methods compute with integers and halves, exactly. */
-static double tolerance_of(const FbsConv2dShape* s, FbsMethod method) {
-  return method == kFbsMethodWinograd4 ? 1e-4 * 2.5 * 20 / 3 * sqrt(9.0 * s->in_active) : kTolerance;
-}
-
-static void compare_channel(const Problem* p, const FbsConv2dOptions* options, const float* y, const float* expected,
-                            int32_t n, int32_t i, int32_t j) {
-  const FbsConv2dShape* s = &p->shape;
-  const int64_t pixels = (int64_t)s->out_height * s->out_width;
-  for (int64_t q = n * pixels; q < (n + 1) * pixels; q++) {
-    const double got = y[q * s->out_active + i], want = expected[q * s->out_active + j];
-    CHECK_SHAPE(fabs(got - want) <= kTolerance * fabs(want) + tolerance_of(s, options->method),
-                "image %d, pixel %d, channel %d: %.9g, expected %.9g", n, (int)(q % pixels), i, got, want);
-  }
-}
-
-static void compare_image(const Problem* p, const FbsConv2dOptions* options, const Result* got, const Result* want,
-                          int32_t n) {
-  const FbsConv2dShape* s = &p->shape;
-  const int32_t k = s->out_active;
-  const int32_t *a = got->indices + n * k, *b = want->indices + n * k;
-  for (int32_t i = 0; i < k; i++) {
-    CHECK_SHAPE(a[i] >= (i > 0 ? a[i - 1] + 1 : 0) && a[i] < s->out_channels, "image %d: index %d is %d", n, i, a[i]);
-  }
-  double lowest_a = INFINITY, lowest_b = INFINITY; /* of the winners only one of the two has */
-  for (int32_t i = 0, j = 0; i < k || j < k;) {
-    if (i < k && j < k && a[i] == b[j]) {
-      compare_channel(p, options, got->y, want->y, n, i++, j++);
-    } else if (j == k || (i < k && a[i] < b[j])) {
-      lowest_a = fmin(lowest_a, group_gate(p, n, a[i++]));
-    } else {
-      lowest_b = fmin(lowest_b, group_gate(p, n, b[j++]));
-    }
-  }
-  if (lowest_b < INFINITY) {
-    CHECK_SHAPE(fabs(lowest_a - lowest_b) <= kTolerance * (lowest_b + 1), "image %d: winner of %.9g, expected %.9g", n,
-                lowest_a, lowest_b);
-  }
-}
-
-static void test_options(const Problem* p, const Result* expected, const FbsConv2dOptions* options) {
-  const FbsConv2dShape* s = &p->shape;
-  Result first = run(p, options, 1);
-  for (int32_t n = 0; n < s->batch; n++) compare_image(p, options, &first, expected, n);
-  for (int32_t threads = 2; threads <= kPools; threads++) {
-    Result other = run(p, options, threads);
-    CHECK_SHAPE(memcmp(first.y, other.y, sizeof(float) * p->y_size) == 0 &&
-                    memcmp(first.indices, other.indices, sizeof(int32_t) * (size_t)(s->batch * s->out_active)) == 0,
-                "%d threads give another result than 1", threads);
-    free_result(&other);
-  }
-  free_result(&first);
-}
-
-static void test_shape(const FbsConv2dShape* s, bool sparse_in) {
-  char message[256];
-  const char* refused = fbs_conv2d_check(s, message, sizeof message);
-  if (refused != NULL) print_shape(&FBS_CONV2D_DEFAULTS, s, sparse_in);
-  CHECK(refused == NULL, "%s", refused);
-  Problem problem = problem_of(s, sparse_in);
-  Result expected = run(&problem, &reference, 1);
-  FbsConv2dOptions options[kMostOptions];
-  const int32_t count = find_options(s, options);
-  for (int32_t i = 0; i < count; i++) test_options(&problem, &expected, &options[i]);
-  free_result(&expected);
-  free_problem(&problem);
-}
+#include "convolutions.h"
 
 typedef struct {
   int32_t kernel_height, kernel_width, stride, dilation;
@@ -433,6 +201,118 @@ static void test_large(void) {
   test_shape(&s, true);
 }
 
+/* So many channels that a block of tiles does not hold all of them, with more winners than tiles and with fewer. */
+static void test_winograd_blocks(void) {
+  const Window window = {3, 3, 1, 1, true};
+  for (int32_t k = 12; k <= 108; k += 48) {
+    FbsConv2dShape s = {.batch = 1,
+                        .in_height = 15,
+                        .in_width = 22,
+                        .in_channels = 110,
+                        .in_active = 100,
+                        .out_channels = 110,
+                        .out_active = k,
+                        .group_size = 1,
+                        .activation = kFbsActivationRelu};
+    set_window(&s, &window);
+    test_shape(&s, true);
+  }
+}
+
+/* Shapes that pass the check, for which a method would take GiBs, are left to gemm: 13 GiB of transformed filters at
+ * least; few filters, but rows of windows of hundreds of MiB for each thread; a copy of 1.6 GiB of weights. */
+static void test_declined(void) {
+  static const struct {
+    FbsMethod method;
+    int32_t size, in_channels, out_channels;
+  } cases[] = {
+      {kFbsMethodWinograd2, 3, 15008, 15008}, {kFbsMethodWinograd4, 3, 15008, 15008},
+      {kFbsMethodWinograd2, 64, 400000, 16},  {kFbsMethodWinograd4, 64, 150000, 16},
+      {kFbsMethodInPlace, 3, 6912, 6912},     {kFbsMethodGrouped, 3, 6912, 6912},
+  };
+  const Window window = {3, 3, 1, 1, true};
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    FbsConv2dShape s = {.batch = 1,
+                        .in_height = cases[i].size,
+                        .in_width = cases[i].size,
+                        .in_channels = cases[i].in_channels,
+                        .in_active = cases[i].in_channels,
+                        .out_channels = cases[i].out_channels,
+                        .out_active = cases[i].out_channels,
+                        .group_size = 16};
+    set_window(&s, &window);
+    char message[256];
+    CHECK(fbs_conv2d_check(&s, message, sizeof message) == NULL, "%s", message);
+    const FbsConv2dOptions options = {kFbsPathPlain, cases[i].method, 4};
+    CHECK(fbs_select_method(&s, fbs_select_kernels(kFbsPathPlain), &options) == kFbsMethodGemm,
+          "case %zu: %s was not declined", i, fbs_method_name(cases[i].method));
+  }
+}
+
+/* What kFbsMethodAuto chooses where the choice is clear, by the largest Winograd tile that it may. */
+static void test_selection(void) {
+  static const struct {
+    int32_t size, depth, group;
+    Window window;
+    FbsMethod chosen[3]; /* options.winograd = 0, 2, 4 */
+  } cases[] = {
+      {28, 64, 1, {3, 3, 1, 1, true}, {kFbsMethodGemm, kFbsMethodWinograd2, kFbsMethodWinograd4}},
+      {28, 64, 16, {3, 3, 1, 1, true}, {kFbsMethodGrouped, kFbsMethodWinograd2, kFbsMethodWinograd4}},
+      {28, 64, 1, {3, 3, 2, 1, true}, {kFbsMethodGemm, kFbsMethodGemm, kFbsMethodGemm}},
+      {28, 64, 1, {3, 3, 1, 2, true}, {kFbsMethodGemm, kFbsMethodGemm, kFbsMethodGemm}},
+      {28, 64, 1, {1, 1, 1, 1, true}, {kFbsMethodGemm, kFbsMethodGemm, kFbsMethodGemm}},
+      {28, 3, 1, {3, 3, 1, 1, true}, {kFbsMethodGemm, kFbsMethodGemm, kFbsMethodGemm}},
+      {4, 64, 1, {3, 3, 1, 1, true}, {kFbsMethodGemm, kFbsMethodGemm, kFbsMethodGemm}},
+  };
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    FbsConv2dShape s = {.batch = 1,
+                        .in_height = cases[i].size,
+                        .in_width = cases[i].size,
+                        .in_channels = 128,
+                        .in_active = cases[i].depth,
+                        .out_channels = 128,
+                        .out_active = 64,
+                        .group_size = cases[i].group};
+    set_window(&s, &cases[i].window);
+    for (int32_t largest = 0; largest <= 4; largest += 2) {
+      const FbsConv2dOptions options = {kFbsPathPlain, kFbsMethodAuto, largest};
+      const FbsMethod method = fbs_select_method(&s, fbs_select_kernels(kFbsPathPlain), &options);
+      CHECK(method == cases[i].chosen[largest / 2], "case %zu, tiles up to %d: %s", i, largest,
+            fbs_method_name(method));
+    }
+  }
+}
+
+/* As many threads as a large machine has, and more than there are tiles or panels: the same result, within the
+ * workspace. */
+static void test_many_threads(void) {
+  FbsThreads* threads = fbs_threads_create(67);
+  CHECK(threads != NULL, "no pool of 67 threads");
+  const Window window = {3, 3, 1, 1, true};
+  for (int32_t size = 2; size <= 23; size += 21) {
+    FbsConv2dShape s = {.batch = 1,
+                        .in_height = size,
+                        .in_width = size,
+                        .in_channels = 20,
+                        .in_active = 9,
+                        .out_channels = 96,
+                        .out_active = 80,
+                        .group_size = 16,
+                        .activation = kFbsActivationRelu};
+    set_window(&s, &window);
+    Problem p = problem_of(&s, true);
+    FbsConv2dOptions options[kMostOptions];
+    const int32_t count = find_options(&s, options);
+    for (int32_t i = 0; i < count; i++) {
+      Result first = run(&p, &options[i], pools[0]);
+      compare_threads(&p, &options[i], &first, threads);
+      free_result(&first);
+    }
+    free_problem(&p);
+  }
+  fbs_threads_destroy(threads);
+}
+
 static void test_random(int32_t count) {
   for (int32_t i = 0; i < count; i++, seed++) {
     random_state = seed;
@@ -489,7 +369,7 @@ static void test_indices(void) {
   }
   for (int32_t i = 0; i < s.batch * s.in_active; i++) p.in_indices[i] = 7;
   for (int32_t n = 0; n < count; n++) {
-    Result result = run(&p, &options[n], 2);
+    Result result = run(&p, &options[n], pools[1]);
     free_result(&result);
   }
   free_problem(&p);
@@ -512,11 +392,11 @@ static void test_not_finite(void) {
   for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
     Problem p = problem_of(&s, false);
     p.x[17] = values[v]; /* in the first image only */
-    Result expected = run(&p, &reference, 1);
+    Result expected = run(&p, &reference, pools[0]);
     FbsConv2dOptions options[kMostOptions];
     const int32_t count = find_options(&s, options);
     for (int32_t n = 0; n < count; n++) {
-      Result result = run(&p, &options[n], 2);
+      Result result = run(&p, &options[n], pools[1]);
       for (int32_t i = 0; i < s.out_active; i++) {
         const int32_t index = result.indices[i];
         CHECK(index >= (i > 0 ? result.indices[i - 1] + 1 : 0) && index < s.out_channels, "index %d", index);
@@ -544,6 +424,10 @@ int main(int argc, char** argv) {
   test_pixel_vectors();
   test_groups();
   test_large();
+  test_winograd_blocks();
+  test_declined();
+  test_selection();
+  test_many_threads();
   test_indices();
   test_not_finite();
   test_random(atoi(argv[2]));

@@ -9,8 +9,8 @@
 /* Bytes are counted in size_t, as products of element counts that are checked here. */
 _Static_assert(SIZE_MAX >= UINT64_MAX, "the kernels need a 64-bit machine");
 
-/* The largest size or element count. It leaves room to round up to whole vectors in 32 bits. */
-enum { kMost = INT32_MAX - 63 };
+/* The largest size or element count. It leaves room for four vectors of 16 more in 32 bits. */
+enum { kMost = INT32_MAX - 64 };
 
 /* The most entries in the table of windows, taps * output pixels: 256 MiB. A small file can ask for a huge table, which
  * is filled before the first run; a 7x7 kernel on 512x512 pixels needs a fifth of this. */

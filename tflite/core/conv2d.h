@@ -22,7 +22,9 @@ typedef enum { kFbsActivationNone, kFbsActivationRelu, kFbsActivationRelu6 } Fbs
 typedef enum { kFbsPathAuto, kFbsPathReference, kFbsPathPlain, kFbsPathAvx2, kFbsPathAvx512, kFbsPathNeon } FbsPath;
 
 /* How to compute the convolution. kFbsMethodAuto takes what measured fastest for the shape; the others force one where
- * it can compute the shape, and are kFbsMethodGemm where it cannot. */
+ * it can compute the shape, and are kFbsMethodGemm where it cannot. Winograd's methods round differently (see
+ * docs/kernels.md), and compute the outputs of a tile together: a value of x that is NaN, infinite or near the largest
+ * float spoils all of them, where the other methods spoil those whose window holds it. */
 typedef enum {
   kFbsMethodAuto,
   kFbsMethodGemm,      /* active weights packed for each image, then multiplied */

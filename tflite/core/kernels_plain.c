@@ -2,6 +2,7 @@
 #include "kernels.h"
 
 typedef float Float4 __attribute__((vector_size(16)));
+typedef const int32_t* Select;
 
 static inline Float4 load(const float* p) { return (Float4){p[0], p[1], p[2], p[3]}; }
 
@@ -34,7 +35,7 @@ static inline Float4 smaller(Float4 a, Float4 b) {
   return b;
 }
 
-static inline Float4 merge(Float4 v, const int32_t* select, const float* p) {
+static inline Float4 merge(Float4 v, Select select, const float* p) {
   for (int i = 0; i < 4; i++) v[i] = select[i] < 0 ? v[i] : p[select[i]];
   return v;
 }
@@ -56,7 +57,7 @@ static inline Float4 merge(Float4 v, const int32_t* select, const float* p) {
 #define MAX(a, b) larger(a, b)
 #define MIN(a, b) smaller(a, b)
 
-#define SELECT const int32_t*
+#define SELECT Select
 #define LOAD_SELECT(p) (p)
 #define MERGE(v, select, p) merge(v, select, p)
 

@@ -16,8 +16,9 @@ enum { kBlockBytes = 256 << 10 };
 /* Rows of planes that follow each other in memory a multiple of 4 KiB apart would fall into the same cache sets. */
 enum { kPlaneGap = 16 };
 
-/* More workspace than this is left to gemm.c, which needs less. */
-static const double kMostBytes = 1 << 30;
+/* More workspace than this, of all threads together and of each, is left to gemm.c, which needs less. Layers of 4096
+ * input channels take 7 MiB a thread. */
+static const double kMostBytes = 1 << 30, kMostThreadBytes = 64 << 20;
 
 typedef struct {
   size_t multiplication, stretches, first_stretch, packed, windows, products, size;
@@ -216,12 +217,14 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
 
 /* Doubles, which do not overflow. */
 static int supports(const FbsConv2dShape* s, const FbsKernels* kernels, int32_t m) {
-  const double points = (m + 2) * (m + 2), channels = s->out_active + 3.0 * kernels->lanes;
-  const double tiles = ((double)s->out_height / m + 1) * ((double)s->out_width / m + 1);
-  const double bytes = sizeof(float) * points * (s->in_active + 16.0) * channels;
+  const double point_bytes = (double)sizeof(float) * (m + 2) * (m + 2), panel = kFbsMaxVectors * kernels->lanes;
+  /* All windows where there are fewer than channels, else all filters, each row of them rounded up; then a block of a
+   * thread's windows and products. */
+  const double bytes = point_bytes * ((double)s->in_active + kPlaneGap) * (s->out_active + panel);
+  const double thread_bytes = point_bytes * kFbsMaxPixels * (s->in_active + panel);
   return s->kernel_height == 3 && s->kernel_width == 3 && s->stride_height == 1 && s->stride_width == 1 &&
          s->dilation_height == 1 && s->dilation_width == 1 && s->out_channels >= kernels->lanes && bytes < kMostBytes &&
-         tiles < INT32_MAX / 64 && sizeof(float) * points * 16 * s->in_active < kMostBytes;
+         thread_bytes < kMostThreadBytes;
 }
 
 static void destroy(void* context) {
