@@ -26,18 +26,21 @@ class Network:
         title: What the table calls it.
         make: A function that makes its Keras model.
         density: The density to time it at.
+        group_size: Winners are whole groups of this many channels, where the filters divide. Defaults to 1.
     """
 
     name: str
     title: str
     make: Callable[[], keras.Model]
     density: float
+    group_size: int = 1
 
 
 NETWORKS = (
     # Convolutions only: without the classifier's 124 M weights, which take as long dense as gated.
     Network("vgg16", "VGG-16 without top, 224x224", lambda: fbs_keras.models.VGG16(include_top=False), 0.6),
     Network("resnet18", "ResNet-18, 224x224", fbs_keras.models.ResNet18, 0.5),
+    Network("resnet18_groups", "ResNet-18, 224x224, groups of 16", fbs_keras.models.ResNet18, 0.5, group_size=16),
     Network("mcifarnet", "M-CifarNet, 32x32", fbs_keras.models.MCifarNet, 0.5),
 )
 
@@ -149,7 +152,7 @@ def make_candidates(network: Network, path: str = "auto") -> tuple[list[Candidat
         The candidates, the dense network first; by their names the MACs without and with gates; and the peaks of
         the activations' memory, dense and FBS, as `fbs_keras.count_macs` gives them.
     """
-    model = fbs_keras.wrap(network.make())
+    model = fbs_keras.wrap(network.make(), group_size=network.group_size)
     randomise_gates(model)
     calibrate(model)
     open_, dense = fbs_keras.convert(model), export.baseline(model, "dense")
