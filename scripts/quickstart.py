@@ -175,11 +175,13 @@ def quickstart(dense_path, fbs_path, data_dir, split, output_dir, threads, runs)
     ]
 
     step("Evaluate the files in LiteRT, and compare with Keras image by image.")
+    # The cores that this process may use, perhaps fewer than there are: threads that share one wait for each other.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     agreements = {}
     for each in candidates:
         if isinstance(each.model, bytes):  # the static net's output is of no use: it is there for its speed
             continue
-        interpreter = fbs_keras.Interpreter(each.model, os.cpu_count() or 1, each.use_delegate)
+        interpreter = fbs_keras.Interpreter(each.model, cores, each.use_delegate)
         file_logits = in_batches(interpreter.predict, images, each.name)
         source = "dense" if each.name == "dense" else "FBS"
         agreements[each.name] = compare(keras_logits[source], file_logits, labels, uncertain[source])
