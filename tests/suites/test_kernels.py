@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fbs_keras import count_macs
+from fbs_keras.benchmarking import profile
 from fbs_keras.runtime import Interpreter
 from fbs_keras.suites import kernels
 from fbs_keras.suites.kernels import KernelRow, MethodTime
@@ -57,6 +58,13 @@ def test_static_is_as_narrow():
     _, static = kernels.convolutions(kernels.make_layer(shape), shape, 0.5)
     inputs, outputs = run(static, shape)
     assert inputs[4].shape == (1, 6, 6, 16) and outputs[4].shape == (1, 6, 6, 24)
+
+
+def test_the_op_is_named_after_the_layer():
+    shape = SHAPES["image"]
+    layer = kernels.make_layer(shape)
+    fbs, _ = kernels.convolutions(layer, shape, 0.5)
+    assert [row["op"] for row in profile(fbs, runs=1)] == [layer.name]
 
 
 @pytest.mark.parametrize("name", SHAPES)
