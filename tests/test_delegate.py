@@ -370,6 +370,7 @@ class TestHostileFiles:
         """The delegate in a host of our own (native/delegate_host.c), its ops spoilt thousands of times."""
         ops = {
             "kConv2dAttributes": Op(k=3, active=4, kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
+            "k3x3Attributes": Op(k=8, active=4, filters=12, group_size=4),
             "kAddAttributes": Add(channels=18, active=(None, 4)),
         }
         with open(tmp_path / "delegate_attributes.inc", "w") as file:

@@ -3,10 +3,10 @@
  *
  *   delegate_host ROUNDS
  *
- * runs each valid op, checks that running it allocates nothing, then spoils it ROUNDS times at random: bytes of the
- * attributes, tensor indices, types, shapes, sizes, allocation types, data pointers. Each must be refused with a
- * message or computed within its memory; the program is built with sanitizers, and every buffer is exactly as large as
- * its tensor. Prints how many were refused.
+ * runs each valid op by each method, checks that running it allocates nothing, then spoils it ROUNDS times at random:
+ * bytes of the attributes, tensor indices, types, shapes, sizes, allocation types, data pointers. Each must be refused
+ * with a message or computed within its memory; the program is built with sanitizers, and every buffer is exactly as
+ * large as its tensor. Prints how many were refused.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -16,7 +16,8 @@
 #include "../../tflite/delegate/abi.h"
 
 /* flexbuffers.Dumps() of the attributes. kConv2dAttributes: k 3 of 6 channels, groups of 1, 3x2 kernel, stride 2x1,
- * dilation 1x2, SAME, RELU6. kAddAttributes: two addends, the second compact, 18 channels, RELU. */
+ * dilation 1x2, SAME, RELU6. k3x3Attributes: k 8 of 12 channels, groups of 4, which every method computes, SAME.
+ * kAddAttributes: two addends, the second compact, 18 channels, RELU. */
 #include "delegate_attributes.inc"
 
 /* ---- counting allocations: linked with -Wl,--wrap ---- */
@@ -81,6 +82,22 @@ static const struct {
       {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
       {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 3}},
       {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}}}},
+    {"FbsConv2D",
+     "fbs.conv2d",
+     k3x3Attributes,
+     sizeof k3x3Attributes,
+     6,
+     2,
+     1,
+     5,
+     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
+      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
+      {"weights", kTfLiteFloat32, kTfLiteMmapRo, 3, {5, 9, 12}},
+      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
+      {"gate_kernel", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 12}},
+      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
+      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 8}},
+      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 8}}}},
     {"FbsAdd",
      "fbs.add",
      kAddAttributes,
@@ -107,6 +124,7 @@ typedef struct {
   uint8_t* attributes;
   size_t attributes_size;
   void* memory[kMostTensors]; /* what to free; tensors[i].data may be spoilt */
+  const char *path, *method;  /* the delegate's options */
   char message[1024];
 } Host;
 
@@ -191,6 +209,7 @@ static Host* create_host(int op, int composite) {
   host->context.ResizeTensor = resize_tensor;
   host->context.ReportError = report_error;
   host->context.recommended_num_threads = 1;
+  host->path = host->method = "auto";
   for (int t = 0; t < host->tensor_count; ++t) {
     const Tensor* valid = &kOps[op].tensors[t];
     TfLiteTensor* tensor = &host->tensors[t];
@@ -237,7 +256,8 @@ static int run(Host* host) {
   host->node.custom_initial_data_size = (int)host->attributes_size;
   host->composite.attributes = host->attributes;
   host->composite.attributes_size = host->attributes_size;
-  TfLiteDelegate* delegate = tflite_plugin_create_delegate(NULL, NULL, 0, NULL);
+  const char *keys[] = {"path", "method"}, *values[] = {host->path, host->method};
+  TfLiteDelegate* delegate = tflite_plugin_create_delegate(keys, values, 2, NULL);
   if (delegate == NULL || delegate->Prepare(&host->context, delegate) != kTfLiteOk) die("no delegate", host);
   const TfLiteRegistration* kernel = &host->delegate_registration;
   TfLiteStatus status = kTfLiteOk;
@@ -365,12 +385,17 @@ static void spoil_every_byte(int op, long* refused, long* tried) {
   }
 }
 
+static const char* const kMethods[] = {"auto", "gemm", "inplace", "grouped", "winograd2", "winograd4"};
+enum { kMethodCount = sizeof kMethods / sizeof *kMethods };
+
 int main(int argc, char** argv) {
   const long rounds = argc > 1 ? atol(argv[1]) : 1000;
   long refused = 0, tried = rounds;
   for (int op = 0; op < kOpCount; ++op) {
-    for (int composite = 0; composite < 2; ++composite) {
-      Host* host = create_host(op, composite);
+    for (int variant = 0; variant < 2 * kMethodCount; ++variant) {
+      Host* host = create_host(op, variant % 2);
+      host->path = variant % 2 ? "auto" : "plain";
+      host->method = kMethods[variant / 2];
       if (!run(host)) die("the valid op was refused", host);
       destroy_host(host);
     }
@@ -379,6 +404,8 @@ int main(int argc, char** argv) {
   for (long round = 0; round < rounds; ++round) {
     Host* host = create_host((int)random_below(kOpCount), (int)random_below(2));
     host->context.recommended_num_threads = (int)random_below(4) - 1;
+    host->path = random_below(2) ? "auto" : "plain";
+    host->method = kMethods[random_below(kMethodCount)];
     switch (random_below(3)) {
       case 0:
         spoil_attributes(host);
