@@ -176,7 +176,9 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
     return NULL;
   }
   gemm->panels = fbs_divide_into_panels(gemm->vectors, gemm->panel);
-  if (s->in_active == s->in_channels && s->out_active == s->out_channels && !pack_all(gemm)) {
+  const int all = s->in_active == s->in_channels && s->out_active == s->out_channels;
+  if (all && s->out_channels >= kernels->lanes &&
+      !pack_all(gemm)) { /* fewer would be padded to many times their size */
     destroy(gemm);
     return NULL;
   }

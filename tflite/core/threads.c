@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <time.h>
 
 #if defined(__x86_64__) || defined(__i386__)
 #define RELAX() __builtin_ia32_pause()
@@ -15,16 +16,14 @@
 #endif
 
 /* A waiting thread first polls, then sleeps: the parallel parts of a network follow each other within microseconds, and
- * waking a sleeping thread takes tens of them. 2000 polls take about as long as one wake-up. Now and then it offers its
- * core to the thread it waits for, which may have been put on the same one. */
-enum { kPolls = 2000, kPollsPerYield = 50 };
+ * waking a sleeping thread takes tens of them. Now and then it offers its core to the thread it waits for, which may
+ * have been put on the same one; on a busy core that may take milliseconds, so time is counted, not polls. */
+enum { kPollsPerYield = 50, kPollNanoseconds = 50 * 1000 };
 
-static void poll_again(int polls) {
-  if (polls % kPollsPerYield == kPollsPerYield - 1) {
-    sched_yield();
-  } else {
-    RELAX();
-  }
+static int64_t nanoseconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 
 struct FbsThreads {
@@ -49,10 +48,18 @@ struct Worker {
 };
 
 static void wait_while(FbsThreads* threads, atomic_uint* counter, unsigned seen) {
-  for (int i = 0; i < kPolls; i++) {
-    if (atomic_load_explicit(counter, memory_order_acquire) != seen) return;
-    poll_again(i);
+  int64_t deadline = 0; /* unknown yet: most waits end before it matters */
+  for (int polls = 1; atomic_load_explicit(counter, memory_order_acquire) == seen; polls++) {
+    if (polls % kPollsPerYield != 0) {
+      RELAX();
+      continue;
+    }
+    const int64_t now = nanoseconds();
+    if (deadline == 0) deadline = now + kPollNanoseconds;
+    if (now > deadline) break;
+    sched_yield();
   }
+  if (atomic_load_explicit(counter, memory_order_acquire) != seen) return;
   pthread_mutex_lock(&threads->mutex);
   atomic_fetch_add(&threads->sleeping, 1); /* before it looks again, as advance() looks after it has counted */
   while (atomic_load(counter) == seen) pthread_cond_wait(&threads->changed, &threads->mutex);
