@@ -72,10 +72,14 @@ def plot_networks(results: Sequence[NetworkResult], path: str | os.PathLike | No
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3 + 4 * len(results), 3.6), layout="constrained", facecolor="white")
+    columns = min(len(results), 2)
+    lines = -(-len(results) // columns)
+    figure = Figure(figsize=(3 + 4 * columns, 0.6 + 3 * lines), layout="constrained", facecolor="white")
     figure.suptitle("Speed-up over the dense network in XNNPACK", fontsize=13)
-    panels = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
-    for axes, result in zip(panels, results, strict=True):
+    panels = figure.subplots(lines, columns, squeeze=False, sharey=True).flatten()
+    for axes in panels[len(results) :]:
+        axes.set_axis_off()
+    for axes, result in zip(panels, results, strict=False):
         rows = result.rows[1:]
         places = np.arange(len(rows))
         bars = axes.barh(places - 0.2, [row.timing.speedup for row in rows], 0.4, color="C0", label="speed-up")
@@ -87,7 +91,7 @@ def plot_networks(results: Sequence[NetworkResult], path: str | os.PathLike | No
         _plain(axes)
     panels[0].set_yticks(np.arange(len(results[0].rows) - 1), [row.timing.name for row in results[0].rows[1:]])
     panels[0].invert_yaxis()
-    panels[-1].legend(fontsize=8, loc="lower right")
+    panels[0].legend(fontsize=8, loc="lower right")
     return _saved(figure, path)
 
 
