@@ -121,7 +121,9 @@ def test_table():
 
 
 def test_unknown_network():
-    with pytest.raises(ValueError, match="no network is called 'alexnet'; the networks are vgg16, resnet18, resnet18_groups, mcifarnet"):
+    with pytest.raises(
+        ValueError, match="no network is called 'alexnet'; the networks are vgg16, resnet18, resnet18_groups, mcifarnet"
+    ):
         networks.networks("alexnet")
     assert [network.name for network in networks.networks("resnet")] == ["resnet18", "resnet18_groups"]
 
