@@ -343,7 +343,7 @@ def table(timings: Sequence[Timing]) -> str:
 
 
 def profile_table(ops: Sequence[Mapping[str, Any]]) -> str:
-    """The result of `profile` as text, with the rate of each op its share of their sum, and its memory."""
+    """The result of `profile` as text, with the rate of each op, its share of their sum, and its memory."""
     total = sum(op["median_us"] for op in ops)
     rows = [["op", "kernel", "shape", "median us", "share", "M MACs", "GMAC/s", "workspace KB", "plan KB"]]
     for op in ops:

@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "add.h"
+#include "timing.h"
 
 enum { kRuns = 500 };
 
@@ -28,17 +28,6 @@ static const struct {
     {"7x7x512 dense + compact", {1, 7 * 7, 512, 2, {0, 256}, kFbsActivationRelu}},
     {"32x32x16 dense + compact", {1, 32 * 32, 16, 2, {0, 8}, kFbsActivationRelu}},
 };
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int compare(const void* a, const void* b) {
-  const double difference = *(const double*)a - *(const double*)b;
-  return (difference > 0) - (difference < 0);
-}
 
 static void* memory_of(size_t bytes) {
   void* memory = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);

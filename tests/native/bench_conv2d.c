@@ -16,11 +16,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "conv2d.h"
 #include "gate.h"
 #include "select.h"
+#include "timing.h"
 
 typedef struct {
   const char* name;
@@ -67,17 +67,6 @@ static const Layer layers[] = {
     {"1x1 7x7x2048-512 d=.5", 7, 2048, 512, 1, 1, 1, .5, .5, 1},
     {"1x1 7x7x2048-512 d=.5, groups", 7, 2048, 512, 1, 1, 1, .5, .5, 16},
 };
-
-static double now(void) {
-  struct timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-static int compare(const void* a, const void* b) {
-  const double difference = *(const double*)a - *(const double*)b;
-  return (difference > 0) - (difference < 0);
-}
 
 /* GMAC/s of independent multiply-adds in registers; 12 chains hide the latency of the units we know of. */
 #define DEFINE_PEAK(name, attribute, bytes, constraint, instruction)                    \

@@ -3,6 +3,7 @@
 #include <math.h>
 
 #include "kernels.h"
+#include "packing.h"
 #include "select.h"
 #include "workspace.h"
 
@@ -11,8 +12,6 @@ enum { kParallelElements = 1 << 15 };
 
 static const uint32_t kNowhere = UINT32_MAX;
 
-static int32_t vectors_of(const FbsAddShape* s, int32_t lanes) { return (s->channels + lanes - 1) / lanes; }
-
 typedef struct {
   size_t places, stretches[kFbsMaxAddends], first_stretch[kFbsMaxAddends], size;
 } Layout;
@@ -20,7 +19,7 @@ typedef struct {
 static Layout layout_of(const FbsAddShape* s, const FbsKernels* kernels) {
   Layout layout = {0};
   if (kernels == NULL) return layout;
-  const int32_t vectors = vectors_of(s, kernels->lanes);
+  const int32_t vectors = fbs_vectors_of(s->channels, kernels->lanes);
   layout.places = fbs_reserve(&layout.size, sizeof(uint32_t) * (size_t)vectors * (size_t)kernels->lanes);
   for (int32_t i = 0; i < s->addends; i++) {
     if (s->active[i] == 0) continue;
@@ -149,8 +148,8 @@ int fbs_add_run(const FbsAddShape* s, FbsPath path, FbsThreads* threads, const f
       if (kernels == NULL) continue;
       FbsStretch* stretches = (FbsStretch*)(memory + layout.stretches[i]);
       int32_t* first_stretch = (int32_t*)(memory + layout.first_stretch[i]);
-      find_stretches(addend, vectors_of(s, kernels->lanes), kernels->lanes, (uint32_t*)(memory + layout.places),
-                     stretches, first_stretch);
+      find_stretches(addend, fbs_vectors_of(s->channels, kernels->lanes), kernels->lanes,
+                     (uint32_t*)(memory + layout.places), stretches, first_stretch);
       addend->stretches = stretches;
       addend->first_stretch = first_stretch;
     }

@@ -177,8 +177,8 @@ static void* create(const FbsConv2dShape* s, const FbsConv2dWeights* weights, co
   }
   gemm->panels = fbs_divide_into_panels(gemm->vectors, gemm->panel);
   const int all = s->in_active == s->in_channels && s->out_active == s->out_channels;
-  if (all && s->out_channels >= kernels->lanes &&
-      !pack_all(gemm)) { /* fewer would be padded to many times their size */
+  /* Fewer channels than a vector has lanes would be padded to many times their size. */
+  if (all && packs_stretches(gemm) && !pack_all(gemm)) {
     destroy(gemm);
     return NULL;
   }

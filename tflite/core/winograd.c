@@ -70,6 +70,13 @@ static int64_t packed_plane(const Winograd* plan, const FbsPanel* panel) {
   return (int64_t)plan->shape.in_active * panel->vectors * plan->kernels->lanes + kPlaneGap;
 }
 
+/* Every panel but the last one is as wide as the first. */
+static size_t packed_bytes(const Winograd* plan, const FbsPanel* panel) {
+  size_t bytes = 0;
+  fbs_reserve(&bytes, sizeof(float) * (size_t)plan->points * (size_t)packed_plane(plan, panel));
+  return bytes;
+}
+
 static Layout layout_of(const Winograd* plan, int32_t threads) {
   const FbsConv2dShape* s = &plan->shape;
   const size_t point_bytes = sizeof(float) * (size_t)plan->points;
@@ -82,9 +89,8 @@ static Layout layout_of(const Winograd* plan, int32_t threads) {
   layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)s->out_active);
   layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(plan->vectors + 1));
   layout.packed = layout.size;
-  for (int32_t n = keeps ? plan->panels - 1 : 0; n < plan->panels; n++) { /* the last one is the largest */
-    fbs_reserve(&layout.size, point_bytes * (size_t)packed_plane(plan, &plan->panel[n]));
-  }
+  if (!keeps) layout.size += (size_t)(plan->panels - 1) * packed_bytes(plan, &plan->panel[0]);
+  layout.size += packed_bytes(plan, &plan->panel[plan->panels - 1]); /* the largest */
   layout.windows = fbs_reserve(&layout.size, point_bytes * (size_t)(layout.windows_plane * (keeps ? 1 : threads)));
   layout.products = fbs_reserve(&layout.size, point_bytes * (size_t)(layout.products_plane * threads));
   return layout;
@@ -105,12 +111,8 @@ typedef struct {
 } Task;
 
 static float* packed_of(const Task* task, int32_t panel) {
-  size_t offset = task->layout->packed;
-  for (int32_t n = 0; n < panel && !keeps_windows(task->plan); n++) {
-    fbs_reserve(&offset,
-                sizeof(float) * (size_t)task->plan->points * (size_t)packed_plane(task->plan, &task->plan->panel[n]));
-  }
-  return (float*)(task->memory + offset);
+  const size_t before = keeps_windows(task->plan) ? 0 : (size_t)panel;
+  return (float*)(task->memory + task->layout->packed + before * packed_bytes(task->plan, &task->plan->panel[0]));
 }
 
 static void pack_share(void* context, int32_t thread, int32_t count) {
