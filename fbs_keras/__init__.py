@@ -7,6 +7,7 @@ from fbs_keras.layers import FBSConv2D, set_density
 from fbs_keras.macs import count_macs
 from fbs_keras.runtime import Interpreter, delegate_path
 from fbs_keras.summary import summary
+from fbs_keras.suppress import Suppress
 from fbs_keras.wrapping import wrap
 
 __version__ = "0.1.0"
@@ -15,6 +16,7 @@ __all__ = [
     "FBSConv2D",
     "Interpreter",
     "SaliencyRegularizer",
+    "Suppress",
     "convert",
     "count_macs",
     "delegate_path",

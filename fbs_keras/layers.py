@@ -48,13 +48,15 @@ class FBSConv2D(keras.layers.Conv2D):
         momentum: Momentum of the moving averages. Defaults to 0.99.
         epsilon: Added to the variance in `norm`. Defaults to 1e-3.
         norm_trainable: `False` freezes `norm` alone: it uses and keeps its moving averages. Defaults to `True`.
+        return_mask: Whether to return the winners too, for a `Suppress` layer further on. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)` for `"channels_first"`.
 
     Output shape:
-        `(batch, new_height, new_width, filters)`, or with channels first.
+        `(batch, new_height, new_width, filters)`, or with channels first. With `return_mask`, a pair: this and
+        `(batch, filters)`, 1 for a winner and 0 for a suppressed channel.
 
     Raises:
         TypeError: If `density` is not a number, or `group_size` or `round_channels` no integer.
@@ -101,6 +103,7 @@ class FBSConv2D(keras.layers.Conv2D):
         momentum=0.99,
         epsilon=1e-3,
         norm_trainable=True,
+        return_mask=False,
         **kwargs,
     ):
         super().__init__(
@@ -149,6 +152,7 @@ class FBSConv2D(keras.layers.Conv2D):
         self.momentum = momentum
         self.epsilon = epsilon
         self.norm_trainable = norm_trainable
+        self.return_mask = return_mask
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
         self.norm = None
         if normalize:
@@ -198,7 +202,11 @@ class FBSConv2D(keras.layers.Conv2D):
         self.usage = self._add_state("usage", 1.0, (self.filters,))
         self.saliency = self._add_state("saliency", 0.0, (self.filters,))
         if self.norm is not None:
-            self.norm.build(self.compute_output_shape(input_shape))
+            self.norm.build(super().compute_output_shape(input_shape))
+
+    def compute_output_shape(self, input_shape):
+        shape = super().compute_output_shape(input_shape)
+        return (shape, (input_shape[0], self.filters)) if self.return_mask else shape
 
     def predict_saliency(self, x):
         """Computes `g = relu(ss(x) @ phi + rho)`, `[N, filters]`, in float32 or better."""
@@ -227,7 +235,8 @@ class FBSConv2D(keras.layers.Conv2D):
             y = self.norm(y, training=training)
         if self.use_bias:
             y = y + (self.bias if self.channel_axis == -1 else ops.reshape(self.bias, (1, -1, 1, 1)))
-        return self.activation(ops.cast(pi, y.dtype) * y)
+        y = self.activation(ops.cast(pi, y.dtype) * y)
+        return (y, ops.cast(mask, y.dtype)) if self.return_mask else y
 
     def _update_average(self, variable, rows):
         """Moves a per-channel average towards the batch's, at batch norm's pace."""
@@ -259,6 +268,7 @@ class FBSConv2D(keras.layers.Conv2D):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "norm_trainable": self.norm_trainable,
+            "return_mask": self.return_mask,
         }
 
 
