@@ -2,6 +2,7 @@
  * against its definition on a dense image. Usage: test_depthwise SEED COUNT */
 #include <math.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <string.h>
 
 #include "depthwise.h"
@@ -226,10 +227,53 @@ static void test_hostile_indices(void) {
   free_operands(&operands);
 }
 
+static void test_check(void) {
+  const FbsDepthwiseShape valid = {1, 8, 9, 10, 6, 3, 3, 1, 1, 1, 1, 1, 1, 8, 9, kFbsActivationNone};
+#define FIELD(name) offsetof(FbsDepthwiseShape, name)
+  static const struct {
+    size_t field;
+    int32_t value;
+    const char* part;
+  } bad[] = {
+      {FIELD(batch), 0, "batch must be at least 1, got 0"},
+      {FIELD(in_height), -1, "in_height must be at least 1, got -1"},
+      {FIELD(in_width), 0, "in_width must be at least 1"},
+      {FIELD(channels), 0, "channels must be at least 1"},
+      {FIELD(active), 11, "active must be from 1 to 10, got 11"},
+      {FIELD(active), 0, "active must be from 1 to 10, got 0"},
+      {FIELD(kernel_height), 0, "kernel_height must be at least 1"},
+      {FIELD(kernel_width), 0, "kernel_width must be at least 1"},
+      {FIELD(stride_height), 0, "stride_height must be at least 1"},
+      {FIELD(stride_width), 0, "stride_width must be at least 1"},
+      {FIELD(dilation_height), 0, "dilation_height must be at least 1"},
+      {FIELD(dilation_width), 0, "dilation_width must be at least 1"},
+      {FIELD(pad_top), -1, "pad_top must be at least 0, got -1"},
+      {FIELD(pad_left), -1, "pad_left must be at least 0, got -1"},
+      {FIELD(out_height), 0, "out_height must be at least 1"},
+      {FIELD(out_width), 0, "out_width must be at least 1"},
+      {FIELD(activation), 3, "activation must be from 0 to 2, got 3"},
+      {FIELD(batch), 1 << 28, "the input must have at most"},
+      {FIELD(out_width), 1 << 28, "the output must have at most"},
+      {FIELD(kernel_width), 1 << 28, "the weights must have at most"},
+      {FIELD(stride_height), 1 << 30, "the last window must end within"},
+      {FIELD(dilation_width), 2147000000, "the last window must end within"},
+  };
+  char message[256];
+  CHECK(fbs_depthwise_check(&valid, message, sizeof message) == NULL, "%s", message);
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    FbsDepthwiseShape shape = valid;
+    memcpy((char*)&shape + bad[i].field, &bad[i].value, sizeof(int32_t));
+    const char* got = fbs_depthwise_check(&shape, message, sizeof message);
+    CHECK(got == message && strstr(message, bad[i].part) != NULL, "got \"%s\", expected \"%s\"",
+          got == NULL ? "NULL" : got, bad[i].part);
+  }
+}
+
 int main(int argc, char** argv) {
   CHECK(argc == 3, "usage: %s SEED COUNT", argv[0]);
   random_state = strtoull(argv[1], NULL, 10);
   for (int32_t n = 1; n <= kMostThreads; n++) pools[n] = fbs_threads_create(n);
+  test_check();
   test_special_values();
   test_hostile_indices();
   test_tiles();
