@@ -1,4 +1,4 @@
-"""Which layers treat every channel by itself, so that a channel that is zero stays zero and can be left out."""
+"""Which layers treat every channel by itself, so that a channel can be left out, and which keep a zero channel zero."""
 
 import keras
 
@@ -24,10 +24,11 @@ _SPATIAL = (
     keras.layers.UpSampling2D,
 )
 _ELEMENTWISE_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
-# By name, since not every Keras release has all of them.
+# By name, since not every Keras release has all of them. The last line's map zero to something else.
 _ELEMENTWISE_NAMES = (
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "mish", "tanh"),
     *("hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink", "softsign"),
+    *("sigmoid", "hard_sigmoid", "log_sigmoid", "softplus", "squareplus", "exponential"),
 )
 _ELEMENTWISE = [getattr(keras.activations, name) for name in _ELEMENTWISE_NAMES if hasattr(keras.activations, name)]
 
@@ -41,7 +42,52 @@ def is_elementwise(activation):
     Returns:
         A bool. A function of the user's own is not known.
     """
-    return (activation in _ELEMENTWISE or type(activation) in _ELEMENTWISE_LAYERS) and keeps_zero(activation)
+    return _treats_elements_apart(activation) and keeps_zero(activation)
+
+
+def is_channelwise(layer, input_shape, channel_axis=-1):
+    """Whether a layer computes each output channel from the same input channel alone.
+
+    Args:
+        layer: A Keras layer or operation.
+        input_shape: The shape of its input, batch included.
+        channel_axis: Which dimension of its input the channels are. Defaults to -1.
+
+    Returns:
+        `True` for pooling, zero padding, cropping, upsampling, dropout, rescaling, elementwise activations, the
+        flattening of a 1x1 map, depthwise convolutions with a `depth_multiplier` of 1 and batch normalisation of the
+        channels; `False` for anything else.
+
+    Example:
+
+    >>> shape = (None, 8, 8, 64)
+    >>> is_channelwise(keras.layers.BatchNormalization(), shape), is_channelwise(keras.layers.Softmax(), shape)
+    (True, False)
+    """
+    if type(layer) in (*_NOTHING_AT_INFERENCE, *_SPATIAL, *_ELEMENTWISE_LAYERS):
+        return True
+    if type(layer) is keras.layers.Activation:
+        return _treats_elements_apart(layer.activation)
+    if type(layer) is keras.layers.DepthwiseConv2D:
+        return layer.depth_multiplier == 1 and _treats_elements_apart(layer.activation)
+    if type(layer) is keras.layers.BatchNormalization:
+        return layer.axis % len(input_shape) == channel_axis % len(input_shape)
+    if type(layer) is keras.layers.Rescaling:
+        return isinstance(layer.scale, int | float) and isinstance(layer.offset, int | float)
+    return type(layer) is keras.layers.Flatten and all(size == 1 for size in input_shape[1:-1])
+
+
+def moves_zero(layer):
+    """Whether a channelwise layer may give a channel that is zero another value, as `is_channelwise` knows layers."""
+    if type(layer) is keras.layers.BatchNormalization:
+        return True
+    if type(layer) is keras.layers.DepthwiseConv2D:
+        return layer.use_bias or not keeps_zero(layer.activation)
+    if type(layer) is keras.layers.Rescaling:
+        return layer.offset != 0
+    if type(layer) in _ELEMENTWISE_LAYERS:
+        return not keeps_zero(layer)
+    return type(layer) is keras.layers.Activation and not keeps_zero(layer.activation)
 
 
 def passes_channels(layer, input_shape):
@@ -52,8 +98,8 @@ def passes_channels(layer, input_shape):
         input_shape: The shape of its input, batch included.
 
     Returns:
-        `True` for pooling, zero padding, cropping, upsampling, dropout, activations with f(0) = 0 and the flattening
-        of a 1x1 map; `False` for anything else.
+        `True` for pooling, zero padding, cropping, upsampling, dropout, activations with f(0) = 0, the flattening of a
+        1x1 map and depthwise convolutions without a bias; `False` for anything else.
 
     Example:
 
@@ -61,10 +107,8 @@ def passes_channels(layer, input_shape):
     >>> passes_channels(keras.layers.MaxPooling2D(), shape), passes_channels(keras.layers.Softmax(), shape)
     (True, False)
     """
-    if type(layer) in _NOTHING_AT_INFERENCE or type(layer) in _SPATIAL:
-        return True
-    if type(layer) in _ELEMENTWISE_LAYERS:
-        return keeps_zero(layer)
-    if type(layer) is keras.layers.Activation:
-        return is_elementwise(layer.activation)
-    return type(layer) is keras.layers.Flatten and all(size == 1 for size in input_shape[1:-1])
+    return is_channelwise(layer, input_shape) and not moves_zero(layer)
+
+
+def _treats_elements_apart(activation):
+    return activation in _ELEMENTWISE or type(activation) in _ELEMENTWISE_LAYERS

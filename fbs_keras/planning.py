@@ -1,6 +1,5 @@
 """Which convolutions of a Keras model become FBS layers, together with what, and why the others do not."""
 
-import collections
 import dataclasses
 import math
 import typing
@@ -8,7 +7,8 @@ import typing
 import keras
 
 from fbs_keras import graph
-from fbs_keras.channelwise import is_elementwise
+from fbs_keras.chains import chain_behind, needs_suppression, scopes
+from fbs_keras.channelwise import is_elementwise, passes_channels
 from fbs_keras.layers import FBSConv2D, keeps_zero
 
 
@@ -23,6 +23,9 @@ class Decision:
         norm: The batch normalisation that the FBS layer takes in, or `None`.
         activation: The activation layer that the FBS layer takes in, or `None`.
         group_size: The FBS layer's.
+        chain: The layers behind it that treat its channels apart; a `Suppress` behind the last zeroes the losers
+            again. Empty where none is needed.
+        passes: For a depthwise convolution: the convolution that chooses its channels, or `""` where all are computed.
         note: What is to be said about it, or `""`.
     """
 
@@ -32,17 +35,36 @@ class Decision:
     norm: typing.Any = None
     activation: typing.Any = None
     group_size: int = 1
+    chain: tuple = ()
+    passes: str = ""
     note: str = ""
 
     @property
     def wrapped(self):
-        return not self.reason
+        return not (self.reason or self.passes)
+
+    @property
+    def last(self):
+        """The last of the layers that become the FBS layer."""
+        return self.activation or self.norm or self.layer
 
     def __str__(self):
         if self.reason:
             return f"{self.path}: left alone: {self.reason}"
+        if self.passes:
+            return f"{self.path}: computes the channels of {self.passes}"
         parts = [part.name for part in (self.layer, self.norm, self.activation) if part is not None]
-        return f"{self.path}: FBSConv2D of {' + '.join(parts)}" + (f", {self.note}" if self.note else "")
+        line = f"{self.path}: FBSConv2D of {' + '.join(parts)}"
+        if is_separable(self.layer):
+            line += f" behind {self.layer.name}_depthwise"
+        if self.chain:
+            line += f", channels pass through {' + '.join(layer.name for layer in self.chain)}"
+        return line + (f", {self.note}" if self.note else "")
+
+
+def is_separable(layer):
+    """Whether a convolution is two, a depthwise and a pointwise one, the second of which is gated."""
+    return type(layer) is keras.layers.SeparableConv2D
 
 
 def plan(model, *, include=None, exclude=None, group_size=1):
@@ -67,8 +89,8 @@ def plan(model, *, include=None, exclude=None, group_size=1):
     """
     include = None if include is None else _names(include, "include")
     exclude = _names(exclude or (), "exclude")
-    owners = _owners(model)
-    decisions = list({id(decision.layer): decision for decision in _decide(model, "", owners)}.values())
+    places = scopes(model)
+    decisions = list({id(decision.layer): decision for decision in _decide(model, places)}.values())
     flat = graph.flatten(model)
     decisions = [
         dataclasses.replace(decision, reason=OUTPUT) if _computes_output(decision, flat) else decision
@@ -81,7 +103,10 @@ def plan(model, *, include=None, exclude=None, group_size=1):
             f"include and exclude must name convolutions of model {model.name!r}, got {unknown[0]!r}; "
             f"it has {[decision.path for decision in decisions]}"
         )
-    return [_grouped(_choose(decision, include, exclude), group_size) for decision in decisions]
+    decisions = [_grouped(_choose(decision, include, exclude), group_size) for decision in decisions]
+    decisions = [_chained(decision, decisions, places) for decision in decisions]
+    chosen = _chosen_channels(decisions, flat, model)
+    return [_depthwise(decision, chosen, flat) for decision in decisions]
 
 
 def _names(names, argument):
@@ -123,79 +148,59 @@ def _grouped(decision, group_size):
     return dataclasses.replace(decision, group_size=size, note=note)
 
 
-def _owners(model):
-    """In how many models, of a model and those nested in it, each layer stands: `{id: count}`."""
-    counts: collections.Counter[int] = collections.Counter()
-    seen = set()
-
-    def visit(owner):
-        seen.add(id(owner))
-        layers = {id(node.layer): node.layer for node in graph.read(owner).nodes}
-        counts.update(layers.keys())
-        for layer in layers.values():
-            if isinstance(layer, keras.Model) and graph.is_readable(layer) and id(layer) not in seen:
-                visit(layer)
-
-    visit(model)
-    return counts
-
-
-def _decide(model, prefix, owners):
-    """Yields a `Decision` for each convolution of a model and of the models nested in it, each layer once."""
-    model_graph = graph.read(model)
-    calls: dict[int, list[graph.Node]] = {}
-    for node in model_graph.nodes:
-        calls.setdefault(id(node.layer), []).append(node)
-    alone = {key for key, nodes in calls.items() if len(nodes) == 1 and owners[key] == 1}
-    for nodes in calls.values():
+def _decide(model, places):
+    """Yields a `Decision` for each convolution of a model and of the models nested in it."""
+    scope = places[id(model)]
+    for nodes in scope.calls.values():
         layer = nodes[0].layer
-        if isinstance(layer, keras.Model):
-            if graph.is_readable(layer):  # a subclassed model inside is copied as it is
-                yield from _decide(layer, f"{prefix}{layer.name}/", owners)
-        elif "Conv" in type(layer).__name__:
-            reason = _why_not(layer, nodes, owners)
-            norm, activation, moves_zero = (None, None, "") if reason else _followers(nodes[0], model_graph, alone)
-            yield Decision(f"{prefix}{layer.name}", layer, reason or moves_zero, norm, activation)
+        if id(layer) in places:
+            yield from _decide(layer, places)
+        elif isinstance(layer, keras.layers.Layer) and "Conv" in type(layer).__name__:
+            reason = _why_not(layer, nodes, scope)
+            norm, activation, moves_zero = (None, None, "") if reason else _followers(nodes[0], scope)
+            yield Decision(f"{scope.prefix}{layer.name}", layer, reason or moves_zero, norm, activation)
 
 
-def _why_not(layer, nodes, owners):
+def _why_not(layer, nodes, scope):
     """Why a convolution cannot become an FBS layer; empty when it can."""
     if isinstance(layer, FBSConv2D):
         return "it is an FBSConv2D already"
-    if type(layer) is not keras.layers.Conv2D:
-        return f"it is a {type(layer).__name__}; only Conv2D is gated"
-    if layer.groups != 1:
+    if type(layer) not in (keras.layers.Conv2D, keras.layers.SeparableConv2D):
+        return f"it is a {type(layer).__name__}; only Conv2D and SeparableConv2D are gated"
+    if getattr(layer, "groups", 1) != 1:
         return f"it has {layer.groups} groups"
+    if is_separable(layer) and layer.depth_multiplier != 1:
+        return f"it has a depth_multiplier of {layer.depth_multiplier}"
     if len(nodes) > 1:
         return f"it is shared by {len(nodes)} calls"
-    if owners[id(layer)] > 1:
-        return f"it is shared by {owners[id(layer)]} models"
+    if scope.owners[id(layer)] > 1:
+        return f"it is shared by {scope.owners[id(layer)]} models"
     if not keeps_zero(layer.activation):
         return f"its activation {layer.activation.__name__!r} moves zero, so no channel could be skipped"
     return ""
 
 
-def _followers(node, model_graph, alone):
+def _followers(node, scope):
     """The batch norm and the activation that an FBS layer in the place of `node` takes in.
 
     Args:
         node: The convolution's call.
-        model_graph: The graph that it is in.
-        alone: `id` of the layers that are called only once, and by this model only.
+        scope: The `chains.Scope` that it is in.
 
     Returns:
         `(norm, activation, reason)`: layers or `None`, and why the convolution cannot be wrapped, or `""`.
     """
     norm = activation = None
-    channel_axis = 3 if node.layer.data_format == "channels_last" else 1
     if node.layer.activation is not keras.activations.linear:
         return None, None, ""
-    after = _only_consumer(node, model_graph, alone)
-    if after is not None and type(after.layer) is keras.layers.BatchNormalization:
-        axis = after.layer.axis
-        if (axis if axis >= 0 else axis + 4) == channel_axis:
-            norm = after.layer
-            after = _only_consumer(after, model_graph, alone)
+    after = scope.only_reader(node)
+    if (
+        after is not None
+        and type(after.layer) is keras.layers.BatchNormalization
+        and after.layer.axis % 4 == _channel_axis(node.layer) % 4
+    ):
+        norm = after.layer
+        after = scope.only_reader(after)
     if after is not None and isinstance(after.layer, keras.layers.Layer):
         function = activation_function(after.layer)
         if function is not None and not keeps_zero(function):
@@ -205,14 +210,53 @@ def _followers(node, model_graph, alone):
     return norm, activation, ""
 
 
-def _only_consumer(node, model_graph, alone):
-    """The call that alone reads `node`'s output, of a layer that is called only there and so plainly; else `None`."""
-    consumers = model_graph.consumers(node.output)
-    if len(consumers) != 1 or model_graph.is_output(node.output) or id(consumers[0].layer) not in alone:
-        return None
-    # Not called with training=True, say, which the FBS layer would not do.
-    plain = consumers[0].args == (node.output,) and all(value is None for value in consumers[0].kwargs.values())
-    return consumers[0] if plain else None
+def _channel_axis(layer):
+    return -1 if layer.data_format == "channels_last" else 1
+
+
+def _chained(decision, decisions, places):
+    """Adds the chain behind an FBS layer, where zeroing the losers at its end pays."""
+    if not decision.wrapped:
+        return decision
+    scope = next(scope for scope in places.values() if id(decision.layer) in scope.calls)
+    (last,) = scope.calls[id(decision.last)]
+    chain = chain_behind(last, scope, _channel_axis(decision.layer))
+    gated = {id(other.layer) for other in decisions if other.wrapped}
+    readers = scope.graph.consumers(chain[-1].output) if chain else []
+    reads_rows = any(id(node.layer) in gated or isinstance(node.layer, FBSConv2D) for node in readers)
+    if not needs_suppression(chain, reads_rows):
+        return decision
+    return dataclasses.replace(decision, chain=tuple(node.layer for node in chain))
+
+
+def _chosen_channels(decisions, flat, model):
+    """Which convolution chooses the channels of a tensor: `{Ref: path}` for those where some are zero."""
+    starts = {id(decision.last): decision.path for decision in decisions if decision.wrapped}
+    chained = {id(layer) for decision in decisions for layer in decision.chain}
+    tensors = graph.specs(flat, model)
+    chosen: dict[graph.Ref, str] = {}
+    for node in flat.nodes:
+        layer, read = node.layer, node.inputs[0] if len(node.inputs) == 1 else None
+        if id(layer) in starts:
+            chosen[node.output] = starts[id(layer)]
+        elif read in chosen and (id(layer) in chained or passes_channels(layer, tensors[read].shape)):
+            chosen[node.output] = chosen[read]
+    return chosen
+
+
+def _depthwise(decision, chosen, flat):
+    """Says whose channels a depthwise convolution computes, or why it computes all."""
+    if type(decision.layer) is not keras.layers.DepthwiseConv2D:
+        return decision
+    if decision.layer.depth_multiplier != 1:
+        reason = f"it has a depth_multiplier of {decision.layer.depth_multiplier}"
+        return dataclasses.replace(decision, reason=reason)
+    read = [node.inputs[0] for node in flat.nodes if node.layer is decision.layer]
+    paths = {chosen.get(ref, "") for ref in read}
+    if len(paths) == 1 and all(paths):
+        return dataclasses.replace(decision, reason="", passes=paths.pop())
+    dense = next(ref.layer for ref in read if ref not in chosen)
+    return dataclasses.replace(decision, reason=f"it reads {dense!r}, all of whose channels are active")
 
 
 def activation_function(layer):

@@ -5,20 +5,24 @@ import keras
 from fbs_keras import graph
 
 
-def rewrite(model, make, skip=()):
+def rewrite(model, make, skip=(), insert=None):
     """Copies a Sequential or Functional model, nested models included; the given one stays as it is.
 
     Args:
         model: A built Sequential or Functional Keras model.
-        make: A function from each layer of the model to the new layer in its place, or to `None` for a copy with the
-            same weights. A nested model is not passed to it, but its layers are.
+        make: A function from each layer of the model to the new layer in its place, a list of layers each of which
+            reads the one before, or `None` for a copy with the same weights. A nested model is not passed to it, but
+            its layers are.
         skip: Layers to leave out, whose input takes the place of their output.
+        insert: Layers to add, `{id of a layer called once: (new layer, Ref)}`: the new layer is called on that layer's
+            output and the tensor of the same model that the `graph.Ref` names, and takes that output's place. A
+            Sequential model that gets one becomes Functional. Defaults to none.
 
     Returns:
-        `(new_model, pairs)`: the copy, not compiled, and `(old, new)` for each layer that `make` replaced, whose
-        weights are not set here.
+        `(new_model, pairs)`: the copy, not compiled, and `(old, new)` for each layer that `make` replaced, `new` as
+        `make` returned it, whose weights are not set here.
     """
-    rewriting = _Rewriting(make, skip)
+    rewriting = _Rewriting(make, skip, insert or {})
     new_model = rewriting.copy_model(model)
     for old, new in rewriting.copied:
         new.set_weights(old.get_weights())
@@ -30,8 +34,9 @@ def rewrite(model, make, skip=()):
 class _Rewriting:
     """One rewrite: what is shared within the model, nested models included, stays shared in the copy."""
 
-    def __init__(self, make, skip):
+    def __init__(self, make, skip, insert):
         self.make = make
+        self.insert = insert
         self.skip = {id(layer) for layer in skip}
         self.copies: dict[int, keras.layers.Layer] = {}
         self.replaced: list[tuple] = []
@@ -41,18 +46,28 @@ class _Rewriting:
         model_graph = graph.read(model)
         inputs = keras.tree.map_structure(_copy_input, model.inputs[0] if _is_sequential(model) else model.input)
         values = dict(zip(graph.refs(model_graph.inputs), keras.tree.flatten(inputs), strict=True))
-        if _is_sequential(model):
-            layers = [self.copy(node.layer) for node in model_graph.nodes if id(node.layer) not in self.skip]
+        sequential = _is_sequential(model) and not any(id(node.layer) in self.insert for node in model_graph.nodes)
+        if sequential:
+            nodes = [node for node in model_graph.nodes if id(node.layer) not in self.skip]
+            layers = [layer for node in nodes for layer in _as_list(self.copy(node.layer))]
             return keras.Sequential([inputs, *layers], name=model.name)
         for node in model_graph.nodes:
             if id(node.layer) in self.skip:
                 values[node.output] = values[node.inputs[0]]
             else:
+                first, *others = _as_list(self.copy(node.layer))
                 args, kwargs = graph.replace_refs((node.args, node.kwargs), values.__getitem__)
-                values.update(node.outputs(self.copy(node.layer)(*args, **kwargs)))
+                outputs = first(*args, **kwargs)
+                for layer in others:
+                    outputs = layer(outputs)
+                values.update(node.outputs(outputs))
+            if id(node.layer) in self.insert:
+                layer, ref = self.insert[id(node.layer)]
+                values[node.output] = layer([values[node.output], values[ref]])
         outputs = graph.replace_refs(model_graph.outputs, values.__getitem__)
         try:
-            return type(model)(inputs, outputs, name=model.name)  # keeps the train_step of a user's own class
+            kind = keras.Model if _is_sequential(model) else type(model)
+            return kind(inputs, outputs, name=model.name)  # keeps the train_step of a user's own class
         except TypeError:
             return keras.Model(inputs, outputs, name=model.name)
 
@@ -103,6 +118,10 @@ def as_float32(model):
     for old, new in pairs:
         new.set_weights(old.get_weights())
     return copy
+
+
+def _as_list(layers):
+    return layers if isinstance(layers, list) else [layers]
 
 
 def _is_sequential(model):

@@ -7,8 +7,9 @@ import numpy as np
 
 from fbs_keras import gating, graph
 from fbs_keras.layers import FBSConv2D, check_count
-from fbs_keras.planning import activation_function, plan
+from fbs_keras.planning import activation_function, is_separable, plan
 from fbs_keras.rewriting import rewrite
+from fbs_keras.suppress import Suppress
 
 # A gate starts no lower than this, so that beta / rho stays finite where batch norm's gamma is zero or nearly so.
 SMALLEST_GATE = 1e-3
@@ -88,13 +89,17 @@ def wrap(
     chosen = {id(decision.layer): decision for decision in decisions if decision.wrapped}
     wrapped, pairs = rewrite(
         model,
-        lambda layer: _fbs_layer(chosen[id(layer)], density, round_channels, init) if id(layer) in chosen else None,
+        lambda layer: _new_layers(chosen[id(layer)], density, round_channels, init) if id(layer) in chosen else None,
         skip=[
             part for decision in chosen.values() for part in (decision.norm, decision.activation) if part is not None
         ],
+        insert={id(decision.chain[-1]): _suppression(decision) for decision in chosen.values() if decision.chain},
     )
     for old, new in pairs:
-        _carry_over(chosen[id(old)], new, init)
+        *depthwise, fbs = new
+        for layer in depthwise:
+            layer.kernel.assign(old.depthwise_kernel)
+        _carry_over(chosen[id(old)], fbs, init)
     if model.compiled:
         # A loss or metric of the user's own may not be copied; the user compiles then.
         with contextlib.suppress(TypeError, ValueError):
@@ -102,27 +107,59 @@ def wrap(
     return wrapped
 
 
+def _new_layers(decision, density, round_channels, init):
+    """Makes the layers in the place of a decided convolution, with its settings but not yet its weights."""
+    fbs = _fbs_layer(decision, density, round_channels, init)
+    return [_depthwise_layer(decision.layer), fbs] if is_separable(decision.layer) else [fbs]
+
+
+def _depthwise_layer(conv):
+    """Makes the first half of a separable convolution."""
+    return keras.layers.DepthwiseConv2D(
+        **_geometry(conv),
+        data_format=conv.data_format,
+        use_bias=False,
+        depthwise_initializer=conv.depthwise_initializer,
+        depthwise_regularizer=conv.depthwise_regularizer,
+        depthwise_constraint=conv.depthwise_constraint,
+        trainable=conv.trainable,
+        dtype=conv.dtype_policy,
+        name=f"{conv.name}_depthwise",
+    )
+
+
+def _geometry(conv):
+    return {name: getattr(conv, name) for name in ("kernel_size", "strides", "padding", "dilation_rate")}
+
+
+def _suppression(decision):
+    """The layer behind a chain that zeroes the losers again, and the winners that it reads."""
+    conv = decision.layer
+    layer = Suppress(data_format=conv.data_format, dtype=decision.chain[-1].dtype_policy, name=f"{conv.name}_suppress")
+    return layer, graph.Ref(conv.name, 0, 1)
+
+
 def _fbs_layer(decision, density, round_channels, init):
     """Makes the FBS layer for a decided convolution, with its settings but not yet its weights."""
     conv, norm, activation = decision.layer, decision.norm, decision.activation
     paper = init == "paper"
-    layer = FBSConv2D(
+    kernel, geometry = "kernel", _geometry(conv)
+    if is_separable(conv):
+        kernel, geometry = "pointwise", {"kernel_size": 1}
+    return FBSConv2D(
         conv.filters,
-        conv.kernel_size,
-        strides=conv.strides,
-        padding=conv.padding,
+        **geometry,
         data_format=conv.data_format,
-        dilation_rate=conv.dilation_rate,
         activation=conv.activation if activation is None else activation_function(activation),
         use_bias=conv.use_bias if norm is None else norm.center,
-        kernel_initializer=conv.kernel_initializer,
+        kernel_initializer=getattr(conv, f"{kernel}_initializer"),
         bias_initializer=conv.bias_initializer,
         gate_kernel_initializer="he_normal" if paper else "zeros",
         gate_bias_initializer="ones",
-        kernel_regularizer=conv.kernel_regularizer,
+        kernel_regularizer=getattr(conv, f"{kernel}_regularizer"),
         bias_regularizer=conv.bias_regularizer if norm is None else norm.beta_regularizer,
         activity_regularizer=conv.activity_regularizer,
-        kernel_constraint=conv.kernel_constraint,
+        kernel_constraint=getattr(conv, f"{kernel}_constraint"),
         bias_constraint=conv.bias_constraint if norm is None else norm.beta_constraint,
         density=density,
         group_size=decision.group_size,
@@ -131,11 +168,11 @@ def _fbs_layer(decision, density, round_channels, init):
         momentum=0.99 if norm is None else norm.momentum,
         epsilon=1e-3 if norm is None else norm.epsilon,
         norm_trainable=norm is None or norm.trainable,
+        return_mask=bool(decision.chain),
         trainable=conv.trainable,
         dtype=conv.dtype_policy,
         name=conv.name,
     )
-    return layer
 
 
 def _carry_over(decision, layer, init):
@@ -146,7 +183,7 @@ def _carry_over(decision, layer, init):
         gamma * (conv + b - mean) / std + beta = rho * ((r * conv - r * (mean - b)) / std + beta / rho)
     """
     conv, norm = decision.layer, decision.norm
-    kernel = np.asarray(keras.ops.convert_to_numpy(conv.kernel), "float64")
+    kernel = _array(conv.pointwise_kernel if is_separable(conv) else conv.kernel, 0.0, layer.kernel.shape)
     bias = _array(conv.bias if conv.use_bias else None, 0.0, layer.filters)
     if norm is None:
         # With no gamma to rank the channels by, the size of their filters does.
