@@ -274,14 +274,16 @@ def _channelwise(call):
 
 def _merge(call):
     same = len({(tensor.active, tensor.winners) for tensor in call.inputs}) == 1
-    return call.step(CHANNELWISE, call.inputs[0]) if same and _is(call, *_MERGES) and len(call.inputs) > 1 else None
+    return (
+        call.step(CHANNELWISE, call.inputs[0]) if same and _is(call.layer, *_MERGES) and len(call.inputs) > 1 else None
+    )
 
 
 def _add(call):
     """The sum of float32 tensors of one shape: of an Add layer, or `a + b`."""
     (output,) = call.outputs
     same = all((tensor.shape, tensor.dtype) == (output.shape, "float32") for tensor in call.inputs)
-    if call.aligned or not same or not _is(call, "Add") or len(call.inputs) < 2:
+    if call.aligned or not same or not _is(call.layer, "Add") or len(call.inputs) < 2:
         return None
     reader = call.only_reader(call.node)
     activation = "NONE" if reader is None else relu(reader.layer)
@@ -290,7 +292,7 @@ def _add(call):
 
 def _scale(call):
     """A compact image by one number for each channel, which is dense or of other winners."""
-    if not _is(call, "Multiply") or len(call.inputs) != 2:
+    if not _is(call.layer, "Multiply") or len(call.inputs) != 2:
         return None
     for x, scale in (call.inputs, call.inputs[::-1]):
         fits = len(scale.shape) == len(x.shape) and math.prod(scale.shape[1:-1]) == 1
@@ -301,23 +303,26 @@ def _scale(call):
 
 def _concatenate(call):
     (output,) = call.outputs
-    rank = len(output.shape)
-    if not _is(call, "Concatenate") or call.layer.axis % rank != rank - 1:
+    if not _joins_channels(call.layer, output):
         return None
     readers = call.flat.consumers(call.node.output)
-    if call.flat.is_output(call.node.output) or not all(_reads_compact(node, output) for node in readers):
+    if call.flat.is_output(call.node.output) or not all(_reads_compact(node.layer, output) for node in readers):
         return None
     active = sum(tensor.active or tensor.shape[-1] for tensor in call.inputs)
     return call.step(CONCATENATE, dataclasses.replace(output, active=active, winners=call.node.output))
 
 
-def _reads_compact(node, tensor):
-    layer = node.layer
+def _joins_channels(layer, output):
+    return _is(layer, "Concatenate") and layer.axis % len(output.shape) == len(output.shape) - 1
+
+
+def _reads_compact(layer, tensor):
     return (
         isinstance(layer, FBSConv2D)
         or passes_channels(layer, tensor.shape)
         or _is_matrix(layer)
-        or type(layer).__name__ in ("Add", "Multiply", "Concatenate", "SeparableConv2D")
+        or _joins_channels(layer, tensor)
+        or _is(layer, "Add", "Multiply")
     )
 
 
@@ -358,11 +363,11 @@ def relu(layer):
     return "NONE"
 
 
-def _is(call, *names):
-    """Whether a call is of a Keras layer of one of these names, no subclass, or of such an operation."""
-    if isinstance(call.layer, keras.layers.Layer):
-        return type(call.layer) in [getattr(keras.layers, name) for name in names]
-    kind = type(call.layer)
+def _is(layer, *names):
+    """Whether a layer is of one of these kinds of Keras's, no subclass, or such an operation."""
+    if isinstance(layer, keras.layers.Layer):
+        return type(layer) in [getattr(keras.layers, name) for name in names]
+    kind = type(layer)
     # keras.ops.average is no sum of tensors.
     return kind.__module__.startswith("keras.") and kind.__name__ in names and kind.__name__ != "Average"
 

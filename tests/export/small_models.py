@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from fbs_keras import FBSConv2D
+from fbs_keras import FBSConv2D, Suppress
 
 IMAGE = (10, 11, 3)
 
@@ -128,7 +128,10 @@ def difference():
     def body(x):
         a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
         b = FBSConv2D(8, 3, padding="same", density=0.5)(a)
-        return layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Subtract()([a, b])))
+        x = layers.ReLU()(layers.Subtract()([a, b]))
+        # Of the same channels: they stay compact.
+        same = layers.Average()([a, layers.MaxPooling2D(3, 1, "same")(a), a])
+        return [layers.GlobalAveragePooling2D()(x), FBSConv2D(4, 1, density=0.5)(same), same - a]
 
     return functional(body)
 
@@ -181,6 +184,107 @@ def convolutions_around():
         x = layers.ReLU()(layers.BatchNormalization()(x))
         x = FBSConv2D(8, 3, padding="same", density=0.5)(x)
         return layers.Conv2D(5, 1, activation="tanh")(x)
+
+    return functional(body)
+
+
+def suppressed(*others, head=lambda x: FBSConv2D(6, 1, density=0.5)(x), **settings):
+    """Layers between an FBS layer and the Suppress layer with its mask, and what reads that."""
+
+    def body(x):
+        settings_ = {"kernel_size": 1, "activation": "relu6", "density": 0.5, **settings}
+        x, mask = FBSConv2D(8, return_mask=True, **settings_)(x)
+        for other in others:
+            x = other()(x)
+        return head(Suppress()([x, mask]))
+
+    return lambda: functional(body)
+
+
+def depthwise(size=3, *, norm=layers.BatchNormalization, activation=lambda: layers.ReLU(6), **settings):
+    """A depthwise convolution with what follows it in the usual networks; all parts that are not `None`."""
+    settings = {"padding": "same", "use_bias": False, **settings}
+    return [part for part in (lambda: layers.DepthwiseConv2D(size, **settings), norm, activation) if part is not None]
+
+
+def excite(x):
+    """Squeeze-and-excite."""
+    s = layers.Conv2D(4, 1, activation="relu")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+    s = layers.Conv2D(x.shape[-1], 1, activation="sigmoid")(s)
+    return layers.Multiply()([x, s])
+
+
+def inverted_residual():
+    """MobileNetV2's block: expansion, depthwise, projection without activation, and an addition."""
+
+    def body(x):
+        x = a = FBSConv2D(8, 3, 2, padding="same", density=0.5, activation=None)(x)
+        for stride in (1, 1, 2):
+            y, mask = FBSConv2D(16, 1, density=0.5, activation="relu6", return_mask=True)(x)
+            for part in depthwise(strides=stride):
+                y = part()(y)
+            y = FBSConv2D(8, 1, density=0.5, activation=None)(Suppress()([y, mask]))
+            x = layers.Add()([x, y]) if stride == 1 else y
+        return [layers.Dense(5)(layers.GlobalAveragePooling2D()(x)), a]
+
+    return functional(body)
+
+
+def excited_blocks():
+    """MobileNetV3's: other activations, and squeeze-and-excite in either order and as `a * b`."""
+
+    def body(x):
+        x = FBSConv2D(8, 3, padding="same", density=0.5, activation="hard_silu")(x)
+        y, mask = FBSConv2D(12, 1, density=0.5, activation="hard_silu", return_mask=True)(x)
+        for part in depthwise(5, strides=2, activation=lambda: layers.Activation("hard_silu")):
+            y = part()(y)
+        x = FBSConv2D(8, 1, density=0.5, activation="silu")(excite(Suppress()([y, mask])))
+        s = layers.Conv2D(8, 1, activation="sigmoid")(layers.GlobalAveragePooling2D(keepdims=True)(x))
+        x = FBSConv2D(6, 1, density=0.5, activation="gelu")(layers.Multiply()([s, x]))
+        # Of other winners, itself compact.
+        s = FBSConv2D(6, 1, density=0.5, activation="tanh")(layers.GlobalMaxPooling2D(keepdims=True)(x))
+        return [FBSConv2D(6, 1, density=0.5)(x * s), s]
+
+    return functional(body)
+
+
+def concatenations():
+    """Compact and dense tensors, and a concatenation in another."""
+
+    def body(x):
+        a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
+        b = FBSConv2D(8, 3, padding="same", density=0.25, group_size=2)(a)
+        c = layers.Conv2D(3, 1)(a)
+        x = layers.Concatenate()([c, layers.ReLU()(layers.Concatenate()([a, b])), b])
+        y = keras.ops.concatenate([layers.MaxPooling2D(2)(x), FBSConv2D(4, 3, 2, "same", density=0.5)(x)], -1)
+        return FBSConv2D(8, 3, padding="same", density=0.5, group_size=4)(layers.SpatialDropout2D(0.1)(y))
+
+    return functional(body, (10, 12, 3))
+
+
+def dense_blocks():
+    """DenseNet's: what reads the concatenations needs them dense."""
+
+    def body(x):
+        for _ in range(2):
+            y = layers.ReLU()(layers.BatchNormalization()(x))
+            x = layers.Concatenate()([x, FBSConv2D(4, 3, padding="same", density=0.5, activation=None)(y)])
+        return layers.Concatenate(axis=1)([x, x])
+
+    return functional(body)
+
+
+def unfit_masks():
+    """Suppress of another layer's mask, of a tensor that others read, of one that mixes channels; a mask alone."""
+
+    def body(x):
+        a, a_mask = FBSConv2D(8, 1, density=0.5, return_mask=True)(x)
+        b, b_mask = FBSConv2D(8, 1, density=0.5, return_mask=True)(x)
+        other = Suppress()([layers.BatchNormalization()(a), b_mask])
+        read = layers.BatchNormalization()(b)
+        mixed = layers.Softmax()(a)
+        ys = [other, Suppress()([read, b_mask]), layers.ReLU()(read), Suppress()([mixed, a_mask])]
+        return [FBSConv2D(6, 1, density=0.5)(layers.Concatenate()([*ys, a])), a_mask]
 
     return functional(body)
 
@@ -239,6 +343,29 @@ MODELS = {
     "reshape": after(lambda: layers.Reshape((8, 10, 11))),
     "dense_on_pixels": after(lambda: layers.Dense(4), head=False),
     "compact_output": after(head=False),
+    "depthwise": suppressed(*depthwise()),
+    "depthwise_stride": suppressed(*depthwise(strides=2)),
+    "depthwise_valid": suppressed(*depthwise(padding="valid", strides=2, use_bias=True)),
+    "depthwise_padded": suppressed(lambda: layers.ZeroPadding2D(((0, 1), (0, 1))), *depthwise(strides=2)),
+    "depthwise_dilated": suppressed(*depthwise(dilation_rate=2, norm=None, use_bias=True)),
+    "depthwise_uneven": suppressed(*depthwise((5, 2), activation=lambda: layers.Activation("relu"))),
+    "depthwise_hard_silu": suppressed(*depthwise(activation=lambda: layers.Activation("hard_silu"))),
+    "depthwise_sigmoid": suppressed(*depthwise(activation=lambda: layers.Activation("sigmoid"))),
+    "depthwise_own_activation": suppressed(*depthwise(activation=None, norm=None)),
+    "depthwise_own_silu": suppressed(lambda: layers.DepthwiseConv2D(3, activation="silu"), head=excite),
+    "depthwise_density_one": suppressed(*depthwise(), density=1.0),
+    "depthwise_unknown_activation": suppressed(*depthwise(), activation=squash),
+    "depthwise_chain": suppressed(*depthwise(), lambda: layers.MaxPooling2D(2), *depthwise(activation=None)),
+    "depthwise_alone": after(lambda: layers.DepthwiseConv2D(3, use_bias=False), lambda: FBSConv2D(8, 3, density=0.5)),
+    "depthwise_doubled": after(lambda: layers.DepthwiseConv2D(3, depth_multiplier=2)),
+    "norm_alone": suppressed(layers.BatchNormalization, lambda: layers.BatchNormalization(scale=False)),
+    "norm_to_pixel": suppressed(lambda: layers.GlobalMaxPooling2D(), layers.BatchNormalization, head=layers.Dense(3)),
+    "separable": after(lambda: layers.SeparableConv2D(6, 3, padding="same", activation="relu"), head=False),
+    "inverted_residual": inverted_residual,
+    "excited_blocks": excited_blocks,
+    "concatenations": concatenations,
+    "dense_blocks": dense_blocks,
+    "unfit_masks": unfit_masks,
     "residual": residual,
     "sums": sums,
     "sums_read_by_others": sums_read_by_others,
