@@ -45,7 +45,8 @@ def wrap(
     Args:
         model: A built Sequential or Functional Keras model. Models nested in it are wrapped too.
         density: The fraction of channels to keep, in (0, 1]. Defaults to 1.
-        include: Names of the only convolutions to wrap; a name or a list of names. Defaults to all that can be.
+        include: Names of the only convolutions to wrap; a name or a list of names. Defaults to all where it saves time:
+            not the classifier, nor those on maps of fewer than 16 pixels.
         exclude: Names of convolutions to leave alone. Defaults to none.
         init: `"preserve"` (default), or `"paper"`: phi He-normal, rho = 1, kernels copied. The paper's start changes
             the function, and needs training at density 1 with a small learning rate first.
