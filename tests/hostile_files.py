@@ -12,20 +12,20 @@ import numpy as np
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
-from op_files import FLOAT32, INT32, Add, Op, Writer
+from op_files import FLOAT32, INT32, Add, Depthwise, Op, Writer
 
 SPARSE = {"active": 4}
 ROWS = {}
 
 
 def row(name, message, op=None, form="custom"):
-    """Adds a file: that of `op`, an `Add` or arguments of `Op`, spoilt by the decorated function.
+    """Adds a file: that of `op`, an op or arguments of `Op`, spoilt by the decorated function.
 
     `message` is a regular expression.
     """
 
     def add(spoil):
-        ROWS[name] = (spoil, message, op if isinstance(op, Add) else Op(**(op or {})), form)
+        ROWS[name] = (spoil, message, Op(**(op or {})) if op is None or isinstance(op, dict) else op, form)
         return spoil
 
     return add
@@ -570,6 +570,162 @@ def _(writer, op):
         (y,) = add_node(writer, op, [y]).outputs
     writer.graph.outputs = [y]
     add_node(writer, op, [y]).outputs = [first]
+    writer.run_with = op.inputs()
+
+
+# Depthwise convolutions: attributes.
+for key in Depthwise().attributes:
+    attribute(f"depthwise: {key} missing", f"attribute '{key}' is missing", Depthwise(), **{key: None})
+for key in ("kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w"):
+    for value in (0, -1, 2**31):
+        attribute(
+            f"depthwise: {key} {value}",
+            rf"attribute '{key}' must be in \[1, 2147483647\], got {value}",
+            Depthwise(),
+            **{key: value},
+        )
+attribute("depthwise: kernel_h a string", "attribute 'kernel_h' must be an integer", Depthwise(), kernel_h="3")
+attribute("depthwise: padding unknown", "'padding' must be SAME or VALID, got 'x'", Depthwise(), padding="x")
+attribute(
+    "depthwise: activation unknown", "'activation' must be NONE, RELU or RELU6, got 'x'", Depthwise(), activation="x"
+)
+attribute(
+    "depthwise: version 2", "holds version 2 of this op, and this delegate knows version 1", Depthwise(), version=2
+)
+attribute(
+    "depthwise: version 2, composite",
+    "FbsDepthwiseConv2D 'depthwise': the file holds version 2",
+    Depthwise(),
+    "composite",
+    version=2,
+)
+
+# Depthwise convolutions: attributes against the tensors.
+attribute("depthwise: kernel unlike the weights", "dimension 1 of weights must be 15, got", Depthwise(), kernel_w=5)
+attribute(
+    "depthwise: kernel enormous",
+    "a kernel of 2147483647 x 2147483647 is too large",
+    Depthwise(),
+    kernel_h=2**31 - 1,
+    kernel_w=2**31 - 1,
+)
+attribute(
+    "depthwise: dilation too large for VALID",
+    "a window of height 9 does not fit an input of height 6",
+    Depthwise(padding="VALID"),
+    dilation_h=4,
+)
+attribute(
+    "depthwise: dilation enormous", "a window of width 4294967295 is too large", Depthwise(), dilation_w=2**31 - 1
+)
+
+
+# Depthwise convolutions: operands.
+@row("depthwise: no inputs", r"expected 4 inputs \(x, indices, weights, bias\), got 0", Depthwise())
+def _(writer, op):
+    writer.nodes[0].inputs = []
+
+
+@row("depthwise: one input missing", "expected 4 inputs .*, got 3", Depthwise())
+def _(writer, op):
+    writer.nodes[0].inputs.pop()
+
+
+@row("depthwise: two outputs", r"expected 1 output \(y\), got 2", Depthwise())
+def _(writer, op):
+    writer.nodes[0].outputs.append(writer.tensor("more", (1, 8)))
+
+
+for number, operand in enumerate(("x", "indices", "weights", "bias")):
+
+    @row(f"depthwise: optional {operand}", f"{operand} must be a tensor of the graph, got index -1", Depthwise())
+    def _(writer, op, number=number):
+        writer.nodes[0].inputs[number] = -1
+
+    @row(f"depthwise: {operand} of another type", f"{operand} must be (float32|int32)", Depthwise())
+    def _(writer, op, operand=operand):
+        tensor = writer.named(operand)
+        tensor.type = FLOAT32 if tensor.type == INT32 else INT32
+
+
+for operand in ("weights", "bias"):
+
+    @row(f"depthwise: {operand} not constant", f"{operand} must be a constant of the file", Depthwise())
+    def _(writer, op, operand=operand):
+        tensor = writer.named(operand)
+        tensor.buffer = 0
+        writer.graph.inputs.append(writer.graph.tensors.index(tensor))
+
+
+@row("depthwise: y int32", "y must be float32", Depthwise())
+def _(writer, op):
+    writer.named("depthwise").type = INT32
+
+
+@row("depthwise: y constant", "y must be writable memory, got TFLite's allocation type 1", Depthwise())
+def _(writer, op):
+    y = writer.constant("constant", np.zeros((1, 6, 5, 10), np.float32))
+    writer.nodes[0].outputs[0] = writer.graph.outputs[0] = y
+
+
+shape("depthwise: x of three dimensions", "x", [6, 5, 10], "x must have 4 dimensions, got 3", Depthwise())
+shape("depthwise: x empty", "x", [1, 0, 5, 10], "every dimension of x must be at least 1", Depthwise())
+shape("depthwise: x enormous", "x", [1, 65536, 65536, 10], "the input must have at most [0-9]+ elements", Depthwise())
+shape(
+    "depthwise: x of more channels", "x", [1, 6, 5, 25], "x must hold at most the 24 channels .*, got 25", Depthwise()
+)
+shape("depthwise: x unlike indices", "x", [1, 6, 5, 11], r"indices must be \[1, 11\], one index for each", Depthwise())
+shape("depthwise: x of another batch", "x", [2, 6, 5, 10], r"indices must be \[2, 10\], .*, got \[1, 10\]", Depthwise())
+shape("depthwise: indices of one dimension", "indices", [10], "indices must have 2 dimensions, got 1", Depthwise())
+shape("depthwise: weights flat", "weights", [24 * 9], "weights must have 2 dimensions, got 1", Depthwise())
+shape("depthwise: weights transposed", "weights", [9, 24], "dimension 1 of weights must be 9, got", Depthwise())
+shape("depthwise: bias of two dimensions", "bias", [4, 6], "bias must have 1 dimensions, got 2", Depthwise())
+
+
+@row("depthwise: bias of another size", "dimension 0 of bias must be 24, got", Depthwise())
+def _(writer, op):
+    writer.nodes[0].inputs[3] = writer.constant("other", np.zeros(23, np.float32))
+
+
+for value in (-1, 24, 2**31 - 1, -(2**31)):
+
+    @row(f"depthwise: constant index {value}", rf"indices must be in \[0, 24\), got {value}", Depthwise(active=2))
+    def _(writer, op, value=value):
+        writer.nodes[0].inputs[1] = writer.constant("constant_indices", np.array([[0, value]], np.int32))
+        del writer.graph.inputs[1]
+
+    @row(f"depthwise: computed index {value}", r"indices holds a value outside \[0, 24\)", Depthwise(active=2, batch=2))
+    def _(writer, op, value=value):
+        writer.run_with = op.inputs()
+        writer.run_with[1][1, 1] = value
+
+
+def depthwise_node(writer, op, operands):
+    """One more depthwise convolution in a file, with the first one's constants; returns its node."""
+    sizes, _ = op.windows()
+    y = writer.tensor("more", (op.batch, *sizes, op.active))
+    operands = [*operands, *writer.nodes[0].inputs[2:]]
+    writer._append("fbs.depthwise_conv2d", "more", operands, [y], op.attributes, "custom")
+    return writer.nodes[-1]
+
+
+@row("depthwise: two ops write one y", RESIZED, Depthwise(height=100, width=100))
+def _(writer, op):
+    smaller = Depthwise(height=100, width=100, strides=(100, 100))
+    depthwise_node(writer, smaller, writer.graph.inputs).outputs = list(writer.nodes[0].outputs)
+    writer.run_with = op.inputs()
+
+
+@row(
+    "depthwise: an op writes a tensor after its last reader", "must not share memory with another operand", Depthwise()
+)
+def _(writer, op):
+    (first,) = (y,) = writer.graph.outputs
+    indices = writer.graph.inputs[1]
+    for _ in range(2):
+        (y,) = depthwise_node(writer, op, [y, indices]).outputs
+    writer.graph.outputs = [y]
+    depthwise_node(writer, op, [y, indices]).outputs = [first]
     writer.run_with = op.inputs()
 
 

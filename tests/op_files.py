@@ -1,6 +1,6 @@
 """Writes .tflite files that hold FBS ops and nothing else, and computes in NumPy what they should give.
 
-The exporter is not involved: these files follow docs/design.md ("The op"), so they test the delegate against the
+The exporter is not involved: these files follow docs/design.md ("The ops"), so they test the delegate against the
 design, and they can be wrong in ways that the exporter never is.
 """
 
@@ -15,8 +15,50 @@ FLOAT32 = schema.TensorType.FLOAT32
 INT32 = schema.TensorType.INT32
 
 
+class Windowed:
+    """What the attributes of every convolution say of its windows."""
+
+    @property
+    def window_attributes(self):
+        return {
+            "kernel_h": self.kernel[0],
+            "kernel_w": self.kernel[1],
+            "stride_h": self.strides[0],
+            "stride_w": self.strides[1],
+            "dilation_h": self.dilation[0],
+            "dilation_w": self.dilation[1],
+            "padding": self.padding,
+            "activation": self.activation,
+        }
+
+    def windows(self):
+        """Output size and zeros before the first element, for each of the two axes."""
+        sizes, zeros = [], []
+        axes = zip((self.height, self.width), self.kernel, self.strides, self.dilation, strict=True)
+        for size, kernel, stride, dilation in axes:
+            window = (kernel - 1) * dilation + 1
+            if self.padding == "SAME":
+                out = -(-size // stride)
+                zeros.append(max((out - 1) * stride + window - size, 0) // 2)
+            else:
+                out = (size - window) // stride + 1
+                zeros.append(0)
+            sizes.append(out)
+        return sizes, zeros
+
+    def pixel_of(self, tap, i, j):
+        """The input's row and column under a tap of the window of output (i, j); `None` in the padding."""
+        _, (top, left) = self.windows()
+        row = i * self.strides[0] - top + tap // self.kernel[1] * self.dilation[0]
+        column = j * self.strides[1] - left + tap % self.kernel[1] * self.dilation[1]
+        return (row, column) if 0 <= row < self.height and 0 <= column < self.width else None
+
+    def activate(self, y):
+        return y if self.activation == "NONE" else np.clip(y, 0, 6 if self.activation == "RELU6" else None)
+
+
 @dataclasses.dataclass
-class Op:
+class Op(Windowed):
     """One FBS convolution. `active` is how many of `in_channels` the input holds; None: it is dense."""
 
     batch: int = 1
@@ -66,30 +108,8 @@ class Op:
             "sparse_in": int(self.sparse_in),
             "k": self.k,
             "group_size": self.group_size,
-            "kernel_h": self.kernel[0],
-            "kernel_w": self.kernel[1],
-            "stride_h": self.strides[0],
-            "stride_w": self.strides[1],
-            "dilation_h": self.dilation[0],
-            "dilation_w": self.dilation[1],
-            "padding": self.padding,
-            "activation": self.activation,
+            **self.window_attributes,
         }
-
-    def windows(self):
-        """Output size and zeros before the first element, for each of the two axes."""
-        sizes, zeros = [], []
-        axes = zip((self.height, self.width), self.kernel, self.strides, self.dilation, strict=True)
-        for size, kernel, stride, dilation in axes:
-            window = (kernel - 1) * dilation + 1
-            if self.padding == "SAME":
-                out = -(-size // stride)
-                zeros.append(max((out - 1) * stride + window - size, 0) // 2)
-            else:
-                out = (size - window) // stride + 1
-                zeros.append(0)
-            sizes.append(out)
-        return sizes, zeros
 
     def inputs(self, seed=1):
         """Random x, and in_indices where the op takes them."""
@@ -105,7 +125,7 @@ class Op:
         x = x.astype(np.float64)
         if in_indices is None:
             in_indices = np.tile(np.arange(self.in_channels), (len(x), 1))
-        (out_h, out_w), (top, left) = self.windows()
+        (out_h, out_w), _ = self.windows()
         y = np.zeros((len(x), out_h, out_w, self.k))
         out_indices = np.zeros((len(x), self.k), np.int32)
         for image, rows, result, winners in zip(x, in_indices, y, out_indices, strict=True):
@@ -119,14 +139,60 @@ class Op:
                 for j in range(out_w):
                     total = self.bias[winners].astype(np.float64)
                     for tap in range(weights.shape[1]):
-                        row = i * self.strides[0] - top + tap // self.kernel[1] * self.dilation[0]
-                        column = j * self.strides[1] - left + tap % self.kernel[1] * self.dilation[1]
-                        if 0 <= row < self.height and 0 <= column < self.width:
-                            total = total + image[row, column] @ weights[:, tap]
+                        pixel = self.pixel_of(tap, i, j)
+                        if pixel is not None:
+                            total = total + image[pixel] @ weights[:, tap]
                     result[i, j] = gate[winners] * total
-        if self.activation != "NONE":
-            y = np.clip(y, 0, 6 if self.activation == "RELU6" else None)
-        return y, out_indices if self.sparse_out else None
+        return self.activate(y), out_indices if self.sparse_out else None
+
+
+@dataclasses.dataclass
+class Depthwise(Windowed):
+    """One depthwise convolution. `active` is how many of `channels` the input holds."""
+
+    batch: int = 1
+    height: int = 6
+    width: int = 5
+    channels: int = 24
+    active: int = 10
+    kernel: tuple[int, int] = (3, 3)
+    strides: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    padding: str = "SAME"
+    activation: str = "RELU"
+
+    def __post_init__(self):
+        random = np.random.default_rng(0)
+        self.weights = random.normal(size=(self.channels, self.kernel[0] * self.kernel[1])).astype(np.float32)
+        self.bias = random.normal(size=self.channels).astype(np.float32)
+
+    @property
+    def attributes(self):
+        return {"version": 1, **self.window_attributes}
+
+    @property
+    def x_shape(self):
+        return self.batch, self.height, self.width, self.active
+
+    def inputs(self, seed=1):
+        """Random x, and indices in any order."""
+        random = np.random.default_rng(seed)
+        indices = [random.permutation(self.channels)[: self.active] for _ in range(self.batch)]
+        return [random.normal(size=self.x_shape, scale=2).astype(np.float32), np.array(indices, np.int32)]
+
+    def reference(self, x, indices):
+        """The equation of docs/design.md in float64."""
+        (out_h, out_w), _ = self.windows()
+        y = np.zeros((len(x), out_h, out_w, self.active))
+        for image, rows, result in zip(x.astype(np.float64), indices, y, strict=True):
+            for i in range(out_h):
+                for j in range(out_w):
+                    result[i, j] = self.bias[rows]
+                    for tap in range(self.weights.shape[1]):
+                        pixel = self.pixel_of(tap, i, j)
+                        if pixel is not None:
+                            result[i, j] += image[pixel] * self.weights[rows, tap]
+        return self.activate(y)
 
 
 @dataclasses.dataclass
@@ -178,19 +244,25 @@ class Add:
 
 
 class Writer:
-    """Builds a model whose main graph is a chain of FBS ops, or a sum; every part stays open to change until `pack`."""
+    """Builds a model whose main graph is a chain of FBS convolutions, a depthwise convolution or a sum.
+
+    Every part stays open to change until `pack`.
+    """
 
     def __init__(self, ops, form="custom"):
         self.model = schema.ModelT()
         self.model.version = 3
         self.model.description = "FBS ops"
         self.model.buffers = [schema.BufferT()]
-        self.model.operatorCodes = [self._operator_code(form, b"FbsAdd" if isinstance(ops[0], Add) else b"FbsConv2D")]
+        custom_names = {Op: b"FbsConv2D", Depthwise: b"FbsDepthwiseConv2D", Add: b"FbsAdd"}
+        self.model.operatorCodes = [self._operator_code(form, custom_names[type(ops[0])])]
         self.graph = self._subgraph(b"main")
         self.model.subgraphs = [self.graph]
         self.nodes = []
         if isinstance(ops[0], Add):
             self._write_add(ops[0], form)
+        elif isinstance(ops[0], Depthwise):
+            self._write_depthwise(ops[0], form)
         else:
             self._write_chain(ops, form)
 
@@ -201,6 +273,20 @@ class Writer:
                 self.graph.inputs.append(self.tensor(f"indices{i}", (op.batch, active), INT32))
         self.graph.outputs = [self.tensor("sum", op.shape())]
         self._append("fbs.add", "sum", list(self.graph.inputs), list(self.graph.outputs), op.attributes, form)
+
+    def _write_depthwise(self, op, form):
+        self.graph.inputs = [self.tensor("x", op.x_shape), self.tensor("indices", (op.batch, op.active), INT32)]
+        constants = [self.constant("weights", op.weights), self.constant("bias", op.bias)]
+        sizes, _ = op.windows()
+        self.graph.outputs = [self.tensor("depthwise", (op.batch, *sizes, op.active))]
+        self._append(
+            "fbs.depthwise_conv2d",
+            "depthwise",
+            [*self.graph.inputs, *constants],
+            list(self.graph.outputs),
+            op.attributes,
+            form,
+        )
 
     def _write_chain(self, ops, form):
         x = self.tensor("x", ops[0].x_shape)

@@ -74,6 +74,7 @@ def links(flags, directory):
     [
         ("test_conv2d.c", [SEED, 2000]),
         ("test_add.c", [SEED, 2000]),
+        ("test_depthwise.c", [SEED, 1000]),
         ("test_winners.c", [SEED, 5000]),
         ("test_check.c", []),
         ("test_threads.c", []),
@@ -88,7 +89,12 @@ def test_with_address_and_undefined_sanitizers(build, tmp_path, program, argumen
 
 @pytest.mark.parametrize(
     "program, arguments",
-    [("test_conv2d.c", [SEED + 1, 100]), ("test_add.c", [SEED + 1, 200]), ("test_threads.c", [])],
+    [
+        ("test_conv2d.c", [SEED + 1, 100]),
+        ("test_add.c", [SEED + 1, 200]),
+        ("test_depthwise.c", [SEED + 1, 30]),
+        ("test_threads.c", []),
+    ],
 )
 def test_with_thread_sanitizer(build, tmp_path, program, arguments):
     flags = ["-fsanitize=thread"]
@@ -101,11 +107,17 @@ def test_optimised(build):
     """As shipped: optimisation may break what the sanitizers' builds do not show."""
     run(build("test_conv2d.c", OPTIMISED), SEED + 2, 10000)
     run(build("test_add.c", OPTIMISED), SEED + 2, 3000)
+    run(build("test_depthwise.c", OPTIMISED), SEED + 2, 5000)
 
 
 @pytest.mark.parametrize(
     "program, arguments",
-    [("test_conv2d.c", [SEED + 3, 200]), ("test_add.c", [SEED + 3, 500]), ("test_winners.c", [SEED, 300])],
+    [
+        ("test_conv2d.c", [SEED + 3, 200]),
+        ("test_add.c", [SEED + 3, 500]),
+        ("test_depthwise.c", [SEED + 3, 200]),
+        ("test_winners.c", [SEED, 300]),
+    ],
 )
 def test_neon(build, program, arguments):
     """On an AArch64 machine the other tests cover NEON; elsewhere it runs in an emulator."""

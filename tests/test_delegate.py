@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
 from flatbuffers import flexbuffers
-from op_files import Add, Op, Writer, op_file
+from op_files import Add, Depthwise, Op, Writer, op_file
 
 # What the library may call. The last line is the compiler's doing.
 C_LIBRARY = """
@@ -74,6 +74,23 @@ ADDS = {
     "one channel": Add(channels=1, active=(1, None)),
     "whole vectors": Add(channels=64, active=(32, 48)),
     "shared by threads": Add(pixels=(30, 31), channels=75, active=(37, None, 40)),
+}
+DEPTHWISE = {
+    "some of the channels": Depthwise(),
+    "one channel": Depthwise(active=1),
+    "all channels": Depthwise(active=24),
+    "more than a vector": Depthwise(channels=100, active=50, height=9, width=21, activation="RELU6"),
+    "stride 2": Depthwise(strides=(2, 2), channels=64, active=33, width=20),
+    "5x5": Depthwise(kernel=(5, 5), channels=40, active=20, width=17),
+    "5x5, stride 2, odd size": Depthwise(kernel=(5, 5), strides=(2, 2), active=16, height=7, width=19),
+    "valid": Depthwise(padding="VALID", active=17),
+    "valid, one pixel": Depthwise(padding="VALID", height=3, width=3),
+    "2x4, stride 3x1": Depthwise(kernel=(2, 4), strides=(3, 1), height=8, activation="NONE"),
+    "dilation 2x3": Depthwise(dilation=(2, 3), height=9, width=8, active=18),
+    "kernel larger than the image": Depthwise(kernel=(9, 11)),
+    "stride larger than the kernel": Depthwise(kernel=(1, 2), strides=(3, 4), height=8, width=10),
+    "batch 3": Depthwise(batch=3, activation="NONE"),
+    "one pixel": Depthwise(height=1, width=1, active=20),
 }
 
 
@@ -138,6 +155,36 @@ class TestResults:
             for seed in (1, 2):
                 inputs = op.inputs(seed)
                 np.testing.assert_array_equal(run(interpreter, inputs)[0], op.reference(*inputs), name)
+
+    @pytest.mark.parametrize("threads", [1, 2])
+    @pytest.mark.parametrize("path", PATHS)
+    def test_depthwise(self, library, path, threads):
+        try:
+            delegate = load(library, path=path)
+        except ValueError:
+            pytest.skip(f"{path} is not available on this CPU")
+        for name, op in DEPTHWISE.items():
+            interpreter = interpret(op_file(op), delegate, threads)
+            for seed in (1, 2):
+                inputs = op.inputs(seed)
+                (y,) = run(interpreter, inputs)
+                np.testing.assert_allclose(y, op.reference(*inputs), rtol=0, atol=1e-4, err_msg=name)
+
+    def test_depthwise_as_composite(self, library):
+        op = DEPTHWISE["5x5"]
+        inputs = op.inputs()
+        (y,) = run(interpret(op_file(op, form="composite"), load(library)), inputs)
+        np.testing.assert_allclose(y, op.reference(*inputs), rtol=0, atol=1e-4)
+
+    def test_depthwise_resized(self, library):
+        interpreter = interpret(op_file(Depthwise()), load(library))
+        x, indices = (details["index"] for details in interpreter.get_input_details())
+        for op in (Depthwise(), Depthwise(height=20, width=31), Depthwise(batch=3), Depthwise(active=24), Depthwise()):
+            interpreter.resize_tensor_input(x, op.x_shape)
+            interpreter.resize_tensor_input(indices, (op.batch, op.active))
+            interpreter.allocate_tensors()
+            inputs = op.inputs()
+            np.testing.assert_allclose(run(interpreter, inputs)[0], op.reference(*inputs), rtol=0, atol=1e-4)
 
     def test_sum_as_composite_of_one_tensor_twice(self, library):
         op = Add(active=(10, 10))
@@ -288,6 +335,18 @@ class TestOptions:
             *("sum", "add_plain", "1x6x5x(24 + 10/24)", "0", "1")
         ]
 
+    def test_profile_of_a_depthwise_convolution(self, library, tmp_path):
+        path = tmp_path / "profile.tsv"
+        op = Depthwise(strides=(2, 1))
+        interpreter = interpret(op_file(op), load(library, profile=path, path="plain"))
+        run(interpreter, op.inputs())
+        del interpreter
+        (row,) = read_profile(path)
+        assert [row[key] for key in ("op", "kernel", "shape", "macs")] == [
+            *("depthwise", "depthwise_plain"),
+            *("1x6x5x10/24 -> 3x5x10/24, 3x3 stride 2x1 dilation 1x1", str(3 * 5 * 9 * 10)),
+        ]
+
     def test_profile_of_several_shapes(self, library, tmp_path):
         path = tmp_path / "profile.tsv"
         interpreter = interpret(op_file(Op()), load(library, profile=path))
@@ -371,6 +430,8 @@ class TestHostileFiles:
         ops = {
             "kConv2dAttributes": Op(k=3, active=4, kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
             "k3x3Attributes": Op(k=8, active=4, filters=12, group_size=4),
+            "kDepthwiseAttributes": Depthwise(kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
+            "kDepthwise3x3Attributes": Depthwise(),
             "kAddAttributes": Add(channels=18, active=(None, 4)),
         }
         with open(tmp_path / "delegate_attributes.inc", "w") as file:

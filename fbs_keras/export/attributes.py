@@ -140,7 +140,60 @@ class AddAttributes(Attributes):
         return [name for pair in pairs for name in pair]
 
 
-OPS = {op.custom_name: op for op in (Conv2DAttributes, AddAttributes)}
+@dataclasses.dataclass(frozen=True)
+class DepthwiseConv2DAttributes(Attributes):
+    """The attributes of one exported depthwise convolution of a compact tensor.
+
+    Attributes:
+        kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w: Integers, as in `keras.layers.DepthwiseConv2D`.
+        padding: `"SAME"` (TensorFlow's, asymmetric) or `"VALID"`.
+        activation: `"NONE"`, `"RELU"` or `"RELU6"`.
+    """
+
+    custom_name = "FbsDepthwiseConv2D"
+    composite_name = "fbs.depthwise_conv2d"
+
+    kernel_h: int
+    kernel_w: int
+    stride_h: int
+    stride_w: int
+    dilation_h: int
+    dilation_w: int
+    padding: str
+    activation: str
+
+    @classmethod
+    def from_layer(cls, layer, activation="NONE"):
+        """Reads the attributes off a built `DepthwiseConv2D`.
+
+        Args:
+            layer: The layer, of `depth_multiplier` 1.
+            activation: `"NONE"`, `"RELU"` or `"RELU6"`: that of the layer, or of what follows it and its normalisation.
+                Defaults to `"NONE"`.
+
+        Returns:
+            The `Attributes`.
+        """
+        kernel_h, kernel_w = layer.kernel_size
+        stride_h, stride_w = layer.strides
+        dilation_h, dilation_w = layer.dilation_rate
+        return cls(
+            kernel_h=kernel_h,
+            kernel_w=kernel_w,
+            stride_h=stride_h,
+            stride_w=stride_w,
+            dilation_h=dilation_h,
+            dilation_w=dilation_w,
+            padding=layer.padding.upper(),
+            activation=activation,
+        )
+
+    @property
+    def operands(self):
+        return ["x", "indices", "weights", "bias"]
+
+
+OPS = {op.custom_name: op for op in (Conv2DAttributes, AddAttributes, DepthwiseConv2DAttributes)}
 MOST_ADDENDS = 8
 
 
@@ -174,6 +227,37 @@ def constants(layer):
         "gate_kernel": _array(layer.gate_kernel),
         "gate_bias": _array(layer.gate_bias),
     }
+    return {name: np.ascontiguousarray(value, "float32") for name, value in folded.items()}
+
+
+def depthwise_constants(layer, norm=None):
+    """Folds the normalisation behind a depthwise convolution away: `norm(dw(x)) = dw(x, weights) + bias`.
+
+    Args:
+        layer: A built `DepthwiseConv2D` of `depth_multiplier` 1.
+        norm: A built `BatchNormalization` of the last axis that follows it, or `None`. Defaults to `None`.
+
+    Returns:
+        The op's constants by name, float32 arrays: `weights` `[C, KH * KW]` and `bias` `[C]`.
+    """
+    kernel = _array(layer.kernel)
+    if kernel.shape[3] != 1:
+        raise ValueError(
+            f"{layer.name}: depth_multiplier must be 1, so that channels stay what they are, got {kernel.shape[3]}"
+        )
+    channels = kernel.shape[2]
+    weights, bias = kernel.reshape(-1, channels).T, np.zeros(channels)
+    if layer.use_bias:
+        bias = _array(layer.bias)
+    if norm is not None:
+        scale = 1 / np.sqrt(_array(norm.moving_variance) + norm.epsilon)
+        if norm.scale:
+            scale = scale * _array(norm.gamma)
+        weights = weights * scale[:, None]
+        bias = (bias - _array(norm.moving_mean)) * scale
+        if norm.center:
+            bias = bias + _array(norm.beta)
+    folded = {"weights": weights, "bias": bias}
     return {name: np.ascontiguousarray(value, "float32") for name, value in folded.items()}
 
 

@@ -28,8 +28,9 @@ def baseline(model, kind, batch_size=1):
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
     model = load(model)
-    plan = plan_model(model, batch_size, aligned=kind == "static")
+    static = kind == "static"
+    plan = plan_model(model, batch_size, aligned=static, compact=static)
 
     from fbs_keras.export import tracing
 
-    return to_tflite(tracing.PlainTracer(static=kind == "static").trace(plan, input_names(model)), model.variables)
+    return to_tflite(tracing.PlainTracer(static).trace(plan, input_names(model)), model.variables)

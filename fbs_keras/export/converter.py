@@ -161,8 +161,8 @@ def load(model):
     return as_float32(model)
 
 
-def plan_model(model, batch_size, aligned=False):
-    """Plans a whole model for a batch size; see `sparsity.plan`."""
+def plan_model(model, batch_size, **settings):
+    """Plans a whole model for a batch size; see `sparsity.plan` for the settings."""
     if isinstance(batch_size, bool) or not isinstance(batch_size, int):
         raise TypeError(f"batch_size must be an integer, got {batch_size!r}")
     if batch_size < 1:
@@ -175,7 +175,7 @@ def plan_model(model, batch_size, aligned=False):
             )
         if tensor.shape[0] not in (None, batch_size):
             raise ValueError(f"input {tensor.name!r} has batch size {tensor.shape[0]}, got batch_size={batch_size}")
-    return sparsity.plan(model, batch_size, aligned)
+    return sparsity.plan(model, batch_size, **settings)
 
 
 def input_names(model):

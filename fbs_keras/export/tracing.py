@@ -11,7 +11,16 @@ import tensorflow as tf
 from fbs_keras import graph
 from fbs_keras.channelwise import is_elementwise
 from fbs_keras.export import lowering, sparsity
-from fbs_keras.export.attributes import ACTIVATIONS, MOST_ADDENDS, AddAttributes, Conv2DAttributes, constants
+from fbs_keras.export.attributes import (
+    ACTIVATIONS,
+    MOST_ADDENDS,
+    AddAttributes,
+    Conv2DAttributes,
+    DepthwiseConv2DAttributes,
+    constants,
+    depthwise_constants,
+)
+from fbs_keras.layers import FBSConv2D
 
 
 @dataclasses.dataclass(frozen=True)  # and no tuple, which Keras would take for a structure of tensors
@@ -28,12 +37,16 @@ class Compact:
     indices: typing.Any
     channels: int
 
+    def map(self, function):
+        """The same with other values."""
+        return dataclasses.replace(self, values=function(self.values))
+
 
 class Tracer:
     """Runs a plan on TensorFlow tensors.
 
     Args:
-        fuse: Whether FBS layers and sums become custom ops; otherwise built-in ops take their place.
+        fuse: Whether what there are ops for becomes custom ops; otherwise built-in ops take their place.
 
     Attributes:
         names: A name for each custom op, in the order of their `CALL` attributes.
@@ -73,18 +86,31 @@ class Tracer:
         return [values.dense(ref) for ref in graph.refs(plan.graph.outputs)]
 
     def _step(self, step, values):
+        """What a step's layer returns; `sparsity` tells of the actions."""
         node, layer = step.node, step.node.layer
         inputs = [values[ref] for ref in node.inputs]
-        if step.action == sparsity.FBS:
-            return [self.fbs(layer, inputs[0], node.name)]
-        if step.action == sparsity.ADD:
-            return [self.add(inputs, step.activation, node.name)]
-        if step.action == sparsity.FUSED:
-            return inputs
-        if step.action == sparsity.ROWS and isinstance(inputs[0], Compact):
-            return [self.rows(layer, inputs[0])]
-        if step.action == sparsity.CHANNELWISE and isinstance(inputs[0], Compact):
-            return [dataclasses.replace(inputs[0], values=_call(node, [x.values for x in inputs]))]
+        match step.action:
+            case sparsity.FBS:
+                return self.fbs(layer, inputs[0], node.name)
+            case sparsity.CHANNELWISE:
+                return self.channelwise(node, inputs)
+            case sparsity.DEPTHWISE:
+                return self.depthwise(step, inputs[0])
+            case sparsity.SEPARABLE:
+                return self.separable(layer, inputs[0], node.name)
+            case sparsity.SCALE:
+                (output,) = step.outputs
+                first = (step.inputs[0].shape, step.inputs[0].winners) == (output.shape, output.winners)
+                image, factors = node.inputs if first else node.inputs[::-1]
+                return self.scale(values[image], values.dense(factors))
+            case sparsity.CONCATENATE:
+                return self.concatenate(inputs)
+            case sparsity.ROWS:
+                return self.rows(layer, inputs[0], layer.kernel)
+            case sparsity.ADD:
+                return self.add(inputs, step.activation, node.name)
+            case sparsity.FUSED | sparsity.NOTHING:
+                return inputs[0]
         return _call(node, [values.dense(ref) for ref in node.inputs])
 
     def _op(self, attributes, operands, name):
@@ -95,7 +121,7 @@ class Tracer:
         return lowering.custom_op(attributes, len(self.names) - 1, *operands)
 
     def fbs(self, layer, x, name):
-        """Computes an FBS layer on a tensor or a `Compact`."""
+        """Computes what an FBS layer returns, of a tensor or a `Compact`."""
         sparse_in = isinstance(x, Compact)
         operands = [x.values, x.indices] if sparse_in else [x]
         with tf.init_scope():  # out of the function being traced, where variables have values
@@ -103,13 +129,61 @@ class Tracer:
             weights = self.constants(layer).values()
             elementwise = is_elementwise(layer.activation)
         y, *indices = self._op(attributes, operands + [tf.constant(value) for value in weights], name)
+        mask = tf.ones((y.shape[0], y.shape[-1]))
         if indices:
-            y = Compact(y, indices[0], layer.filters)
-        if layer.activation in ACTIVATIONS:
-            return y
-        if isinstance(y, Compact) and elementwise:
-            return dataclasses.replace(y, values=layer.activation(y.values))
-        return layer.activation(self.expand(y, f"{name}/dense") if isinstance(y, Compact) else y)
+            y, mask = (Compact(values, indices[0], layer.filters) for values in (y, mask))
+        if layer.activation not in ACTIVATIONS:
+            if indices and not elementwise:
+                y = self.expand(y, f"{name}/dense")
+            y = y.map(layer.activation) if isinstance(y, Compact) else layer.activation(y)
+        return (y, mask) if layer.return_mask else y
+
+    def channelwise(self, node, inputs):
+        """Calls a layer on `Compact`s that hold the same channels."""
+        x, layer = inputs[0], node.layer
+        if type(layer) is keras.layers.BatchNormalization:
+            with tf.init_scope():
+                scale, shift = normalization(layer)
+            return x.map(lambda values: values * self.gather(scale, x) + self.gather(shift, x))
+        return dataclasses.replace(x, values=_call(node, [x.values for x in inputs]))
+
+    def depthwise(self, step, x):
+        """Computes a depthwise convolution of a `Compact`, with the normalisation and the activation behind it."""
+        layer = step.node.layer
+        with tf.init_scope():
+            folded = self.constants(layer, step.norm)
+        attributes = DepthwiseConv2DAttributes.from_layer(layer, step.activation)
+        y = self.convolve(attributes, x, folded["weights"], folded["bias"], step.node.name)
+        return y if layer.activation in ACTIVATIONS else y.map(layer.activation)
+
+    def separable(self, layer, x, name):
+        """Computes a separable convolution of a `Compact`, a dense tensor."""
+        with tf.init_scope():
+            weights = np.reshape(layer.depthwise_kernel.numpy(), (-1, x.channels)).T.copy()
+        attributes = DepthwiseConv2DAttributes.from_layer(layer)
+        y = self.convolve(attributes, x, weights, np.zeros(x.channels, "float32"), f"{name}/depthwise")
+        return self.rows(layer, y, layer.pointwise_kernel)
+
+    def convolve(self, attributes, x, weights, bias, name):
+        """Computes a depthwise convolution of a `Compact`."""
+        (y,) = self._op(attributes, [x.values, x.indices, tf.constant(weights), tf.constant(bias)], name)
+        return dataclasses.replace(x, values=y)
+
+    def scale(self, x, factors):
+        """Computes `x * factors` of a `Compact` and a dense tensor of one pixel."""
+        return x.map(lambda values: values * self.gather(factors, x))
+
+    def concatenate(self, parts):
+        """Joins tensors and `Compact`s by their channels."""
+        values, indices, channels = [], [], 0
+        for part in parts:
+            if not isinstance(part, Compact):
+                batch, count = part.shape[0], part.shape[-1]
+                part = Compact(part, np.tile(np.arange(count, dtype="int32"), (batch, 1)), count)
+            values.append(part.values)
+            indices.append(part.indices + channels)
+            channels += part.channels
+        return Compact(tf.concat(values, -1), tf.concat(indices, -1), channels)
 
     def add(self, addends, activation, name):
         """Computes `act(sum_i x_i)` of tensors and `Compact`s, a dense tensor."""
@@ -126,9 +200,9 @@ class Tracer:
         (y,) = self._op(attributes, operands, name)
         return y
 
-    def rows(self, layer, x):
-        """Computes a Dense layer or a 1x1 convolution on a `Compact`."""
-        y = self.multiply(x, tf.reshape(tf.convert_to_tensor(layer.kernel), (x.channels, -1)))
+    def rows(self, layer, x, kernel):
+        """Computes a layer that is a matrix product over the channels of a `Compact`, a dense tensor."""
+        y = self.multiply(x, tf.reshape(tf.convert_to_tensor(kernel), (x.channels, -1)))
         if layer.use_bias:
             y = y + tf.convert_to_tensor(layer.bias)
         return layer.activation(y)
@@ -137,15 +211,21 @@ class Tracer:
         """`x @ kernel` for a `Compact`."""
         return lowering.rows(x.values, x.indices, kernel)
 
+    def gather(self, parameters, x):
+        """Those of parameters `[C]` or `[N, 1, ..., C]` that are of the channels of a `Compact`, to multiply with."""
+        return lowering.gather(parameters, x.indices, len(x.values.shape))
+
     def expand(self, x, name):
         """The dense tensor of a `Compact`."""
         return self.add([x], "NONE", name)
 
-    def constants(self, layer):
-        """The op's constants of an FBS layer."""
-        if id(layer) not in self._constants:
-            self._constants[id(layer)] = constants(layer)
-        return self._constants[id(layer)]
+    def constants(self, layer, norm=None):
+        """The op's constants of an FBS layer, or of a depthwise convolution with the normalisation behind it."""
+        key = id(layer), id(norm)
+        if key not in self._constants:
+            fbs = isinstance(layer, FBSConv2D)
+            self._constants[key] = constants(layer) if fbs else depthwise_constants(layer, norm)
+        return self._constants[key]
 
 
 class _Values(dict):
@@ -169,7 +249,7 @@ class PlainTracer(Tracer):
 
     Args:
         static: Whether each layer has its first k channels only; a `Compact` then holds the first ones, with no
-            indices.
+            indices. Otherwise the plan has to be one without compact tensors.
     """
 
     def __init__(self, static):
@@ -187,10 +267,26 @@ class PlainTracer(Tracer):
             kernel, bias = kernel[:, :, : values.shape[-1], :k], (folded["bias"] * rho)[:k]
         y = tf.nn.conv2d(values, kernel, layer.strides, layer.padding.upper(), dilations=layer.dilation_rate)
         y = layer.activation(y + bias)
-        return y if k == layer.filters else Compact(y, None, layer.filters)
+        y, mask = (t if k == layer.filters else Compact(t, None, layer.filters) for t in (y, tf.ones((y.shape[0], k))))
+        return (y, mask) if layer.return_mask else y
+
+    def convolve(self, attributes, x, weights, bias, name):
+        k = x.values.shape[-1]
+        kernel = weights[:k].T.reshape(attributes.kernel_h, attributes.kernel_w, k, 1)
+        strides, dilations = (attributes.stride_h, attributes.stride_w), (attributes.dilation_h, attributes.dilation_w)
+        y = tf.nn.depthwise_conv2d(x.values, kernel, (1, *strides, 1), attributes.padding, dilations=dilations)
+        activation = next(key for key, value in ACTIVATIONS.items() if value == attributes.activation)
+        return dataclasses.replace(x, values=activation(y + bias[:k]))
+
+    def concatenate(self, parts):
+        parts = [part if isinstance(part, Compact) else Compact(part, None, part.shape[-1]) for part in parts]
+        return Compact(tf.concat([x.values for x in parts], -1), None, sum(x.channels for x in parts))
 
     def multiply(self, x, kernel):
         return tf.tensordot(x.values, kernel[: x.values.shape[-1]], 1)
+
+    def gather(self, parameters, x):
+        return parameters[..., : x.values.shape[-1]]
 
     def expand(self, x, name):
         rank = len(x.values.shape)
@@ -198,7 +294,7 @@ class PlainTracer(Tracer):
 
 
 class GateRecorder(Tracer):
-    """Computes a model as Keras does and records what its gates predict.
+    """Computes a model as Keras does, by a plan without compact tensors, and records what its gates predict.
 
     Attributes:
         gates: `(layer, g)` for each call of an FBS layer that suppresses channels, in order, g `[N, C_out]`.
@@ -212,6 +308,13 @@ class GateRecorder(Tracer):
         if layer.active_channels < layer.filters:
             self.gates.append((layer, layer.predict_saliency(x).numpy()))
         return layer(x)
+
+
+def normalization(layer):
+    """The scale and the shift, `[C]`, that a batch normalisation layer applies at inference."""
+    variance, mean = layer.moving_variance.numpy(), layer.moving_mean.numpy()
+    scale = (layer.gamma.numpy() if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
+    return scale, (layer.beta.numpy() if layer.center else 0.0) - mean * scale
 
 
 def _call(node, inputs):

@@ -121,7 +121,7 @@ def _run(model, x):
 
     tensors = [tf.convert_to_tensor(array) for array in x]
     recorder = tracing.GateRecorder()
-    recorder.run(plan_model(model, len(x[0])), tensors)
+    recorder.run(plan_model(model, len(x[0]), compact=False), tensors)
     # By Keras itself and not from the recorder, which reads the graph as the exported file's tracer does: a graph read
     # wrongly would be wrong in both.
     sequential = isinstance(model, keras.Sequential)

@@ -17,6 +17,7 @@
 
 /* flexbuffers.Dumps() of the attributes. kConv2dAttributes: k 3 of 6 channels, groups of 1, 3x2 kernel, stride 2x1,
  * dilation 1x2, SAME, RELU6. k3x3Attributes: k 8 of 12 channels, groups of 4, which every method computes, SAME.
+ * kDepthwiseAttributes: 3x2 kernel, stride 2x1, dilation 1x2, SAME, RELU6. kDepthwise3x3Attributes: SAME, RELU.
  * kAddAttributes: two addends, the second compact, 18 channels, RELU. */
 #include "delegate_attributes.inc"
 
@@ -98,6 +99,32 @@ static const struct {
       {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
       {"y", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 8}},
       {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 8}}}},
+    {"FbsDepthwiseConv2D",
+     "fbs.depthwise_conv2d",
+     kDepthwiseAttributes,
+     sizeof kDepthwiseAttributes,
+     4,
+     1,
+     1,
+     5,
+     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
+      {"indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
+      {"weights", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 6}},
+      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {5}},
+      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 4}}}},
+    {"FbsDepthwiseConv2D",
+     "fbs.depthwise_conv2d",
+     kDepthwise3x3Attributes,
+     sizeof kDepthwise3x3Attributes,
+     4,
+     1,
+     1,
+     24,
+     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 4, 19, 18}},
+      {"indices", kTfLiteInt32, kArenaRw, 2, {2, 18}},
+      {"weights", kTfLiteFloat32, kTfLiteMmapRo, 2, {24, 9}},
+      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {24}},
+      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 19, 18}}}},
     {"FbsAdd",
      "fbs.add",
      kAddAttributes,

@@ -5,6 +5,7 @@
 
 #include "add.h"
 #include "conv2d.h"
+#include "depthwise.h"
 
 /* Bytes are counted in size_t, as products of element counts that are checked here. */
 _Static_assert(SIZE_MAX >= UINT64_MAX, "the kernels need a 64-bit machine");
@@ -29,11 +30,59 @@ static const char* refuse(char* message, size_t size, const char* format, ...) {
 /* a * b for factors that are not negative, or -1 when the product exceeds kMost or a factor already did. */
 static int64_t product(int64_t a, int64_t b) { return a < 0 || b < 0 || (b > 0 && a > kMost / b) ? -1 : a * b; }
 
+typedef struct {
+  const char* name;
+  int32_t value, least, most;
+} Field;
+
+static const char* check_fields(const Field* fields, size_t count, char* message, size_t message_size) {
+  for (size_t i = 0; i < count; i++) {
+    if (fields[i].value >= fields[i].least && fields[i].value <= fields[i].most) continue;
+    if (fields[i].most == kMost && fields[i].value < fields[i].least) {
+      return refuse(message, message_size, "%s must be at least %" PRId32 ", got %" PRId32, fields[i].name,
+                    fields[i].least, fields[i].value);
+    }
+    return refuse(message, message_size, "%s must be from %" PRId32 " to %" PRId32 ", got %" PRId32, fields[i].name,
+                  fields[i].least, fields[i].most, fields[i].value);
+  }
+  return NULL;
+}
+
+typedef struct {
+  const char* name;
+  int64_t elements; /* -1: more than kMost */
+  int32_t most;
+} Size;
+
+static const char* check_sizes(const Size* sizes, size_t count, char* message, size_t message_size) {
+  for (size_t i = 0; i < count; i++) {
+    if (sizes[i].elements < 0 || sizes[i].elements > sizes[i].most) {
+      return refuse(message, message_size, "%s must have at most %" PRId32 " elements; these dimensions give more",
+                    sizes[i].name, sizes[i].most);
+    }
+  }
+  return NULL;
+}
+
+/* One axis of a window; coordinates are computed in 64 bits from factors below 2^31, so they cannot overflow. */
+typedef struct {
+  int32_t out, stride, kernel, dilation, pad;
+} Axis;
+
+static int64_t last_of(Axis a) {
+  return (int64_t)(a.out - 1) * a.stride + (int64_t)(a.kernel - 1) * a.dilation - a.pad;
+}
+
+static const char* check_last_window(Axis vertical, Axis horizontal, char* message, size_t message_size) {
+  const int64_t row = last_of(vertical), column = last_of(horizontal);
+  if (row <= INT32_MAX && column <= INT32_MAX) return NULL;
+  return refuse(message, message_size,
+                "the last window must end within %" PRId32 " rows and columns, got row %" PRId64 " and column %" PRId64,
+                INT32_MAX, row, column);
+}
+
 const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t message_size) {
-  const struct {
-    const char* name;
-    int32_t value, least, most;
-  } fields[] = {
+  const Field fields[] = {
       {"batch", s->batch, 1, kMost},
       {"in_height", s->in_height, 1, kMost},
       {"in_width", s->in_width, 1, kMost},
@@ -54,15 +103,8 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
       {"out_width", s->out_width, 1, kMost},
       {"activation", (int32_t)s->activation, kFbsActivationNone, kFbsActivationRelu6},
   };
-  for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-    if (fields[i].value >= fields[i].least && fields[i].value <= fields[i].most) continue;
-    if (fields[i].most == kMost && fields[i].value < fields[i].least) {
-      return refuse(message, message_size, "%s must be at least %" PRId32 ", got %" PRId32, fields[i].name,
-                    fields[i].least, fields[i].value);
-    }
-    return refuse(message, message_size, "%s must be from %" PRId32 " to %" PRId32 ", got %" PRId32, fields[i].name,
-                  fields[i].least, fields[i].most, fields[i].value);
-  }
+  const char* refusal = check_fields(fields, sizeof fields / sizeof fields[0], message, message_size);
+  if (refusal != NULL) return refusal;
   if (s->out_channels % s->group_size != 0) {
     return refuse(message, message_size, "group_size must divide out_channels %" PRId32 ", got %" PRId32,
                   s->out_channels, s->group_size);
@@ -73,11 +115,7 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
   }
 
   const int64_t taps = product(s->kernel_height, s->kernel_width);
-  const struct {
-    const char* name;
-    int64_t elements; /* -1: more than kMost */
-    int32_t most;
-  } sizes[] = {
+  const Size sizes[] = {
       {"the input", product(product(product(s->batch, s->in_height), s->in_width), s->in_active), kMost},
       {"the output", product(product(product(s->batch, s->out_height), s->out_width), s->out_active), kMost},
       {"the weights", product(product(taps, s->in_channels), s->out_channels), kMost},
@@ -86,25 +124,44 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
       {"the list of input indices", product(s->batch, s->in_active), kMost},
       {"the list of output indices", product(s->batch, s->out_active), kMost},
   };
-  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-    if (sizes[i].elements < 0 || sizes[i].elements > sizes[i].most) {
-      return refuse(message, message_size, "%s must have at most %" PRId32 " elements; these dimensions give more",
-                    sizes[i].name, sizes[i].most);
-    }
-  }
+  refusal = check_sizes(sizes, sizeof sizes / sizeof sizes[0], message, message_size);
+  if (refusal != NULL) return refusal;
+  return check_last_window((Axis){s->out_height, s->stride_height, s->kernel_height, s->dilation_height, s->pad_top},
+                           (Axis){s->out_width, s->stride_width, s->kernel_width, s->dilation_width, s->pad_left},
+                           message, message_size);
+}
 
-  /* Window coordinates are computed in 64 bits from factors below 2^31, so these sums cannot overflow. */
-  const int64_t last_row = (int64_t)(s->out_height - 1) * s->stride_height +
-                           (int64_t)(s->kernel_height - 1) * s->dilation_height - s->pad_top;
-  const int64_t last_column =
-      (int64_t)(s->out_width - 1) * s->stride_width + (int64_t)(s->kernel_width - 1) * s->dilation_width - s->pad_left;
-  if (last_row > INT32_MAX || last_column > INT32_MAX) {
-    return refuse(message, message_size,
-                  "the last window must end within %" PRId32 " rows and columns, got row %" PRId64
-                  " and column %" PRId64,
-                  INT32_MAX, last_row, last_column);
-  }
-  return NULL;
+const char* fbs_depthwise_check(const FbsDepthwiseShape* s, char* message, size_t message_size) {
+  const Field fields[] = {
+      {"batch", s->batch, 1, kMost},
+      {"in_height", s->in_height, 1, kMost},
+      {"in_width", s->in_width, 1, kMost},
+      {"channels", s->channels, 1, kMost},
+      {"active", s->active, 1, s->channels},
+      {"kernel_height", s->kernel_height, 1, kMost},
+      {"kernel_width", s->kernel_width, 1, kMost},
+      {"stride_height", s->stride_height, 1, kMost},
+      {"stride_width", s->stride_width, 1, kMost},
+      {"dilation_height", s->dilation_height, 1, kMost},
+      {"dilation_width", s->dilation_width, 1, kMost},
+      {"pad_top", s->pad_top, 0, kMost},
+      {"pad_left", s->pad_left, 0, kMost},
+      {"out_height", s->out_height, 1, kMost},
+      {"out_width", s->out_width, 1, kMost},
+      {"activation", (int32_t)s->activation, kFbsActivationNone, kFbsActivationRelu6},
+  };
+  const char* refusal = check_fields(fields, sizeof fields / sizeof fields[0], message, message_size);
+  if (refusal != NULL) return refusal;
+  const Size sizes[] = {
+      {"the input", product(product(product(s->batch, s->in_height), s->in_width), s->active), kMost},
+      {"the output", product(product(product(s->batch, s->out_height), s->out_width), s->active), kMost},
+      {"the weights", product(product(s->kernel_height, s->kernel_width), s->channels), kMost},
+  };
+  refusal = check_sizes(sizes, sizeof sizes / sizeof sizes[0], message, message_size);
+  if (refusal != NULL) return refusal;
+  return check_last_window((Axis){s->out_height, s->stride_height, s->kernel_height, s->dilation_height, s->pad_top},
+                           (Axis){s->out_width, s->stride_width, s->kernel_width, s->dilation_width, s->pad_left},
+                           message, message_size);
 }
 
 const char* fbs_add_check(const FbsAddShape* s, char* message, size_t message_size) {

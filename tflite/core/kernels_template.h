@@ -289,6 +289,8 @@ static void predict(const float* s, const int32_t* in_indices, int32_t depth, co
 
 #include "in_place_template.h"
 #include "winograd_template.h"
+/* needs load_lanes and store_lanes of in_place_template.h */
+#include "depthwise_template.h"
 
 static const FbsKernels kernels = {
     .name = NAME,
@@ -296,6 +298,7 @@ static const FbsKernels kernels = {
     .tile_pixels = TILE_PIXELS,
     .pack = pack,
     .add = add,
+    .depthwise = depthwise,
     .multiply = multiply,
     .multiply_sums = multiply_sums,
     .winograd2 = {pack_filters2, transform_input2, transform_output2},

@@ -100,3 +100,33 @@ void fbs_reference_run(const FbsConv2dShape* s, const FbsConv2dWeights* weights,
     for (int32_t i = 0; out_indices != NULL && i < s->out_active; i++) out_indices[n * s->out_active + i] = winners[i];
   }
 }
+
+/* conv(x[..., j], w) at one output pixel; x is one image. */
+static double convolve_channel(const FbsDepthwiseShape* s, const float* w, const float* x, int64_t j, int64_t oy,
+                               int64_t ox) {
+  double sum = 0;
+  for (int64_t ky = 0; ky < s->kernel_height; ky++) {
+    for (int64_t kx = 0; kx < s->kernel_width; kx++) {
+      const int64_t iy = oy * s->stride_height + ky * s->dilation_height - s->pad_top;
+      const int64_t ix = ox * s->stride_width + kx * s->dilation_width - s->pad_left;
+      if (iy < 0 || iy >= s->in_height || ix < 0 || ix >= s->in_width) continue;
+      sum += (double)x[(iy * s->in_width + ix) * s->active + j] * w[ky * s->kernel_width + kx];
+    }
+  }
+  return sum;
+}
+
+void fbs_reference_depthwise(const FbsDepthwiseShape* s, const FbsDepthwiseWeights* weights, const float* x,
+                             const int32_t* indices, float* y) {
+  const int64_t taps = (int64_t)s->kernel_height * s->kernel_width;
+  for (int64_t n = 0; n < s->batch; n++, x += (int64_t)s->in_height * s->in_width * s->active, indices += s->active) {
+    for (int64_t oy = 0; oy < s->out_height; oy++) {
+      for (int64_t ox = 0; ox < s->out_width; ox++) {
+        for (int64_t j = 0; j < s->active; j++) {
+          const double sum = convolve_channel(s, weights->weights + indices[j] * taps, x, j, oy, ox);
+          *y++ = (float)activate(sum + weights->bias[indices[j]], s->activation);
+        }
+      }
+    }
+  }
+}

@@ -7,15 +7,13 @@
 #include "attributes.h"
 #include "op.h"
 #include "tensors.h"
+#include "window.h"
 
 typedef struct {
   int32_t sparse_in; /* 1: x holds only the channels that in_indices names */
   int32_t k;
   int32_t group_size;
-  int32_t kernel_h, kernel_w;
-  int32_t stride_h, stride_w;
-  int32_t dilation_h, dilation_w;
-  bool same_padding; /* TensorFlow's SAME, else VALID */
+  FbsWindow window;
   FbsActivation activation;
 } Attributes;
 
@@ -37,16 +35,9 @@ static const struct {
     {"sparse_in", offsetof(Attributes, sparse_in), 0, 1},
     {"k", offsetof(Attributes, k), 1, INT32_MAX},
     {"group_size", offsetof(Attributes, group_size), 1, INT32_MAX},
-    {"kernel_h", offsetof(Attributes, kernel_h), 1, INT32_MAX},
-    {"kernel_w", offsetof(Attributes, kernel_w), 1, INT32_MAX},
-    {"stride_h", offsetof(Attributes, stride_h), 1, INT32_MAX},
-    {"stride_w", offsetof(Attributes, stride_w), 1, INT32_MAX},
-    {"dilation_h", offsetof(Attributes, dilation_h), 1, INT32_MAX},
-    {"dilation_w", offsetof(Attributes, dilation_w), 1, INT32_MAX},
 };
 
 static bool parse_attributes(const void* data, size_t size, Attributes* attributes, FbsMessage* message) {
-  static const char* const kPaddings[] = {"SAME", "VALID", NULL};
   FbsFlexMap map;
   if (!fbs_attributes_open(&map, data, size, message)) return false;
   for (size_t i = 0; i < sizeof kIntegers / sizeof *kIntegers; ++i) {
@@ -55,10 +46,8 @@ static bool parse_attributes(const void* data, size_t size, Attributes* attribut
       return false;
     }
   }
-  int padding;
-  if (!fbs_attribute_choice(&map, "padding", kPaddings, "SAME or VALID", &padding, message)) return false;
-  attributes->same_padding = padding == 0;
-  return fbs_attribute_activation(&map, &attributes->activation, message);
+  return fbs_window_parse(&map, &attributes->window, message) &&
+         fbs_attribute_activation(&map, &attributes->activation, message);
 }
 
 static bool parse(void* state, const TfLiteNode* node, const void* attributes, size_t size, FbsMessage* message) {
@@ -87,30 +76,6 @@ static bool parse(void* state, const TfLiteNode* node, const void* attributes, s
   return true;
 }
 
-/* Output size and leading padding along one axis, TensorFlow's rule: SAME puts the odd zero at the end. */
-static bool output_size(const char* axis, int32_t in, int32_t kernel, int32_t stride, int32_t dilation, bool same,
-                        int32_t* out, int32_t* pad_before, FbsMessage* message) {
-  const int64_t window = (int64_t)(kernel - 1) * dilation + 1;
-  int64_t padding = 0;
-  if (same) {
-    *out = (int32_t)(((int64_t)in + stride - 1) / stride);
-    padding = (int64_t)(*out - 1) * stride + window - in;
-    if (padding < 0) padding = 0;
-  } else {
-    if (window > in) {
-      return fbs_fail(message, "a window of %s %" PRId64 " does not fit an input of %s %" PRId32 " without padding",
-                      axis, window, axis, in);
-    }
-    *out = (int32_t)((in - window) / stride + 1);
-  }
-  if (padding > INT32_MAX) {
-    return fbs_fail(message, "a window of %s %" PRId64 " is too large for an input of %s %" PRId32, axis, window, axis,
-                    in);
-  }
-  *pad_before = (int32_t)(padding / 2);
-  return true;
-}
-
 static bool check_in_indices(const TfLiteContext* context, const Op* op, const FbsConv2dShape* shape,
                              FbsMessage* message) {
   if (!op->attributes.sparse_in) {
@@ -129,15 +94,13 @@ static bool check_in_indices(const TfLiteContext* context, const Op* op, const F
 static bool check(const TfLiteContext* context, const Op* op, FbsConv2dShape* shape, FbsConv2dWeights* weights,
                   FbsMessage* message) {
   const Attributes* a = &op->attributes;
-  const int64_t taps = (int64_t)a->kernel_h * a->kernel_w;
-  if (taps > INT32_MAX) {
-    return fbs_fail(message, "a kernel of %" PRId32 " x %" PRId32 " is too large", a->kernel_h, a->kernel_w);
-  }
+  const FbsWindow* window = &a->window;
+  int32_t taps;
+  if (!fbs_window_taps(window, &taps, message)) return false;
   const TfLiteTensor* x = fbs_find_input(context, op->x, "x", kTfLiteFloat32, 4, message);
   if (x == NULL) return false;
 
-  const TfLiteTensor* w =
-      fbs_find_constant(context, op->weights, "weights", 3, (int32_t[]){0, (int32_t)taps, 0}, message);
+  const TfLiteTensor* w = fbs_find_constant(context, op->weights, "weights", 3, (int32_t[]){0, taps, 0}, message);
   if (w == NULL) return false;
   const int32_t in_channels = w->dims->data[0], out_channels = w->dims->data[2];
   const TfLiteTensor* bias = fbs_find_constant(context, op->bias, "bias", 1, (int32_t[]){out_channels}, message);
@@ -160,18 +123,16 @@ static bool check(const TfLiteContext* context, const Op* op, FbsConv2dShape* sh
       .out_channels = out_channels,
       .out_active = a->k,
       .group_size = a->group_size,
-      .kernel_height = a->kernel_h,
-      .kernel_width = a->kernel_w,
-      .stride_height = a->stride_h,
-      .stride_width = a->stride_w,
-      .dilation_height = a->dilation_h,
-      .dilation_width = a->dilation_w,
+      .kernel_height = window->kernel_h,
+      .kernel_width = window->kernel_w,
+      .stride_height = window->stride_h,
+      .stride_width = window->stride_w,
+      .dilation_height = window->dilation_h,
+      .dilation_width = window->dilation_w,
       .activation = a->activation,
   };
-  if (!output_size("height", shape->in_height, a->kernel_h, a->stride_h, a->dilation_h, a->same_padding,
-                   &shape->out_height, &shape->pad_top, message) ||
-      !output_size("width", shape->in_width, a->kernel_w, a->stride_w, a->dilation_w, a->same_padding,
-                   &shape->out_width, &shape->pad_left, message)) {
+  if (!fbs_window_output(window, shape->in_height, shape->in_width, &shape->out_height, &shape->out_width,
+                         &shape->pad_top, &shape->pad_left, message)) {
     return false;
   }
 

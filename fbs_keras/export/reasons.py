@@ -1,0 +1,54 @@
+"""Why a layer cannot work on a compact tensor, in words."""
+
+import math
+
+import keras
+
+from fbs_keras.channelwise import is_channelwise
+from fbs_keras.suppress import Suppress
+
+_MIX = (
+    keras.layers.LayerNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.UnitNormalization,
+    keras.layers.RMSNormalization,
+    keras.layers.Softmax,
+)
+_CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
+
+
+def reason(layer, inputs):
+    """Says why a layer needs dense tensors.
+
+    Args:
+        layer: A Keras layer or operation.
+        inputs: The `sparsity.Tensor`s that it reads.
+
+    Returns:
+        A phrase, which says something about that layer.
+
+    Example:
+
+    >>> reason(keras.layers.LayerNormalization(), [tensor])
+    'LayerNormalization mixes channels'
+    """
+    kind = type(layer).__name__
+    if type(layer) is Suppress:
+        return "the mask of Suppress is of another FBS layer than what it reads"
+    if type(layer) in _MIX or getattr(layer, "activation", None) is keras.activations.softmax:
+        return f"{kind} mixes channels"
+    if isinstance(layer, _CONVOLUTIONS):
+        return f"read by {kind} {'x'.join(map(str, layer.kernel_size))}, which is not an FBS layer"
+    if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D) and layer.depth_multiplier != 1:
+        return f"{kind} has depth_multiplier {layer.depth_multiplier}"
+    if len(inputs) == 1 and is_channelwise(layer, inputs[0].shape):
+        return f"{kind} moves zero, and no Suppress with the same winners is behind it"
+    if type(layer) is keras.layers.Flatten:
+        return "Flatten mixes pixels and channels"
+    if type(layer) is keras.layers.Dense and math.prod(inputs[0].shape[1:-1]) == 1:
+        return "a single pixel, faster so than by gathering the rows of Dense"
+    if kind == "Concatenate":
+        return "what reads the concatenation needs it dense, or it is not along the channels"
+    if len(inputs) > 1:
+        return f"{kind} of tensors of other shapes or winners"
+    return f"{kind} is not known to treat channels apart"

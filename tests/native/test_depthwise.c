@@ -1,0 +1,283 @@
+/* The depthwise convolution of each path of this CPU against the reference, on any number of threads, and the reference
+ * against its definition on a dense image. Usage: test_depthwise SEED COUNT */
+#include <math.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <string.h>
+
+#include "depthwise.h"
+#include "testing.h"
+
+enum { kMostThreads = 3 };
+
+static FbsThreads* pools[kMostThreads + 1];
+
+typedef struct {
+  float *weights, *bias, *x;
+  int32_t* indices;
+} Operands;
+
+static int64_t inputs_of(const FbsDepthwiseShape* s) {
+  return (int64_t)s->batch * s->in_height * s->in_width * s->active;
+}
+
+static int64_t outputs_of(const FbsDepthwiseShape* s) {
+  return (int64_t)s->batch * s->out_height * s->out_width * s->active;
+}
+
+static float* random_floats(int64_t count) {
+  float* values = NEW(float, count);
+  for (int64_t i = 0; i < count; i++) values[i] = 8 * random_unit() - 4;
+  return values;
+}
+
+/* Some channels of all, in any order. */
+static void fill_indices(int32_t* indices, int32_t active, int32_t channels) {
+  int32_t* all = NEW(int32_t, channels);
+  for (int32_t c = 0; c < channels; c++) all[c] = c;
+  for (int32_t i = 0; i < active; i++) {
+    const int32_t other = random_between(i, channels - 1);
+    indices[i] = all[other];
+    all[other] = all[i];
+  }
+  free(all);
+}
+
+static Operands new_operands(const FbsDepthwiseShape* s) {
+  Operands operands = {.weights = random_floats((int64_t)s->channels * s->kernel_height * s->kernel_width),
+                       .bias = random_floats(s->channels),
+                       .x = random_floats(inputs_of(s)),
+                       .indices = NEW(int32_t, (int64_t)s->batch * s->active)};
+  for (int32_t n = 0; n < s->batch; n++) fill_indices(operands.indices + n * s->active, s->active, s->channels);
+  return operands;
+}
+
+static void free_operands(Operands* operands) {
+  free(operands->weights);
+  free(operands->bias);
+  free(operands->x);
+  free(operands->indices);
+}
+
+/* The status of a run on so many threads. */
+static int run(const FbsDepthwiseShape* s, FbsPath path, const Operands* operands, float* y, int32_t threads) {
+  char message[256];
+  const char* refusal = fbs_depthwise_check(s, message, sizeof message);
+  CHECK(refusal == NULL, "%s", message);
+  char* memory = NEW(char, fbs_depthwise_workspace_size(s, path) + 64);
+  void* workspace = memory + (64 - (uintptr_t)memory % 64) % 64;
+  const FbsDepthwiseWeights weights = {operands->weights, operands->bias};
+  const int status = fbs_depthwise_run(s, &weights, path, pools[threads], operands->x, operands->indices, y, workspace);
+  free(memory);
+  return status;
+}
+
+static void test_shape(const FbsDepthwiseShape* s) {
+  Operands operands = new_operands(s);
+  const size_t count = (size_t)outputs_of(s);
+  float *expected = NEW(float, count), *y = NEW(float, count), *again = NEW(float, count);
+  CHECK(run(s, kFbsPathReference, &operands, expected, 1) == 0, "refused");
+  /* Of the sum of so many products below 16, and a bias: rounding, each time by half a unit in the last place. */
+  const double bound = 16.0 * ((double)s->kernel_height * s->kernel_width + 1) * 0x1p-23;
+  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    if (!fbs_path_available(path)) continue;
+    for (int32_t threads = 1; threads <= kMostThreads; threads++) {
+      float* result = threads == 1 ? y : again;
+      memset(result, -1, count * sizeof *result); /* NaN */
+      CHECK(run(s, path, &operands, result, threads) == 0, "refused");
+      CHECK(memcmp(y, result, count * sizeof *y) == 0, "%s: differs on %d threads", fbs_path_name(path), threads);
+    }
+    for (size_t i = 0; i < count; i++) {
+      CHECK(fabs((double)y[i] - (double)expected[i]) <= bound,
+            "%s: y[%zu] of %dx%dx%dx%d/%d, %dx%d stride %dx%d dilation %dx%d padding %d, %d is %g, expected %g",
+            fbs_path_name(path), i, s->batch, s->in_height, s->in_width, s->active, s->channels, s->kernel_height,
+            s->kernel_width, s->stride_height, s->stride_width, s->dilation_height, s->dilation_width, s->pad_top,
+            s->pad_left, (double)y[i], (double)expected[i]);
+    }
+  }
+  free(again);
+  free(y);
+  free(expected);
+  free_operands(&operands);
+}
+
+/* Output size and leading zeros along one axis, as TensorFlow has it; false where VALID leaves no output. */
+static bool set_axis(int32_t in, int32_t kernel, int32_t stride, int32_t dilation, bool same, int32_t* out,
+                     int32_t* pad) {
+  const int32_t window = (kernel - 1) * dilation + 1;
+  *out = same ? (in + stride - 1) / stride : (in - window) / stride + 1;
+  const int32_t padding = (*out - 1) * stride + window - in;
+  *pad = same && padding > 0 ? padding / 2 : 0;
+  return same || in >= window;
+}
+
+static bool set_outputs(FbsDepthwiseShape* s, bool same) {
+  return set_axis(s->in_height, s->kernel_height, s->stride_height, s->dilation_height, same, &s->out_height,
+                  &s->pad_top) &&
+         set_axis(s->in_width, s->kernel_width, s->stride_width, s->dilation_width, same, &s->out_width, &s->pad_left);
+}
+
+/* Channels at the edges of the vectors of each width, over every size of tile. */
+static void test_tiles(void) {
+  static const int32_t actives[] = {1, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 64, 70};
+  for (int32_t kernel = 3; kernel <= 5; kernel += 2) {
+    for (int32_t stride = 1; stride <= 2; stride++) {
+      for (int32_t width = 1; width <= 20; width++) {
+        FbsDepthwiseShape s = {.batch = 1 + width % 2,
+                               .in_height = 1 + width % 7,
+                               .in_width = width,
+                               .active = actives[random_between(0, sizeof actives / sizeof actives[0] - 1)],
+                               .kernel_height = kernel,
+                               .kernel_width = kernel,
+                               .stride_height = stride,
+                               .stride_width = stride,
+                               .dilation_height = 1,
+                               .dilation_width = 1,
+                               .activation = (FbsActivation)(width % 3)};
+        s.channels = s.active + width % 3 * s.active;
+        for (int same = 0; same < 2; same++) {
+          if (set_outputs(&s, same)) test_shape(&s);
+        }
+      }
+    }
+  }
+}
+
+static void test_random_shape(void) {
+  const bool usual = random_between(0, 1) == 0;
+  FbsDepthwiseShape s = {.batch = random_between(1, 3),
+                         .in_height = random_between(1, 12),
+                         .in_width = random_between(1, 24),
+                         .active = random_between(1, 80),
+                         .kernel_height = usual ? 3 + 2 * random_between(0, 1) : random_between(1, 7),
+                         .stride_height = random_between(1, usual ? 2 : 4),
+                         .dilation_height = usual ? 1 : random_between(1, 3),
+                         .activation = (FbsActivation)random_between(0, 2)};
+  s.channels = s.active + random_between(0, 2 * s.active);
+  s.kernel_width = usual ? s.kernel_height : random_between(1, 7);
+  s.stride_width = usual ? s.stride_height : random_between(1, 4);
+  s.dilation_width = usual ? 1 : random_between(1, 3);
+  if (!set_outputs(&s, random_between(0, 1) == 0)) return;
+  if (random_between(0, 9) == 0) { /* more zeros than TensorFlow knows: windows beyond the input on either side */
+    s.pad_top = random_between(0, 20);
+    s.pad_left = random_between(0, 20);
+    s.out_height = random_between(1, 20);
+    s.out_width = random_between(1, 40);
+  }
+  test_shape(&s);
+}
+
+/* A window that holds no NaN gives none, not at the image's edge either; bias alone where it holds nothing. */
+static void test_special_values(void) {
+  FbsDepthwiseShape s = {.batch = 1,
+                         .in_height = 9,
+                         .in_width = 30,
+                         .channels = 50,
+                         .active = 33,
+                         .kernel_height = 3,
+                         .kernel_width = 3,
+                         .stride_height = 1,
+                         .stride_width = 1,
+                         .dilation_height = 1,
+                         .dilation_width = 1,
+                         .activation = kFbsActivationNone};
+  set_outputs(&s, true);
+  Operands operands = new_operands(&s);
+  float* y = NEW(float, outputs_of(&s));
+  operands.x[(4 * 30 + 11) * 33 + 32] = NAN;
+  for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
+    if (!fbs_path_available(path)) continue;
+    CHECK(run(&s, path, &operands, y, 2) == 0, "refused");
+    for (int32_t i = 0; i < 9 * 30 * 33; i++) {
+      const int32_t row = i / 33 / 30, column = i / 33 % 30;
+      const bool reached = i % 33 == 32 && abs(row - 4) <= 1 && abs(column - 11) <= 1;
+      CHECK((isnan(y[i]) != 0) == reached, "%s: y[%d] is %g", fbs_path_name(path), i, (double)y[i]);
+    }
+  }
+  free(y);
+  free_operands(&operands);
+}
+
+static void test_hostile_indices(void) {
+  FbsDepthwiseShape s = {.batch = 2,
+                         .in_height = 3,
+                         .in_width = 4,
+                         .channels = 40,
+                         .active = 21,
+                         .kernel_height = 3,
+                         .kernel_width = 3,
+                         .stride_height = 1,
+                         .stride_width = 1,
+                         .dilation_height = 1,
+                         .dilation_width = 1};
+  set_outputs(&s, true);
+  Operands operands = new_operands(&s);
+  float* y = NEW(float, outputs_of(&s));
+  for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
+    if (!fbs_path_available(path)) continue;
+    static const int32_t outside[] = {-1, 40, INT32_MAX, INT32_MIN};
+    for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
+      operands.indices[41] = outside[i];
+      CHECK(run(&s, path, &operands, y, 1) == -1, "index %d accepted", outside[i]);
+    }
+    operands.indices[41] = operands.indices[40]; /* equal ones do no harm */
+    CHECK(run(&s, path, &operands, y, 1) == 0, "equal indices refused");
+  }
+  free(y);
+  free_operands(&operands);
+}
+
+static void test_check(void) {
+  const FbsDepthwiseShape valid = {1, 8, 9, 10, 6, 3, 3, 1, 1, 1, 1, 1, 1, 8, 9, kFbsActivationNone};
+#define FIELD(name) offsetof(FbsDepthwiseShape, name)
+  static const struct {
+    size_t field;
+    int32_t value;
+    const char* part;
+  } bad[] = {
+      {FIELD(batch), 0, "batch must be at least 1, got 0"},
+      {FIELD(in_height), -1, "in_height must be at least 1, got -1"},
+      {FIELD(in_width), 0, "in_width must be at least 1"},
+      {FIELD(channels), 0, "channels must be at least 1"},
+      {FIELD(active), 11, "active must be from 1 to 10, got 11"},
+      {FIELD(active), 0, "active must be from 1 to 10, got 0"},
+      {FIELD(kernel_height), 0, "kernel_height must be at least 1"},
+      {FIELD(kernel_width), 0, "kernel_width must be at least 1"},
+      {FIELD(stride_height), 0, "stride_height must be at least 1"},
+      {FIELD(stride_width), 0, "stride_width must be at least 1"},
+      {FIELD(dilation_height), 0, "dilation_height must be at least 1"},
+      {FIELD(dilation_width), 0, "dilation_width must be at least 1"},
+      {FIELD(pad_top), -1, "pad_top must be at least 0, got -1"},
+      {FIELD(pad_left), -1, "pad_left must be at least 0, got -1"},
+      {FIELD(out_height), 0, "out_height must be at least 1"},
+      {FIELD(out_width), 0, "out_width must be at least 1"},
+      {FIELD(activation), 3, "activation must be from 0 to 2, got 3"},
+      {FIELD(batch), 1 << 28, "the input must have at most"},
+      {FIELD(out_width), 1 << 28, "the output must have at most"},
+      {FIELD(kernel_width), 1 << 28, "the weights must have at most"},
+      {FIELD(stride_height), 1 << 30, "the last window must end within"},
+      {FIELD(dilation_width), 2147000000, "the last window must end within"},
+  };
+  char message[256];
+  CHECK(fbs_depthwise_check(&valid, message, sizeof message) == NULL, "%s", message);
+  for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+    FbsDepthwiseShape shape = valid;
+    memcpy((char*)&shape + bad[i].field, &bad[i].value, sizeof(int32_t));
+    const char* got = fbs_depthwise_check(&shape, message, sizeof message);
+    CHECK(got == message && strstr(message, bad[i].part) != NULL, "got \"%s\", expected \"%s\"",
+          got == NULL ? "NULL" : got, bad[i].part);
+  }
+}
+
+int main(int argc, char** argv) {
+  CHECK(argc == 3, "usage: %s SEED COUNT", argv[0]);
+  random_state = strtoull(argv[1], NULL, 10);
+  for (int32_t n = 1; n <= kMostThreads; n++) pools[n] = fbs_threads_create(n);
+  test_check();
+  test_special_values();
+  test_hostile_indices();
+  test_tiles();
+  for (int32_t n = atoi(argv[2]); n > 0; n--) test_random_shape();
+  for (int32_t n = 1; n <= kMostThreads; n++) fbs_threads_destroy(pools[n]);
+  return 0;
+}

@@ -1,0 +1,144 @@
+/* The kernels of depthwise.c, where a vector holds neighbouring channels of a pixel; kernels_template.h includes this
+ * file. Taps that fall into the padding are skipped. */
+
+/* Output pixels side by side that are computed together: a vector of x then serves as many of them as windows hold it,
+ * where one pixel at a time would load two vectors for each multiply-add. */
+enum { kDepthwisePixels = 8 };
+
+/* A tile of output pixels by the input rows and columns that its windows hold. */
+typedef struct {
+  const FbsDepthwise* all;
+  int64_t first_row, first_column; /* in x, of the first window; below 0 in the padding */
+  int64_t first_tap, end_tap;      /* the kernel's rows that lie within x */
+  float* y;
+} DepthwiseTile;
+
+INLINE V activate_depthwise(const FbsDepthwise* all, V sum) {
+  return MIN(BROADCAST(all->high), MAX(BROADCAST(all->low), sum));
+}
+
+/* One vector of channels from `channel` on. */
+INLINE void depthwise_vector(const DepthwiseTile* tile, int64_t channel, const int pixels, const int kernel,
+                             const int stride, const int edge) {
+  const FbsDepthwise* all = tile->all;
+  const int64_t active = all->active, columns = all->in_width;
+  V sum[kDepthwisePixels];
+  UNROLL for (int p = 0; p < pixels; p++) sum[p] = LOAD(all->bias + channel);
+  for (int64_t t = tile->first_tap; t < tile->end_tap; t++) {
+    V weights[5];
+    UNROLL for (int i = 0; i < kernel; i++) weights[i] = LOAD(all->weights + (t * kernel + i) * active + channel);
+    const int64_t first = ((tile->first_row + t) * columns + tile->first_column) * active + channel;
+    UNROLL for (int c = 0; c < (pixels - 1) * stride + kernel; c++) {
+      if (edge && (uint64_t)(tile->first_column + c) >= (uint64_t)columns) continue;
+      const V x = LOAD(all->x + (first + c * active));
+      UNROLL for (int p = 0; p < pixels; p++) {
+        const int i = c - p * stride;
+        if (i >= 0 && i < kernel) sum[p] = FMA(x, weights[i], sum[p]);
+      }
+    }
+  }
+  UNROLL for (int p = 0; p < pixels; p++) STORE(tile->y + p * active + channel, activate_depthwise(all, sum[p]));
+}
+
+/* All channels, at least a vector of them; the last vector may compute some a second time. */
+INLINE void depthwise_tile(const DepthwiseTile* tile, const int pixels, const int kernel, const int stride,
+                           const int edge) {
+  const int64_t last = tile->all->active - LANES;
+  for (int64_t channel = 0; channel < last; channel += LANES) {
+    depthwise_vector(tile, channel, pixels, kernel, stride, edge);
+  }
+  depthwise_vector(tile, last, pixels, kernel, stride, edge);
+}
+
+#define DEPTHWISE_TILES(T) TILES_8(T, 3, 1) TILES_8(T, 3, 2) TILES_8(T, 5, 1) TILES_8(T, 5, 2)
+#define DEFINE_DEPTHWISE(pixels, kernel, stride)                                         \
+  static void depthwise_##kernel##_##stride##_##pixels(const DepthwiseTile* tile) {      \
+    depthwise_tile(tile, pixels, kernel, stride, 0);                                     \
+  }                                                                                      \
+  static void depthwise_edge_##kernel##_##stride##_##pixels(const DepthwiseTile* tile) { \
+    depthwise_tile(tile, pixels, kernel, stride, 1);                                     \
+  }
+DEPTHWISE_TILES(DEFINE_DEPTHWISE)
+
+/* [kernel / 2 - 1][stride - 1][pixels][edge] */
+#define DEPTHWISE_ENTRY(pixels, kernel, stride)                                     \
+  [kernel / 2 - 1][stride - 1][pixels] = {depthwise_##kernel##_##stride##_##pixels, \
+                                          depthwise_edge_##kernel##_##stride##_##pixels},
+static void (*const depthwise_tiles[2][2][kDepthwisePixels + 1][2])(const DepthwiseTile*) = {
+    DEPTHWISE_TILES(DEPTHWISE_ENTRY)};
+
+/* Which of `count` taps, the first at `first` and the others `dilation` apart, lie within 0..size. */
+static void find_taps(int64_t first, int64_t count, int64_t dilation, int64_t size, int64_t* begin, int64_t* end) {
+  *begin = first < 0 ? (dilation - 1 - first) / dilation : 0;
+  *end = size <= first ? 0 : (size - first + dilation - 1) / dilation;
+  if (*end > count) *end = count;
+}
+
+/* `vectors` vectors of channels of one pixel, the first `lanes` of each, for any window. */
+INLINE void depthwise_pixel(const DepthwiseTile* tile, int64_t begin, int64_t end, int64_t channel, const int vectors,
+                            const int32_t lanes) {
+  const FbsDepthwise* all = tile->all;
+  const int64_t active = all->active;
+  V sum[kSums];
+  UNROLL for (int v = 0; v < vectors; v++) sum[v] = load_lanes(all->bias + channel + v * LANES, lanes);
+  for (int64_t t = tile->first_tap; t < tile->end_tap; t++) {
+    const int64_t row = tile->first_row + t * all->dilation_height;
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t column = tile->first_column + i * all->dilation_width;
+      const float* x = all->x + (row * all->in_width + column) * active + channel;
+      const float* weights = all->weights + (t * all->kernel_width + i) * active + channel;
+      UNROLL for (int v = 0; v < vectors; v++) {
+        sum[v] = FMA(load_lanes(x + v * LANES, lanes), load_lanes(weights + v * LANES, lanes), sum[v]);
+      }
+    }
+  }
+  UNROLL for (int v = 0; v < vectors; v++) {
+    store_lanes(tile->y + channel + v * LANES, activate_depthwise(all, sum[v]), lanes);
+  }
+}
+
+/* One output row, for any window. */
+static void depthwise_row(DepthwiseTile tile) {
+  const FbsDepthwise* all = tile.all;
+  for (int32_t column = 0; column < all->out_width; column++, tile.y += all->active) {
+    int64_t begin, end;
+    tile.first_column = (int64_t)column * all->stride_width - all->pad_left;
+    find_taps(tile.first_column, all->kernel_width, all->dilation_width, all->in_width, &begin, &end);
+    int32_t c = 0;
+    for (; c + kSums * LANES <= all->active; c += kSums * LANES) depthwise_pixel(&tile, begin, end, c, kSums, LANES);
+    for (; c + LANES <= all->active; c += LANES) depthwise_pixel(&tile, begin, end, c, 1, LANES);
+    if (c < all->active) depthwise_pixel(&tile, begin, end, c, 1, all->active - c);
+  }
+}
+
+/* One output row in nearly equal tiles. */
+static void depthwise_row_tiles(DepthwiseTile tile) {
+  const FbsDepthwise* all = tile.all;
+  const int32_t kernel = all->kernel_width, stride = all->stride_width;
+  const int32_t tiles = (all->out_width + kDepthwisePixels - 1) / kDepthwisePixels;
+  for (int32_t n = 0; n < tiles; n++) {
+    const int64_t begin = (int64_t)all->out_width * n / tiles, end = (int64_t)all->out_width * (n + 1) / tiles;
+    tile.first_column = begin * stride - all->pad_left;
+    const int64_t end_column = tile.first_column + (end - begin - 1) * stride + kernel;
+    const int edge = tile.first_column < 0 || end_column > all->in_width;
+    depthwise_tiles[kernel / 2 - 1][stride - 1][end - begin][edge](&tile);
+    tile.y += (end - begin) * all->active;
+  }
+}
+
+static int has_tiles(const FbsDepthwise* all) {
+  const int32_t kernel = all->kernel_width, stride = all->stride_width;
+  return (kernel == 3 || kernel == 5) && all->kernel_height == kernel && (stride == 1 || stride == 2) &&
+         all->dilation_height == 1 && all->dilation_width == 1 && all->active >= LANES;
+}
+
+static void depthwise(const FbsDepthwise* all, int64_t begin, int64_t end) {
+  void (*const row_function)(DepthwiseTile) = has_tiles(all) ? depthwise_row_tiles : depthwise_row;
+  for (int64_t row = begin; row < end; row++) {
+    DepthwiseTile tile = {.all = all,
+                          .first_row = row * all->stride_height - all->pad_top,
+                          .y = all->y + row * all->out_width * all->active};
+    find_taps(tile.first_row, all->kernel_height, all->dilation_height, all->in_height, &tile.first_tap, &tile.end_tap);
+    row_function(tile);
+  }
+}
