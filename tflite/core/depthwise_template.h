@@ -17,27 +17,41 @@ INLINE V activate_depthwise(const FbsDepthwise* all, V sum) {
   return MIN(BROADCAST(all->high), MAX(BROADCAST(all->low), sum));
 }
 
+/* Columns that one pointer reaches by the multiples of a pixel's size that instructions can add to it. Left alone, gcc
+ * holds every multiple in a register of its own, of which there are not enough. */
+enum { kColumnsReached = 4 };
+#define HOLD_POINTER(p) __asm__("" : "+r"(p))
+
 /* One vector of channels from `channel` on. */
 INLINE void depthwise_vector(const DepthwiseTile* tile, int64_t channel, const int pixels, const int kernel,
                              const int stride, const int edge) {
   const FbsDepthwise* all = tile->all;
-  const int64_t active = all->active, columns = all->in_width;
+  const int64_t active = all->active, columns = all->in_width, padded = all->padded;
   V sum[kDepthwisePixels];
   UNROLL for (int p = 0; p < pixels; p++) sum[p] = LOAD(all->bias + channel);
-  for (int64_t t = tile->first_tap; t < tile->end_tap; t++) {
+  const float* row = all->x + ((tile->first_row + tile->first_tap) * columns + tile->first_column) * active + channel;
+  const float* row_weights = all->weights + tile->first_tap * kernel * padded + channel;
+  const int64_t rows = edge ? tile->end_tap - tile->first_tap : kernel;
+  UNROLL for (int64_t t = 0; t < rows; t++, row += columns * active, row_weights += kernel * padded) {
     V weights[5];
-    UNROLL for (int i = 0; i < kernel; i++) weights[i] = LOAD(all->weights + (t * kernel + i) * active + channel);
-    const int64_t first = ((tile->first_row + t) * columns + tile->first_column) * active + channel;
+    UNROLL for (int i = 0; i < kernel; i++) weights[i] = LOAD(row_weights + i * padded);
+    const float* x = row;
     UNROLL for (int c = 0; c < (pixels - 1) * stride + kernel; c++) {
+      if (c > 0 && c % kColumnsReached == 0) {
+        x += kColumnsReached * active;
+        HOLD_POINTER(x);
+      }
       if (edge && (uint64_t)(tile->first_column + c) >= (uint64_t)columns) continue;
-      const V x = LOAD(all->x + (first + c * active));
+      V value = LOAD(x + c % kColumnsReached * active);
+      KEEP(value);
       UNROLL for (int p = 0; p < pixels; p++) {
         const int i = c - p * stride;
-        if (i >= 0 && i < kernel) sum[p] = FMA(x, weights[i], sum[p]);
+        if (i >= 0 && i < kernel) sum[p] = FMA(value, weights[i], sum[p]);
       }
     }
   }
-  UNROLL for (int p = 0; p < pixels; p++) STORE(tile->y + p * active + channel, activate_depthwise(all, sum[p]));
+  float* y = tile->y + channel;
+  UNROLL for (int p = 0; p < pixels; p++) STORE(y + p * active, activate_depthwise(all, sum[p]));
 }
 
 /* All channels, at least a vector of them; the last vector may compute some a second time. */
@@ -86,7 +100,7 @@ INLINE void depthwise_pixel(const DepthwiseTile* tile, int64_t begin, int64_t en
     for (int64_t i = begin; i < end; i++) {
       const int64_t column = tile->first_column + i * all->dilation_width;
       const float* x = all->x + (row * all->in_width + column) * active + channel;
-      const float* weights = all->weights + (t * all->kernel_width + i) * active + channel;
+      const float* weights = all->weights + (t * all->kernel_width + i) * all->padded + channel;
       UNROLL for (int v = 0; v < vectors; v++) {
         sum[v] = FMA(load_lanes(x + v * LANES, lanes), load_lanes(weights + v * LANES, lanes), sum[v]);
       }
@@ -120,7 +134,7 @@ static void depthwise_row_tiles(DepthwiseTile tile) {
     const int64_t begin = (int64_t)all->out_width * n / tiles, end = (int64_t)all->out_width * (n + 1) / tiles;
     tile.first_column = begin * stride - all->pad_left;
     const int64_t end_column = tile.first_column + (end - begin - 1) * stride + kernel;
-    const int edge = tile.first_column < 0 || end_column > all->in_width;
+    const int edge = tile.end_tap - tile.first_tap < kernel || tile.first_column < 0 || end_column > all->in_width;
     depthwise_tiles[kernel / 2 - 1][stride - 1][end - begin][edge](&tile);
     tile.y += (end - begin) * all->active;
   }

@@ -122,11 +122,11 @@ typedef struct {
 
 /* One image's depthwise convolution: y[pixel][j] = act(bias[j] + sum_tap x[pixel, tap][j] * weights[tap][j]) */
 typedef struct {
-  const float* x; /* [in_height][in_width][active] */
-  float* y;       /* [out_height][out_width][active] */
-  const float* weights;
-  const float* bias;
-  int32_t in_height, in_width, active;
+  const float* x;       /* [in_height][in_width][active] */
+  float* y;             /* [out_height][out_width][active] */
+  const float* weights; /* [taps][padded]: those of the active channels, to whole vectors */
+  const float* bias;    /* [padded] */
+  int32_t in_height, in_width, active, padded;
   int32_t kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
   int32_t pad_top, pad_left, out_height, out_width;
   float low, high; /* as above */
