@@ -1,6 +1,23 @@
 /* The kernels of depthwise.c, where a vector holds neighbouring channels of a pixel; kernels_template.h includes this
  * file. Taps that fall into the padding are skipped. */
 
+/* packed[t][j] = weights[indices[j]][t]; lanes beyond the last channel repeat it. */
+static void pack_depthwise(const float* weights, const int32_t* indices, int32_t taps, int32_t active, int32_t padded,
+                           float* packed) {
+  for (int32_t j = 0; j < padded; j += LANES) {
+    for (int32_t t = 0; t < taps; t += LANES) {
+      V rows[LANES];
+      const int32_t count = taps - t < LANES ? taps - t : LANES;
+      for (int32_t r = 0; r < LANES; r++) {
+        const int64_t channel = indices[j + r < active ? j + r : active - 1];
+        rows[r] = load_lanes(weights + channel * taps + t, count);
+      }
+      transpose(rows);
+      for (int32_t r = 0; r < count; r++) STORE(packed + (int64_t)(t + r) * padded + j, rows[r]);
+    }
+  }
+}
+
 /* Output pixels side by side that are computed together: a vector of x then serves as many of them as windows hold it,
  * where one pixel at a time would load two vectors for each multiply-add. */
 enum { kDepthwisePixels = 8 };

@@ -179,6 +179,10 @@ typedef struct {
    * must hold so much from the last pixel's. */
   void (*add)(const FbsAddition* addition, int64_t begin, int64_t end);
 
+  /* packed[t][j] = weights[indices[j]][t], with `padded` lanes in a row: whole vectors. */
+  void (*pack_depthwise)(const float* weights, const int32_t* indices, int32_t taps, int32_t active, int32_t padded,
+                         float* packed);
+
   /* Output rows begin..end. */
   void (*depthwise)(const FbsDepthwise* all, int64_t begin, int64_t end);
 } FbsKernels;
