@@ -26,12 +26,11 @@ enum {
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* T(pixels, ...) for all tiles of up to so many pixels. */
-#define TILES_4(T, ...) T(1, __VA_ARGS__) T(2, __VA_ARGS__) T(3, __VA_ARGS__) T(4, __VA_ARGS__)
-#define TILES_6(T, ...) TILES_4(T, __VA_ARGS__) T(5, __VA_ARGS__) T(6, __VA_ARGS__)
-#define TILES_8(T, ...) TILES_6(T, __VA_ARGS__) T(7, __VA_ARGS__) T(8, __VA_ARGS__)
-#define TILES_12(T, ...) \
-  TILES_8(T, __VA_ARGS__) T(9, __VA_ARGS__) T(10, __VA_ARGS__) T(11, __VA_ARGS__) T(12, __VA_ARGS__)
+/* T(pixels, vectors) for all tiles of up to so many pixels. */
+#define TILES_4(T, vectors) T(1, vectors) T(2, vectors) T(3, vectors) T(4, vectors)
+#define TILES_6(T, vectors) TILES_4(T, vectors) T(5, vectors) T(6, vectors)
+#define TILES_8(T, vectors) TILES_6(T, vectors) T(7, vectors) T(8, vectors)
+#define TILES_12(T, vectors) TILES_8(T, vectors) T(9, vectors) T(10, vectors) T(11, vectors) T(12, vectors)
 
 /* A stretch of `lanes` neighbouring weight columns, and where each lane of a packed vector finds its column in it:
  * select[lane] is the distance from `column`, or -1 when another stretch holds that lane's column. */
