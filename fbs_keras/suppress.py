@@ -23,6 +23,9 @@ class Suppress(keras.layers.Layer):
     Output shape:
         That of the first input.
 
+    Raises:
+        ValueError: If `data_format` is neither.
+
     Example:
 
     >>> y, mask = fbs_keras.FBSConv2D(64, 1, density=0.5, return_mask=True)(x)

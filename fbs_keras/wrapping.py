@@ -35,9 +35,16 @@ def wrap(
 
         gamma * norm(conv(x)) + beta = |gamma| * (norm(sign(gamma) * conv(x)) + beta / |gamma|),
 
-    so `rho = |gamma|`, its sign goes into the kernel, and `phi = 0`. The given model is not changed. What else stays as
-    it is: convolutions with groups, those called more than once, and the one that computes the model's output (the
-    paper never gates the classifier).
+    so `rho = |gamma|`, its sign goes into the kernel, and `phi = 0`. The given model is not changed.
+
+    A `SeparableConv2D` becomes a `DepthwiseConv2D` and an `FBSConv2D`. A depthwise convolution behind an FBS layer
+    computes that layer's channels. Where it, or a batch normalisation
+    behind it, gives suppressed channels a value again, a `Suppress` layer behind them zeroes these; likewise where
+    batch normalisation comes before a convolution that is gated. A Sequential model that gets one becomes Functional.
+
+    What stays as it is: convolutions with groups, those called more than once, those on maps so small that the gate
+    would take longer than it saves, and the one that computes the model's output (the paper never gates the
+    classifier).
 
     The copy is to be trained: compile it, `fit` it at density 1 for a while, then lower the density with
     `fbs_keras.DensityScheduler`.
@@ -45,7 +52,8 @@ def wrap(
     Args:
         model: A built Sequential or Functional Keras model. Models nested in it are wrapped too.
         density: The fraction of channels to keep, in (0, 1]. Defaults to 1.
-        include: Names of the only convolutions to wrap; a name or a list of names. Defaults to all that can be.
+        include: Names of the only convolutions to wrap; a name or a list of names. Defaults to all where it saves time:
+            not the classifier, nor those on maps of fewer than 16 pixels.
         exclude: Names of convolutions to leave alone. Defaults to none.
         init: `"preserve"` (default), or `"paper"`: phi He-normal, rho = 1, kernels copied. The paper's start changes
             the function, and needs training at density 1 with a small learning rate first.

@@ -16,11 +16,20 @@ def randomise(model, seed=0):
             elif weight.name == "gamma":
                 value[:2] = 0, 1e-6
             elif weight.name in ("beta", "bias", "moving_mean"):
-                pass
+                value *= 0.3
+            elif weight.name in ("kernel", "pointwise_kernel"):
+                value *= (2 / np.prod(weight.shape[:-1])) ** 0.5
             else:
                 continue
             weight.assign(value)
     return model
+
+
+def images(model, count=4, seed=1):
+    """Normal numbers for a model to read: one array, or a list where the model takes several."""
+    rng = np.random.default_rng(seed)
+    arrays = [rng.normal(size=(count, *tensor.shape[1:])).astype("float32") for tensor in model.inputs]
+    return arrays if len(arrays) > 1 else arrays[0]
 
 
 def all_layers(model):
@@ -60,7 +69,7 @@ def norms():
 
 def plain():
     """Convolutions without batch norm, as in VGG-16."""
-    x = inputs = keras.Input((10, 10, 3))
+    x = inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(8, 3, activation="relu")(x)
     x = layers.Conv2D(8, 3, strides=2)(x)
     x = layers.ReLU(max_value=6)(x)
@@ -115,4 +124,109 @@ def branches():
     return keras.Model(inputs, [layers.GlobalAveragePooling2D()(head), layers.Flatten()(x)], name="branches")
 
 
-MODELS = {make.__name__: make for make in (sequential, norms, plain, residual, nested, branches)}
+def mobile():
+    """Blocks of expanding, depthwise and projecting convolutions, as of MobileNetV2 and EfficientNet."""
+    x = inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, use_bias=False, name="stem")(x)
+    x = layers.ReLU(6.0, name="stem_relu")(layers.BatchNormalization(name="stem_bn")(x))
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="plain")(x)
+    x = shortcut = layers.Conv2D(6, 1, name="project")(x)
+    x = layers.Conv2D(12, 1, use_bias=False, name="expand")(x)
+    x = layers.Activation("silu", name="expand_silu")(layers.BatchNormalization(name="expand_bn")(x))
+    x = layers.DepthwiseConv2D(3, padding="same", name="depthwise")(x)
+    x = layers.Activation("silu", name="silu")(layers.BatchNormalization(name="bn")(x))
+    se = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    se = layers.Conv2D(4, 1, activation="relu", name="se_reduce")(se)
+    se = layers.Conv2D(12, 1, activation="sigmoid", name="se_expand")(se)
+    x = layers.Conv2D(6, 1, use_bias=False, name="se_project")(layers.Multiply()([x, se]))
+    x = layers.Dropout(0.2)(layers.BatchNormalization(name="se_project_bn")(x))
+    x = layers.Add(name="sum")([x, shortcut])
+    x = layers.DepthwiseConv2D(3, activation="relu", name="after_sum")(x)
+    x = layers.Conv2D(8, 1, activation="relu", name="last")(x)
+    x = layers.DepthwiseConv2D(2, depth_multiplier=2, name="twice")(x)
+    return keras.Model(inputs, layers.Dense(4)(layers.GlobalAveragePooling2D()(x)), name="mobile")
+
+
+def mobile_sequential():
+    """MobileNet: a padded depthwise convolution and a pooled head, in a Sequential model."""
+    stack = [
+        layers.Conv2D(8, 3, use_bias=False, name="conv"),
+        layers.BatchNormalization(name="bn"),
+        layers.ReLU(6.0, name="relu"),
+        layers.ZeroPadding2D(((0, 1), (0, 1)), name="pad"),
+        layers.DepthwiseConv2D(3, strides=2, use_bias=False, name="depthwise"),
+        layers.BatchNormalization(name="depthwise_bn"),
+        layers.ReLU(6.0, name="depthwise_relu"),
+        layers.GlobalAveragePooling2D(name="pool"),
+        layers.Dense(4),
+    ]
+    return keras.Sequential([keras.Input((12, 12, 3)), *stack], name="mobile_sequential")
+
+
+def separable():
+    """Xception: activations before separable convolutions, a projection beside them."""
+    x = inputs = keras.Input((12, 12, 3))
+    x = shortcut = layers.Conv2D(8, 3, padding="same", activation="relu", name="stem")(x)
+    x = layers.SeparableConv2D(10, 3, padding="same", use_bias=False, name="first")(x)
+    x = layers.Activation("relu", name="relu")(layers.BatchNormalization(name="first_bn")(x))
+    x = layers.SeparableConv2D(10, 3, padding="same", strides=2, name="second")(x)
+    x = layers.BatchNormalization(name="second_bn")(x)
+    x = layers.Add()([x, layers.Conv2D(10, 1, strides=2, padding="same", name="projection")(shortcut)])
+    x = layers.SeparableConv2D(8, 3, depth_multiplier=2, name="multiplied")(x)
+    x = layers.SeparableConv2D(8, 3, padding="same", dilation_rate=2, activation="relu", name="dilated")(x)
+    return keras.Model(inputs, layers.Flatten()(x), name="separable")
+
+
+def orders():
+    """Batch norms before convolutions: behind a ReLU, behind a pooling, in a pre-activation block, in a dense block."""
+    x = inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="relu_first")(x)
+    x = layers.BatchNormalization(name="norm_second")(x)
+    x = layers.Conv2D(8, 3, padding="same", name="pool_first")(x)
+    x = layers.MaxPooling2D(name="pool")(x)
+    x = layers.ReLU(name="relu_third")(layers.BatchNormalization(name="norm_third")(x))
+    x = shortcut = layers.Conv2D(8, 1, name="two_readers")(x)
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Conv2D(8, 3, padding="same", name="in_block")(x)
+    x = layers.Add()([x, shortcut])
+    x = layers.Concatenate()([x, layers.Conv2D(4, 3, padding="same", name="grown")(layers.ReLU()(x))])
+    x = layers.ReLU()(layers.BatchNormalization()(x))
+    x = layers.Conv2D(4, 1, use_bias=False, name="transition")(x)
+    x = layers.BatchNormalization(axis=1, name="norm_of_rows")(x)
+    return keras.Model(inputs, layers.Flatten()(x), name="orders")
+
+
+def activations():
+    """Activations that keep zero, in the layer, behind it or unknown to Conv2D; and some that do not."""
+    x = inputs = keras.Input((10, 10, 3))
+    x = layers.Conv2D(6, 1, activation="hard_silu", name="hard_silu")(x)
+    x = layers.Activation("gelu", name="gelu")(layers.Conv2D(6, 1, name="before_gelu")(x))
+    x = layers.LeakyReLU(name="leaky")(layers.Conv2D(6, 1, name="before_leaky")(x))
+    x = layers.ReLU(threshold=1.0, name="threshold")(layers.Conv2D(6, 1, name="before_threshold")(x))
+    x = layers.Activation("softplus", name="softplus")(layers.Conv2D(6, 1, name="before_softplus")(x))
+    x = layers.Softmax(name="softmax")(layers.Conv2D(6, 1, name="before_softmax")(x))
+    x = layers.Conv2D(6, 1, activation="exponential", name="exponential")(x)
+    x = layers.Conv2D(6, 1, name="before_operation")(x)
+    return keras.Model(inputs, layers.Flatten()(keras.ops.relu(x)), name="activations")
+
+
+def two_inputs():
+    """Two inputs and outputs, a depthwise convolution called twice, a nested model that ends in one."""
+    a, b = keras.Input((8, 8, 3), name="a"), keras.Input((8, 8, 3), name="b")
+    shared = layers.DepthwiseConv2D(3, padding="same", name="shared")
+    x, y = layers.Conv2D(6, 1, name="of_a")(a), layers.Conv2D(6, 1, name="of_b")(b)
+    z = block_input = keras.Input((8, 8, 6))
+    z = layers.Conv2D(6, 1, name="inside")(z)
+    z = layers.BatchNormalization(name="bn")(layers.DepthwiseConv2D(3, name="depthwise")(layers.ReLU(name="relu")(z)))
+    block = keras.Model(block_input, z, name="block")
+    z = layers.Conv2D(4, 1, activation="relu", name="outside")(block(layers.Add()([shared(x), shared(y)])))
+    return keras.Model([a, b], [layers.Flatten()(z), layers.GlobalMaxPooling2D()(y)], name="two_inputs")
+
+
+MODELS = {
+    make.__name__: make
+    for make in (
+        *(sequential, norms, plain, residual, nested, branches),
+        *(mobile, mobile_sequential, separable, orders, activations, two_inputs),
+    )
+}

@@ -2,34 +2,62 @@ import keras
 import pytest
 from keras import layers
 
-from fbs_keras.channelwise import passes_channels
+from fbs_keras.channelwise import is_channelwise, moves_zero, passes_channels
 
 
+# Whether a layer computes a channel from that channel alone, and zero from zero.
 @pytest.mark.parametrize(
-    ("layer", "expected"),
+    ("layer", "channelwise", "keeps"),
     [
-        (layers.MaxPooling2D(), True),
-        (layers.GlobalAveragePooling2D(), True),
-        (layers.ZeroPadding2D(), True),
-        (layers.Dropout(0.5), True),
-        (layers.ReLU(), True),
-        (layers.ReLU(6.0), True),
-        (layers.LeakyReLU(), True),
-        (layers.Activation("gelu"), True),
-        (layers.Activation("sigmoid"), False),
-        (layers.Activation("softmax"), False),
-        (layers.Softmax(), False),
-        (layers.BatchNormalization(), False),
-        (layers.Dense(3), False),
-        (layers.Conv2D(3, 3), False),
-        (layers.Flatten(), False),
-        (type("MyPooling", (layers.MaxPooling2D,), {})(2), False),
-        (layers.Activation(lambda x: x * 2), False),
+        (layers.MaxPooling2D(), True, True),
+        (layers.GlobalAveragePooling2D(), True, True),
+        (layers.ZeroPadding2D(), True, True),
+        (layers.Dropout(0.5), True, True),
+        (layers.ReLU(), True, True),
+        (layers.ReLU(6.0), True, True),
+        (layers.ReLU(threshold=1.0, negative_slope=0.5), True, False),
+        (layers.LeakyReLU(), True, True),
+        (layers.Activation("gelu"), True, True),
+        (layers.Activation("sigmoid"), True, False),
+        (layers.Activation("softplus"), True, False),
+        (layers.Activation("softmax"), False, False),
+        (layers.Softmax(), False, False),
+        (layers.Rescaling(0.5), True, True),
+        (layers.Rescaling(0.5, offset=1.0), True, False),
+        (layers.Rescaling([0.5, 1, 2, 3]), False, False),
+        (layers.BatchNormalization(), True, False),
+        (layers.BatchNormalization(axis=1), False, False),
+        (layers.LayerNormalization(), False, False),
+        (layers.DepthwiseConv2D(3, use_bias=False), True, True),
+        (layers.DepthwiseConv2D(3), True, False),
+        (layers.DepthwiseConv2D(3, use_bias=False, activation="relu"), True, True),
+        (layers.DepthwiseConv2D(3, use_bias=False, activation="sigmoid"), True, False),
+        (layers.DepthwiseConv2D(3, use_bias=False, depth_multiplier=2), False, False),
+        (layers.Dense(3), False, False),
+        (layers.Conv2D(3, 3), False, False),
+        (layers.Flatten(), False, False),
+        (type("MyPooling", (layers.MaxPooling2D,), {})(2), False, False),
+        (layers.Activation(lambda x: x * 2), False, False),
     ],
     ids=lambda value: getattr(value, "name", str(value)),
 )
-def test_passes_channels(layer, expected):
-    assert passes_channels(layer, (None, 8, 8, 4)) is expected
+def test_passes_channels(layer, channelwise, keeps):
+    shape = (None, 8, 8, 4)
+    assert is_channelwise(layer, shape) is channelwise
+    assert passes_channels(layer, shape) is keeps
+    if channelwise:  # as the layer does with zeros, once its weights are random
+        assert moves_zero(layer) is not keeps
+        layer.build((1, 8, 8, 4))
+        for weight in layer.trainable_weights:
+            weight.assign(keras.random.normal(weight.shape))
+        assert (not keras.ops.convert_to_numpy(layer(keras.ops.zeros((1, 8, 8, 4)))).any()) is keeps
+
+
+def test_the_channels_of_a_batch_norm_may_come_first():
+    norm = layers.BatchNormalization(axis=1)
+    assert is_channelwise(norm, (None, 4, 8, 8), channel_axis=1)
+    assert is_channelwise(norm, (None, 4), channel_axis=1)
+    assert not is_channelwise(norm, (None, 8, 8, 4))
 
 
 def test_flattening_a_1x1_map_passes_channels():

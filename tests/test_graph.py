@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from model_table import MODELS, randomise
+from model_table import MODELS, images, randomise
 
 from fbs_keras import graph
 from fbs_keras.graph import Ref
@@ -10,7 +10,7 @@ from fbs_keras.graph import Ref
 
 def run(model_graph, x):
     """Computes a model's outputs node by node."""
-    values = {next(graph.refs(model_graph.inputs)): x}
+    values = dict(zip(graph.refs(model_graph.inputs), keras.tree.flatten(x), strict=True))
     for node in model_graph.nodes:
         values.update(node.outputs(node.call(values)))
     return [keras.ops.convert_to_numpy(values[ref]) for ref in graph.refs(model_graph.outputs)]
@@ -20,7 +20,7 @@ def run(model_graph, x):
 @pytest.mark.parametrize("name", MODELS)
 def test_running_the_nodes_is_running_the_model(name, read):
     model = randomise(MODELS[name]())
-    x = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:])).astype("float32")
+    x = images(model)
     outputs = run(read(model), x)
     for output, expected in zip(outputs, keras.tree.flatten(model(x)), strict=True):
         np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)

@@ -46,6 +46,8 @@ def chain(*between):
     [
         ([layers.MaxPooling2D()], 2),
         ([layers.ZeroPadding2D(), layers.Dropout(0.5), layers.Activation("gelu")], 2),
+        ([layers.DepthwiseConv2D(3, use_bias=False)], 2),
+        ([layers.DepthwiseConv2D(3)], 8),
         ([layers.BatchNormalization()], 8),
         ([layers.Activation("sigmoid")], 8),
         ([layers.Conv2D(8, 1)], 8),
@@ -71,12 +73,48 @@ def test_adding_a_number_fills_all_channels():
     assert fbs_keras.count_macs(model).rows[-1].active_in == 8
 
 
-@pytest.mark.parametrize(("density", "active"), [(0.25, 4), (0.75, 8)])
-def test_an_addition_takes_the_union(density, active):
+@pytest.mark.parametrize(
+    ("merge", "active"),
+    [
+        (lambda x, y: layers.Add()([x, y]), 8),  # is written dense
+        (lambda x, y: layers.Concatenate()([x, y]), 2 + 2),
+        (lambda x, y: layers.Concatenate()([x, layers.BatchNormalization()(y)]), 2 + 8),
+        (lambda x, y: layers.Multiply()([x, layers.GlobalAveragePooling2D(keepdims=True)(y)]), 2),
+    ],
+    ids=["add", "concatenate", "concatenate dense", "scale"],
+)
+def test_merging_branches(merge, active):
     inputs = keras.Input((8, 8, 3))
-    branches = [FBSConv2D(8, 1, density=density)(inputs) for _ in range(2)]
-    model = keras.Model(inputs, FBSConv2D(4, 1, name="last")(layers.Add()(branches)))
+    branches = [FBSConv2D(8, 1, density=0.25)(inputs) for _ in range(2)]
+    model = keras.Model(inputs, FBSConv2D(4, 1, name="last")(merge(*branches)))
     assert fbs_keras.count_macs(model).rows[-1].active_in == active
+
+
+@pytest.mark.parametrize(
+    ("stack", "share"),
+    [
+        ([layers.Conv2D(6, 1)], 0.25),
+        ([layers.Conv2D(6, 3)], 1),
+        ([layers.Dense(6)], 0.25),
+        ([layers.GlobalAveragePooling2D(), layers.Dense(6)], 1),  # of one pixel
+        ([layers.SeparableConv2D(6, 3)], 0.25),
+        ([layers.DepthwiseConv2D(3)], 1),
+        ([layers.DepthwiseConv2D(3, use_bias=False)], 0.25),
+    ],
+    ids=lambda value: "+".join(type(layer).__name__ for layer in value) if isinstance(value, list) else "",
+)
+def test_what_other_layers_read(stack, share):
+    model = keras.Sequential([keras.Input((8, 8, 3)), FBSConv2D(8, 3, density=0.25), *stack])
+    row = fbs_keras.count_macs(model).rows[-1]
+    assert row.fbs == row.dense * share
+
+
+def test_channels_pass_through_depthwise_convolutions():
+    rows = {row.name: row for row in fbs_keras.count_macs(fbs_keras.wrap(MODELS["mobile"](), 0.5)).rows}
+    depthwise, project, after = rows["depthwise"], rows["se_project"], rows["after_sum"]
+    assert (depthwise.active_in, depthwise.active_out, depthwise.fbs) == (6, 6, depthwise.dense // 2)
+    assert (project.active_in, project.active_out, project.conv) == (6, 3, project.dense // 4)
+    assert after.fbs == after.dense
 
 
 @pytest.mark.parametrize(

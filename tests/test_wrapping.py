@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from model_table import MODELS, all_layers, randomise
+from model_table import MODELS, all_layers, images, randomise
 
 import fbs_keras
 from fbs_keras import FBSConv2D, wrapping
@@ -10,10 +10,6 @@ from fbs_keras import FBSConv2D, wrapping
 
 def outputs(model, x):
     return [keras.ops.convert_to_numpy(output) for output in keras.tree.flatten(model(x))]
-
-
-def images(model, count=4, seed=1):
-    return np.random.default_rng(seed).normal(size=(count, *model.input_shape[1:])).astype("float32")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -28,6 +24,22 @@ def test_preserves_the_function_at_density_1(name):
     for output, expected in zip(outputs(model, x), before, strict=True):
         np.testing.assert_array_equal(output, expected)  # the given model is left alone
     assert not any(isinstance(layer, FBSConv2D) for layer in all_layers(model))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_trains_and_is_saved(name, tmp_path):
+    wrapped = fbs_keras.wrap(randomise(MODELS[name]()), 0.5)
+    x = images(wrapped)
+    wrapped.compile(keras.optimizers.SGD(1e-3), "mse", run_eagerly=True)
+    before = [keras.ops.convert_to_numpy(layer.kernel) for layer in fbs_keras.layers.fbs_layers(wrapped)]
+    wrapped.fit(x, [np.ones_like(output) for output in outputs(wrapped, x)], verbose=0)
+    for kernel, layer in zip(before, fbs_keras.layers.fbs_layers(wrapped), strict=True):
+        assert np.isfinite(keras.ops.convert_to_numpy(layer.kernel)).all()
+        assert (keras.ops.convert_to_numpy(layer.kernel) != kernel).any()
+    wrapped.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)  # one model has a Lambda
+    for output, expected in zip(outputs(loaded, x), outputs(wrapped, x), strict=True):
+        np.testing.assert_array_equal(output, expected)
 
 
 def test_preserves_mcifarnet():
@@ -56,17 +68,20 @@ def test_paper_init():
     np.testing.assert_array_equal(layer.get_weights()[0], model.layers[0].get_weights()[0])
 
 
-def test_report(capsys):
-    fbs_keras.wrap(MODELS["branches"](), print_fn=print)
-    assert capsys.readouterr().out.splitlines() == [
-        "shared: left alone: it is shared by 2 calls",
-        "taken: FBSConv2D of taken",
-        "sigmoid: left alone: its activation 'sigmoid' moves zero, so no channel could be skipped",
-        "separable: FBSConv2D of separable behind separable_depthwise",
-        "grouped: left alone: it has 2 groups",
-        "last: FBSConv2D of last",
-        "head: left alone: it computes the model's output",
-    ]
+def test_prints_the_plan(capsys):
+    fbs_keras.wrap(fbs_keras.models.MCifarNet(), print_fn=print)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "conv0: FBSConv2D of conv0 + conv0_norm + conv0_relu"
+    assert lines[-1] == "logits: left alone: it computes the model's output"
+
+
+def test_suppressed_channels_stay_so_behind_a_depthwise_convolution():
+    wrapped = fbs_keras.wrap(randomise(MODELS["mobile"]()), 0.5)
+    layer = wrapped.get_layer("expand_suppress")
+    y, mask = keras.Model(wrapped.input, [layer.output, layer.input[1]])(images(wrapped))
+    active = np.abs(keras.ops.convert_to_numpy(y)).sum(axis=(1, 2)) > 0
+    np.testing.assert_array_equal(active, keras.ops.convert_to_numpy(mask) > 0)
+    assert (active.sum(axis=1) == 6).all()
 
 
 def test_takes_in_norm_and_activation():

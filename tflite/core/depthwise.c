@@ -3,34 +3,26 @@
 #include <math.h>
 
 #include "kernels.h"
+#include "packing.h"
 #include "reference.h"
 #include "select.h"
 #include "workspace.h"
 
 typedef struct {
   size_t weights, bias, size;
+  int32_t padded; /* the active channels, rounded up to whole vectors */
 } Layout;
 
-static int64_t taps_of(const FbsDepthwiseShape* s) { return (int64_t)s->kernel_height * s->kernel_width; }
+static int32_t taps_of(const FbsDepthwiseShape* s) { return s->kernel_height * s->kernel_width; }
 
 static Layout layout_of(const FbsDepthwiseShape* s, const FbsKernels* kernels) {
   Layout layout = {0};
   if (kernels == NULL) return layout;
-  const size_t active = (size_t)s->active;
-  layout.weights = fbs_reserve(&layout.size, sizeof(float) * (size_t)taps_of(s) * active);
-  layout.bias = fbs_reserve(&layout.size, sizeof(float) * active);
+  layout.padded = fbs_vectors_of(s->active, kernels->lanes) * kernels->lanes;
+  const size_t row = sizeof(float) * (size_t)layout.padded;
+  layout.weights = fbs_reserve(&layout.size, (size_t)taps_of(s) * row);
+  layout.bias = fbs_reserve(&layout.size, row);
   return layout;
-}
-
-/* packed[t][j] = weights[indices[j]][t] */
-static void pack(const FbsDepthwiseShape* s, const FbsDepthwiseWeights* weights, const int32_t* indices, float* packed,
-                 float* bias) {
-  const int64_t taps = taps_of(s), active = s->active;
-  for (int64_t j = 0; j < active; j++) {
-    const float* source = weights->weights + indices[j] * taps;
-    for (int64_t t = 0; t < taps; t++) packed[t * active + j] = source[t];
-    bias[j] = weights->bias[indices[j]];
-  }
 }
 
 typedef struct {
@@ -76,6 +68,7 @@ int fbs_depthwise_run(const FbsDepthwiseShape* s, const FbsDepthwiseWeights* wei
                              .in_height = s->in_height,
                              .in_width = s->in_width,
                              .active = s->active,
+                             .padded = layout.padded,
                              .kernel_height = s->kernel_height,
                              .kernel_width = s->kernel_width,
                              .stride_height = s->stride_height,
@@ -90,7 +83,9 @@ int fbs_depthwise_run(const FbsDepthwiseShape* s, const FbsDepthwiseWeights* wei
                              .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY},
                .kernels = kernels};
   for (int64_t n = 0; n < s->batch; n++) {
-    pack(s, weights, indices + n * s->active, packed, bias);
+    const int32_t* channels = indices + n * s->active;
+    kernels->pack_depthwise(weights->weights, channels, taps_of(s), s->active, layout.padded, packed);
+    for (int32_t j = 0; j < s->active; j++) bias[j] = weights->bias[channels[j]];
     task.depthwise.x = x + n * s->in_height * s->in_width * s->active;
     task.depthwise.y = y + n * s->out_height * s->out_width * s->active;
     fbs_threads_run(threads, run_share, &task);

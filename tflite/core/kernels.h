@@ -26,12 +26,11 @@ enum {
 #define UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* T(pixels, ...) for all tiles of up to so many pixels. */
-#define TILES_4(T, ...) T(1, __VA_ARGS__) T(2, __VA_ARGS__) T(3, __VA_ARGS__) T(4, __VA_ARGS__)
-#define TILES_6(T, ...) TILES_4(T, __VA_ARGS__) T(5, __VA_ARGS__) T(6, __VA_ARGS__)
-#define TILES_8(T, ...) TILES_6(T, __VA_ARGS__) T(7, __VA_ARGS__) T(8, __VA_ARGS__)
-#define TILES_12(T, ...) \
-  TILES_8(T, __VA_ARGS__) T(9, __VA_ARGS__) T(10, __VA_ARGS__) T(11, __VA_ARGS__) T(12, __VA_ARGS__)
+/* T(pixels, vectors) for all tiles of up to so many pixels. */
+#define TILES_4(T, vectors) T(1, vectors) T(2, vectors) T(3, vectors) T(4, vectors)
+#define TILES_6(T, vectors) TILES_4(T, vectors) T(5, vectors) T(6, vectors)
+#define TILES_8(T, vectors) TILES_6(T, vectors) T(7, vectors) T(8, vectors)
+#define TILES_12(T, vectors) TILES_8(T, vectors) T(9, vectors) T(10, vectors) T(11, vectors) T(12, vectors)
 
 /* A stretch of `lanes` neighbouring weight columns, and where each lane of a packed vector finds its column in it:
  * select[lane] is the distance from `column`, or -1 when another stretch holds that lane's column. */
@@ -122,11 +121,11 @@ typedef struct {
 
 /* One image's depthwise convolution: y[pixel][j] = act(bias[j] + sum_tap x[pixel, tap][j] * weights[tap][j]) */
 typedef struct {
-  const float* x; /* [in_height][in_width][active] */
-  float* y;       /* [out_height][out_width][active] */
-  const float* weights;
-  const float* bias;
-  int32_t in_height, in_width, active;
+  const float* x;       /* [in_height][in_width][active] */
+  float* y;             /* [out_height][out_width][active] */
+  const float* weights; /* [taps][padded]: those of the active channels, to whole vectors */
+  const float* bias;    /* [padded] */
+  int32_t in_height, in_width, active, padded;
   int32_t kernel_height, kernel_width, stride_height, stride_width, dilation_height, dilation_width;
   int32_t pad_top, pad_left, out_height, out_width;
   float low, high; /* as above */
@@ -178,6 +177,10 @@ typedef struct {
   /* Pixels begin..end of a sum. Of a compact addend it reads a whole vector from each stretch's column on, so the image
    * must hold so much from the last pixel's. */
   void (*add)(const FbsAddition* addition, int64_t begin, int64_t end);
+
+  /* packed[t][j] = weights[indices[j]][t], with `padded` lanes in a row: whole vectors. */
+  void (*pack_depthwise)(const float* weights, const int32_t* indices, int32_t taps, int32_t active, int32_t padded,
+                         float* packed);
 
   /* Output rows begin..end. */
   void (*depthwise)(const FbsDepthwise* all, int64_t begin, int64_t end);

@@ -289,7 +289,7 @@ static void predict(const float* s, const int32_t* in_indices, int32_t depth, co
 
 #include "in_place_template.h"
 #include "winograd_template.h"
-/* needs load_lanes and store_lanes of in_place_template.h */
+/* needs transpose, load_lanes and store_lanes of in_place_template.h */
 #include "depthwise_template.h"
 
 static const FbsKernels kernels = {
@@ -298,6 +298,7 @@ static const FbsKernels kernels = {
     .tile_pixels = TILE_PIXELS,
     .pack = pack,
     .add = add,
+    .pack_depthwise = pack_depthwise,
     .depthwise = depthwise,
     .multiply = multiply,
     .multiply_sums = multiply_sums,
