@@ -21,15 +21,13 @@ _MIXING = (
 TRANSPOSED = _MIXING[3:6]
 _DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 # They move or average values within a channel, so that a constant stays that constant, but for padding.
-_SPATIAL = tuple(
-    getattr(keras.layers, f"{name}{rank}D")
-    for name in ("MaxPooling", "AveragePooling", "ZeroPadding", "Cropping", "UpSampling", "SpatialDropout")
-    for rank in (1, 2, 3)
-) + (
-    keras.layers.Identity,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
+_SPATIAL = (
+    *(
+        getattr(keras.layers, f"{name}{rank}D")
+        for name in ("MaxPooling", "AveragePooling", "ZeroPadding", "Cropping", "UpSampling", "SpatialDropout")
+        for rank in (1, 2, 3)
+    ),
+    *(keras.layers.Identity, keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.GaussianNoise),
     keras.layers.ActivityRegularization,
 )
 _GLOBAL = tuple(
@@ -174,8 +172,7 @@ class ChannelGroups:
             if not ref.layer.startswith(node.scope):
                 self._keep_tensor(ref, f"it enters the nested model {node.scope.rstrip('/')!r}")
         kind, why = _kind(node)
-        method = getattr(self, f"_visit_{kind}", None)
-        why = why or method(node)
+        why = why or getattr(self, f"_visit_{kind}")(node)
         if why is None:
             self.kinds[node.output] = kind
             return
@@ -294,6 +291,11 @@ class ChannelGroups:
 
 
 _OTHER_AXIS = "its channels are on another axis"
+
+
+def to_numpy(value):
+    """Copies a variable or tensor to a float32 array."""
+    return np.asarray(keras.ops.convert_to_numpy(value), "float32")
 
 
 def flatten(layer, values, axis, shape):

@@ -1,6 +1,5 @@
 """Network slimming: L1 on batch norm's gammas in training, then the channels with the smallest are removed for good."""
 
-import contextlib
 import math
 import numbers
 
@@ -8,8 +7,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from fbs_keras.channel_groups import TRANSPOSED, ChannelGroups, flatten
-from fbs_keras.rewriting import rewrite
+from fbs_keras.channel_groups import TRANSPOSED, ChannelGroups, to_numpy
+from fbs_keras.channel_removal import remove_channels
+from fbs_keras.layers import check_count
 
 # Gammas below it are reported as near zero: a hundredth of what they start from.
 NEAR_ZERO = 0.01
@@ -99,7 +99,7 @@ def slim(
     if print_fn is not None:
         for path, layer in groups.layers.items():
             print_fn(_line(groups, path, groups.writes[id(layer)], kept))
-    return _without(model, groups, kept)
+    return remove_channels(model, groups, kept)
 
 
 def _check_arguments(keep, threshold, widths, min_channels):
@@ -116,15 +116,9 @@ def _check_arguments(keep, threshold, widths, min_channels):
         raise ValueError(f"threshold must be finite and not below 0, got {threshold}")
     if widths is not None and not isinstance(widths, dict):
         raise TypeError(f"widths must be a dict from layer name to channels, got {widths!r}")
-    for name, value in {"min_channels": min_channels, **(widths or {})}.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-            raise TypeError(
-                f"{name if name == 'min_channels' else f'widths[{name!r}]'} must be an integer, got {value!r}"
-            )
-        if value < 1:
-            raise ValueError(
-                f"{name if name == 'min_channels' else f'widths[{name!r}]'} must be at least 1, got {value}"
-            )
+    check_count(min_channels, "min_channels")
+    for name, width in (widths or {}).items():
+        check_count(width, f"widths[{name!r}]")
 
 
 def _named(groups, names, argument):
@@ -159,16 +153,16 @@ def _gammas(groups, roots):
     scores = np.full(len(roots), np.nan)
     for norm in groups.norms.values():
         if norm.scale:
-            np.fmax.at(scores, roots[groups.reads[id(norm)]], np.abs(_numpy(norm.gamma)))
+            np.fmax.at(scores, roots[groups.reads[id(norm)]], np.abs(to_numpy(norm.gamma)))
     return scores
 
 
 def _filter_sizes(groups, roots):
-    """The largest `sum |kernel|`, relative to its layer's mean, of each group's convolutions; NaN where there is none."""
+    """The largest `sum |kernel|` of each group's filters, relative to their layer's mean; NaN where there is none."""
     scores = np.full(len(roots), np.nan)
     for layer in groups.layers.values():
         if id(layer) in groups.reads and not isinstance(layer, keras.layers.Dense):
-            kernel = np.moveaxis(_numpy(layer.kernel), -2 if type(layer) in TRANSPOSED else -1, 0)
+            kernel = np.moveaxis(to_numpy(layer.kernel), -2 if type(layer) in TRANSPOSED else -1, 0)
             size = np.abs(kernel).reshape(len(kernel), -1).sum(axis=1)
             np.fmax.at(scores, roots[groups.writes[id(layer)]], size / (size.mean() or 1.0))
     return scores
@@ -234,131 +228,8 @@ def _line(groups, path, ids, kept):
     return f"{path}: {len(ids)} channels" + (f": {reason}" if reason else "")
 
 
-def _without(model, groups, kept):
-    """Copies a model without the channels that are not kept."""
-    biases, means = _constants(groups, kept)
-    axes = {
-        id(node.layer): groups.tensors[node.output].axis for node in groups.graph.nodes if node.output in groups.tensors
-    }
-
-    def make(layer):
-        ids = [side[id(layer)] for side in (groups.reads, groups.writes) if side.get(id(layer)) is not None]
-        if all(kept[side].all() for side in ids):
-            return None
-        config = layer.get_config()
-        for name in ("filters", "units"):
-            if name in config:
-                config[name] = int(kept[groups.writes[id(layer)]].sum())
-        if id(layer) in biases:
-            config["use_bias"] = True
-        if isinstance(layer, keras.layers.Reshape):
-            shape = [1] * len(layer.target_shape)
-            shape[axes[id(layer)] - 1] = int(kept[groups.reads[id(layer)]].sum())
-            config["target_shape"] = tuple(shape)
-        return type(layer).from_config(config)
-
-    slimmed, pairs = rewrite(model, make)
-    for old, new in pairs:
-        for name, value in _weights(old, groups, kept, biases.get(id(old), 0.0), means.get(id(old), 0.0)).items():
-            if getattr(new, name) is not None:
-                getattr(new, name).assign(value)
-    if model.compiled:
-        # A loss or metric of the user's own may not be copied; the user compiles then.
-        with contextlib.suppress(TypeError, ValueError):
-            slimmed.compile_from_config(model.get_compile_config())
-    return slimmed
-
-
-def _weights(layer, groups, kept, bias, mean):
-    """The weights of a layer without the channels that are not kept, `{name: value}`; `bias`, `mean`: what to add."""
-    if isinstance(layer, keras.layers.BatchNormalization):
-        inputs = kept[groups.reads[id(layer)]]
-        names = [
-            name for name in ("gamma", "beta", "moving_mean", "moving_variance") if getattr(layer, name) is not None
-        ]
-        return {name: (_numpy(getattr(layer, name)) + (mean if name == "moving_mean" else 0))[inputs] for name in names}
-    if isinstance(layer, keras.layers.Reshape):
-        return {}
-    kernel, outputs = _numpy(layer.kernel), kept[groups.writes[id(layer)]]
-    reads = groups.reads.get(id(layer))
-    axis_in, axis_out = (-1, -2) if type(layer) in TRANSPOSED else (-2, -1)
-    if reads is not None:
-        kernel = np.compress(kept[reads], kernel, axis=kernel.ndim + axis_in)
-    if "Depthwise" not in type(layer).__name__:
-        kernel = np.compress(outputs, kernel, axis=kernel.ndim + axis_out)
-    before = _numpy(layer.bias) if layer.use_bias else np.zeros(len(outputs), "float32")
-    return {"kernel": kernel, "bias": (before + bias)[outputs]}
-
-
-def _constants(groups, kept):
-    """What the removed channels bring about in the layers that read them.
-
-    Returns:
-        `(biases, means)`: what to add to a layer's bias, or to the moving mean of the batch norm behind it, by `id`.
-    """
-    biases: dict[int, np.ndarray] = {}
-    means: dict[int, np.ndarray] = {}
-    values: dict = {}  # of each tensor, the mean of its removed channels, [1, channels]; of others, anything
-    calls = [id(node.layer) for node in groups.graph.nodes]
-    for node in groups.graph.nodes:
-        layer, output, kind = node.layer, node.output, groups.kinds.get(node.output)
-        known = [groups.tensors.get(ref) for ref in node.inputs]
-        if kind == "mix" and known[0] is not None and type(layer) not in TRANSPOSED and calls.count(id(layer)) == 1:
-            constant = np.where(kept[known[0].ids], 0, values[node.inputs[0]])
-            shift = _through(constant, layer)[0]
-            after = groups.graph.consumers(output)
-            normed = (
-                len(after) == 1 and groups.kinds.get(after[0].output) == "norm" and not groups.graph.is_output(output)
-            )
-            if shift.any() and normed and not layer.use_bias and calls.count(id(after[0].layer)) == 1:
-                means[id(after[0].layer)] = -shift
-            elif shift.any():
-                biases[id(layer)] = shift
-        if output not in groups.tensors:
-            continue
-        inputs = [values.get(ref, np.zeros((1, 1), "float32")) for ref in node.inputs]
-        values[output] = _value(node, kind, inputs, groups)
-    return biases, means
-
-
-def _value(node, kind, inputs, groups):
-    """The constants of a call's output, by those of its inputs."""
-    layer, known = node.layer, groups.tensors[node.output]
-    if kind == "norm":
-        return _numpy(layer.beta)[None] if layer.center else np.zeros((1, len(known.ids)), "float32")
-    if kind == "depthwise":
-        bias = _numpy(layer.bias) if layer.use_bias else 0
-        return _numpy(layer.activation(_through(inputs[0], layer) + bias))
-    if kind == "elementwise":
-        return _numpy(node.call(dict(zip(node.inputs, inputs, strict=True))))
-    if kind == "concatenate":
-        sizes = [groups.shapes[ref][known.axis] for ref in node.inputs]
-        return np.concatenate(
-            [np.broadcast_to(value, (1, size)) for value, size in zip(inputs, sizes, strict=True)], axis=1
-        )
-    if kind == "flatten":
-        ref = node.inputs[0]
-        return flatten(layer, inputs[0][0], groups.tensors[ref].axis, groups.shapes[ref])[None]
-    if kind == "mix":
-        return np.zeros((1, len(known.ids)), "float32")  # only a batch norm says where a channel's mean is
-    return inputs[0]
-
-
-def _through(constant, layer):
-    """What a convolution or dense layer, without its bias, makes of a constant for each channel, away from borders."""
-    kernel = _numpy(layer.kernel)
-    kernel = kernel.sum(axis=tuple(range(kernel.ndim - 2)))  # [in, out], or [in, multiplier] of a depthwise one
-    if "Depthwise" in type(layer).__name__:
-        return (constant[..., None] * kernel).reshape(len(constant), -1)
-    return constant @ kernel
-
-
-def _numpy(value):
-    return np.asarray(ops.convert_to_numpy(value), "float32")
-
-
 class SlimmingRegularizer(keras.callbacks.Callback):
-    """Adds an L1 penalty on batch norms' gammas to the loss, so that `fbs_keras.slim` can tell which channels to remove.
+    """Adds an L1 penalty on batch norms' gammas to the loss, so that `fbs_keras.slim` can tell channels apart.
 
     Adds `weight * sum_l ||gamma_l||_1` over the batch norms whose channels `slim` can remove, while `fit` runs: the
     model is as before behind it, and a file saved meanwhile holds nothing of it. Logs, at each epoch's end,
@@ -387,9 +258,10 @@ class SlimmingRegularizer(keras.callbacks.Callback):
         super().__init__()
         if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
             raise TypeError(f"weight must be a number not below 0, got {weight!r}")
+        weight = float(weight)
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight must be finite and not below 0, got {weight}")
-        self.weight = float(weight)
+        self.weight = weight
         self.print_fn = print_fn
         self._norms = {}
 
@@ -421,7 +293,7 @@ class SlimmingRegularizer(keras.callbacks.Callback):
             self.model.make_test_function(force=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        gammas = {path: np.abs(_numpy(norm.gamma)) for path, norm in self._norms.items()}
+        gammas = {path: np.abs(to_numpy(norm.gamma)) for path, norm in self._norms.items()}
         if logs is not None:
             every = np.concatenate(list(gammas.values()))
             logs["gamma_mean"] = float(every.mean())
