@@ -323,7 +323,7 @@ def _kind(node):
     if layer_type is keras.layers.Concatenate:
         return "concatenate", None
     if len(node.inputs) != 1:
-        return "", f"a {layer_type.__name__} may mix channels"
+        return "", f"{layer_type.__name__} may mix channels"
     if layer_type in _MIXING or layer_type in _DEPTHWISE:
         return "mix" if layer_type in _MIXING else "depthwise", _why_not(layer)
     for kind, types in _SINGLE:
@@ -331,7 +331,7 @@ def _kind(node):
             return kind, None
     if layer_type is keras.layers.Activation and _is_elementwise(layer.activation):
         return "elementwise", None
-    return "", f"a {layer_type.__name__} may mix channels"
+    return "", f"{layer_type.__name__} may mix channels"
 
 
 _SINGLE = (

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from fbs_keras.channel_groups import TRANSPOSED, ChannelGroups, to_numpy
+from fbs_keras.channel_groups import TRANSPOSED, ChannelGroups, flatten, to_numpy
 from fbs_keras.channel_removal import remove_channels
 from fbs_keras.layers import check_count
 
@@ -149,12 +149,41 @@ def _restrict(groups, include, exclude):
 
 
 def _gammas(groups, roots):
-    """The largest |gamma| of each group's batch norms, by its root; NaN where there is none."""
+    """The largest |gamma| of each group's batch norms, by its root; NaN where there is none, or a path around it."""
     scores = np.full(len(roots), np.nan)
     for norm in groups.norms.values():
         if norm.scale:
             np.fmax.at(scores, roots[groups.reads[id(norm)]], np.abs(to_numpy(norm.gamma)))
+    scores[roots[_unscaled(groups)]] = np.nan
     return scores
+
+
+def _unscaled(groups):
+    """The channels that some layer reads although no gamma scales them on the way there."""
+    scaled: dict = {}  # of each tensor, whether a gamma scales each channel
+    found = [np.zeros(0, int)]
+    for node in groups.graph.nodes:
+        kind, ref = groups.kinds.get(node.output), next(iter(node.inputs), None)
+        inputs = [scaled[ref] for ref in node.inputs if ref in scaled]
+        if kind == "mix" and inputs:
+            found.append(groups.tensors[ref].ids[~inputs[0]])
+        if node.output not in groups.tensors:
+            continue
+        count = len(groups.tensors[node.output].ids)
+        if kind in ("mix", "norm"):
+            scaled[node.output] = np.full(count, kind == "norm" and node.layer.scale)
+        elif kind == "concatenate":
+            sizes = [groups.shapes[ref][groups.tensors[node.output].axis] for ref in node.inputs]
+            parts = [scaled.get(ref, np.zeros(size, bool)) for ref, size in zip(node.inputs, sizes, strict=True)]
+            scaled[node.output] = np.concatenate(parts)
+        elif kind == "elementwise":
+            together = np.logical_or if type(node.layer).__name__ == "Multiply" else np.logical_and
+            scaled[node.output] = together.reduce([value for value in inputs if len(value) == count])
+        elif kind == "flatten":
+            scaled[node.output] = flatten(node.layer, inputs[0], groups.tensors[ref].axis, groups.shapes[ref])
+        else:
+            scaled[node.output] = np.repeat(inputs[0], count // len(inputs[0]))  # a depthwise convolution may multiply
+    return np.concatenate(found)
 
 
 def _filter_sizes(groups, roots):
@@ -174,7 +203,7 @@ def _removed_by_rank(groups, roots, scores, keep, threshold, min_channels):
     free = free[groups.is_free(free)]
     ranked = free[~np.isnan(scores[free])]
     for root in free[np.isnan(scores[free])]:
-        groups.keep([root], "no batch norm scales it")
+        groups.keep([root], "no gamma scales it before it is read")
     removed = np.zeros(len(roots), bool)
     if not len(ranked):
         lines = [_line(groups, path, groups.writes[id(layer)], ~removed) for path, layer in groups.layers.items()]
