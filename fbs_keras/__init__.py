@@ -6,6 +6,7 @@ from fbs_keras.export import convert
 from fbs_keras.layers import FBSConv2D, set_density
 from fbs_keras.macs import count_macs
 from fbs_keras.runtime import Interpreter, delegate_path
+from fbs_keras.slimming import SlimmingRegularizer, slim
 from fbs_keras.summary import summary
 from fbs_keras.suppress import Suppress
 from fbs_keras.wrapping import wrap
@@ -16,6 +17,7 @@ __all__ = [
     "FBSConv2D",
     "Interpreter",
     "SaliencyRegularizer",
+    "SlimmingRegularizer",
     "Suppress",
     "convert",
     "count_macs",
@@ -24,6 +26,7 @@ __all__ = [
     "models",
     "schedules",
     "set_density",
+    "slim",
     "summary",
     "wrap",
 ]

@@ -31,6 +31,7 @@ flags.DEFINE_enum("init", "preserve", ["preserve", "paper"], "How fbs_keras.wrap
 flags.DEFINE_integer("group_size", 1, "Winners are whole groups of so many neighbouring channels.", lower_bound=1)
 flags.DEFINE_integer("round_channels", 1, "The number of winners is rounded up to a multiple of this.", lower_bound=1)
 flags.DEFINE_float("saliency_weight", 1e-8, "Weight (lambda) of the gates' L1 regularisation.")
+flags.DEFINE_float("gamma_l1", None, "Weight of the L1 penalty on gammas, 1e-5 say, for scripts/slim.py later.")
 flags.DEFINE_integer("epochs", 40, "Epochs to train.")
 flags.DEFINE_integer("batch_size", 128, "Batch size.")
 flags.DEFINE_float("learning_rate", 0.1, "Highest learning rate; it rises for an epoch, then falls to 0 as a cosine.")
@@ -134,6 +135,7 @@ def train():
     program.start_tensorflow()  # which reads the data, whatever backend trains
     import keras
 
+    import fbs_keras
     from fbs_keras import data
     from fbs_keras.rewriting import as_float32
 
@@ -143,6 +145,8 @@ def train():
     if last.exists() and not FLAGS.resume:
         raise ValueError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
     callbacks = fbs_callbacks() if FLAGS.density is not None else []
+    if FLAGS.gamma_l1 is not None:
+        callbacks.append(fbs_keras.SlimmingRegularizer(FLAGS.gamma_l1, print_fn=print))
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
     load = {"batch_size": FLAGS.batch_size, "data_dir": FLAGS.data_dir, "seed": FLAGS.seed}
     train = data.load(FLAGS.dataset, FLAGS.train_split, training=True, **load)
