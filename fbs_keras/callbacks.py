@@ -72,7 +72,7 @@ class DensityScheduler(keras.callbacks.Callback):
             self._set(epoch)
         elif self._first_step is not None:
             # fit numbers an epoch's batches from 0; the optimizer's count goes on, also in a resumed run.
-            self._first_step = int(self.model.optimizer.iterations)
+            self._first_step = int(self.model.optimizer.iterations.numpy())  # a MirroredVariable is no int
 
     def on_train_batch_begin(self, batch, logs=None):
         if self.unit == "step":

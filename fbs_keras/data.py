@@ -17,7 +17,8 @@ STATISTICS = {
 }
 _PADDING = 4  # for random crops of small images: He et al., "Deep Residual Learning", section 4.2
 _AREA, _ASPECT = (0.08, 1.0), (3 / 4, 4 / 3)  # of random crops of large ones: Szegedy et al., "Going Deeper", section 6
-_CENTRAL = 224 / 256  # the part of the shorter side that is evaluated, as usual on ImageNet
+_SIZE = 224  # of images that vary in size, as usual on ImageNet ...
+_CENTRAL = 224 / 256  # ... and the part of their shorter side that is evaluated
 _CACHE_BYTES = 2**30
 _SHUFFLE_BUFFER = 10_000  # images, still encoded, of a set too large to be cached
 
@@ -75,17 +76,18 @@ def load(
 
     For training, the images are shuffled anew each epoch and augmented, and an incomplete last batch is dropped.
     Augmentation flips half of the images and crops them at random: images of one size after padding them by 4, images
-    that vary in size to 8 to 100 % of their area. Without training, images come in the stored order, and those that
-    vary in size are cropped at the centre. Sets below 1 GiB are cached in memory.
+    that vary in size to 8 to 100 % of their area. Without training, images come in the stored order; of those that vary
+    in size the shorter side is resized to 8/7 of `image_size` (256 for 224), and the centre is taken. Sets below 1 GiB
+    are cached in memory.
 
     Args:
         name: Any TFDS image classification data set, such as `"cifar10"` or `"imagenet2012"`.
-        split: A TFDS split, such as `"train"`, `"test"` or `"train[:90%]"`.
+        split: A TFDS split, such as `"train"`, `"test"` or `"train[:90%]"`, or what `tfds.even_splits` makes of one.
         batch_size: Number of images in a batch; positive.
         data_dir: The TFDS data_dir that holds the prepared data set. Defaults to TFDS_DATA_DIR if set, else `data`.
         training: Whether to shuffle and augment.
         augment: Whether training crops and flips.
-        image_size: Height and width to resize to; needed where the images vary in size. Defaults to their own size.
+        image_size: Height and width to resize to. Defaults to the images' own size, or to 224 where they vary in size.
         seed: An integer that makes the order and the augmentation repeatable.
 
     Returns:
@@ -103,24 +105,24 @@ def load(
     for argument, value in {"batch_size": batch_size, "image_size": image_size}.items():
         if value is not None and (not isinstance(value, numbers.Integral) or value < 1):
             raise ValueError(f"{argument} must be a positive integer, got {value!r}")
-    builder = _prepared_builder(name, data_dir or os.environ.get("TFDS_DATA_DIR", "data"))
+    builder = _prepared_builder(name, data_dir)
     image_feature, label_feature = _features(builder)
     *own_size, channels = image_feature.shape
+    varies = None in own_size
+    if image_size is None and varies:
+        image_size = _SIZE
     size = own_size if image_size is None else [image_size, image_size]
     count = builder.info.splits[split].num_examples
     if training and batch_size > count:
         raise ValueError(f"batch_size must be at most the {count} images of {split!r}, got {batch_size}")
-    if None in size:
-        raise ValueError(f"the images of {name!r} vary in size: image_size must say what to resize them to, got None")
     augment = augment and training
-    varies = None in own_size
     cached = not (varies and augment) and count * math.prod([*size, channels]) <= _CACHE_BYTES
 
     def decode(example):
         image = image_feature.decode_example(example["image"])
         if varies and not augment:
-            image = _central_crop(image)
-        if size != own_size and not (varies and augment):
+            image = _resize_and_crop_centre(image, image_size)
+        elif not varies and size != own_size:
             image = _resize(image, size)
         return image, example["label"]
 
@@ -153,11 +155,40 @@ def load(
     )
 
 
+def evaluation_split(name, data_dir=None):
+    """The split of a data set that is kept for evaluation: `"validation"` if there is one, else `"test"`.
+
+    The test split comes second because some data sets, imagenet2012 among them, have no labels there.
+
+    Args:
+        name: The data set, as in `load`.
+        data_dir: As in `load`.
+
+    Returns:
+        The name of the split.
+
+    Raises:
+        ValueError: If the data set is unknown or has neither.
+        FileNotFoundError: If it is not in `data_dir`.
+
+    Example:
+
+    >>> fbs_keras.data.evaluation_split("imagenet2012")
+    'validation'
+    """
+    splits = _prepared_builder(name, data_dir).info.splits
+    for split in ("validation", "test"):
+        if split in splits:
+            return split
+    raise ValueError(f"{name!r} has neither a validation nor a test split, but {', '.join(splits)}: name one of them")
+
+
 def _base_name(name):
     return name.split(":")[0].split("/")[0]  # of "name/config:version"
 
 
 def _prepared_builder(name, data_dir):
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR", "data")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
@@ -215,11 +246,11 @@ def _random_crop(image, seed):
     return tf.slice(image, begin, size)
 
 
-def _central_crop(image):
-    shape = tf.shape(image)[:2]
-    side = tf.cast(tf.round(_CENTRAL * tf.cast(tf.reduce_min(shape), tf.float32)), tf.int32)
-    top, left = tf.unstack((shape - side) // 2)
-    return image[top : top + side, left : left + side]
+def _resize_and_crop_centre(image, size):
+    shape = tf.cast(tf.shape(image)[:2], tf.float32)
+    image = _resize(image, tf.cast(tf.round(shape * (size / _CENTRAL / tf.reduce_min(shape))), tf.int32))
+    top, left = tf.unstack((tf.shape(image)[:2] - size) // 2)
+    return tf.image.crop_to_bounding_box(image, top, left, size, size)
 
 
 def _resize(image, size):

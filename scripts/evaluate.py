@@ -15,8 +15,10 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras or .tflite file.", required=True)
 flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
 flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
-flags.DEFINE_string("split", "test", "Split to evaluate on.")
-flags.DEFINE_integer("image_size", None, "Height and width to resize to, where the images vary in size.")
+flags.DEFINE_string("split", None, "Split to evaluate on. Defaults to validation if there is one, else test.")
+flags.DEFINE_integer(
+    "image_size", None, "Height and width. Defaults to the images' own, or 224 where they vary in size."
+)
 flags.DEFINE_integer("batch_size", 250, "Batch size of a Keras model; a .tflite file has its own.")
 flags.DEFINE_float("density", None, "Set this density before evaluating a Keras model. Default: the model's own.")
 flags.DEFINE_integer("threads", 1, "Threads of a .tflite file's interpreter.")
@@ -66,11 +68,12 @@ def evaluate():
     from fbs_keras import data
 
     function, what = load_function(FLAGS.model)
-    test = data.load(FLAGS.dataset, FLAGS.split, FLAGS.batch_size, data_dir=FLAGS.data_dir, image_size=FLAGS.image_size)
+    split = FLAGS.split or data.evaluation_split(FLAGS.dataset, FLAGS.data_dir)
+    test = data.load(FLAGS.dataset, split, FLAGS.batch_size, data_dir=FLAGS.data_dir, image_size=FLAGS.image_size)
     logits, labels = predict(function, test.batches, test.steps)
     print(what)
     print(
-        f"{FLAGS.dataset}, {FLAGS.split}, {len(labels)} images: "
+        f"{FLAGS.dataset}, {split}, {len(labels)} images: "
         f"top-1 {top_k(logits, labels, 1):.2%}, top-5 {top_k(logits, labels, 5):.2%}"
     )
 

@@ -18,8 +18,11 @@ def start_tensorflow():
         stderr = os.dup(2)
         os.dup2(log.fileno(), 2)
         try:
+            import keras
             import tensorflow as tf
 
+            if keras.backend.backend() != "tensorflow":
+                tf.config.set_visible_devices([], "GPU")  # it only reads data: their memory is for what trains
             tf.constant(0)
         except BaseException:
             log.seek(0)

@@ -1,6 +1,6 @@
 """Removes the channels of a trained Keras model that its batch norms scale to almost nothing (network slimming).
 
-    python scripts/train.py --gamma_l1 1e-5 --run_dir runs/ns
+    python scripts/train.py --slimming_weight 1e-5 --run_dir runs/ns
     python scripts/slim.py --model runs/ns/model.keras --keep 0.6 --output runs/ns/slim.keras
     python scripts/train.py --pretrained runs/ns/slim.keras --learning_rate 0.01 --run_dir runs/slim
 

@@ -4,12 +4,15 @@
     python scripts/train.py --pretrained runs/dense/model.keras --density 0.5 --epochs 30 --run_dir runs/fbs
 
 Every epoch ends with a checkpoint in --run_dir; the same command with --resume goes on from there. `model.keras` is the
-trained model, `history.csv` its curve, and `tensorboard --logdir runs` shows both as they grow.
+trained model, `history.csv` its curve, and `tensorboard --logdir runs` shows both as they grow. ImageNet, and training
+on several devices: docs/imagenet.md.
 """
 
+import dataclasses
 import os
 import pathlib
 
+import distribution
 import program
 from absl import flags
 
@@ -17,9 +20,16 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
 flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
 flags.DEFINE_string("train_split", "train", "Split to train on, such as train or train[:90%].")
-flags.DEFINE_string("eval_split", "test", "Split to evaluate on after each epoch; imagenet2012 has validation.")
 flags.DEFINE_string(
-    "model", "MCifarNet", "A model of fbs_keras.models to train from scratch, when --pretrained is not given."
+    "eval_split", None, "Split to evaluate on after each epoch. Defaults to validation if there is one, else test."
+)
+flags.DEFINE_integer(
+    "image_size", None, "Height and width. Defaults to the images' own, or 224 where they vary in size."
+)
+flags.DEFINE_string(
+    "model",
+    "MCifarNet",
+    "A model of fbs_keras.models or keras.applications to train from scratch, when --pretrained is not given.",
 )
 flags.DEFINE_string("pretrained", None, "A .keras file to start from; it is wrapped when --density is given.")
 flags.DEFINE_float(
@@ -31,13 +41,25 @@ flags.DEFINE_enum("init", "preserve", ["preserve", "paper"], "How fbs_keras.wrap
 flags.DEFINE_integer("group_size", 1, "Winners are whole groups of so many neighbouring channels.", lower_bound=1)
 flags.DEFINE_integer("round_channels", 1, "The number of winners is rounded up to a multiple of this.", lower_bound=1)
 flags.DEFINE_float("saliency_weight", 1e-8, "Weight (lambda) of the gates' L1 regularisation.")
-flags.DEFINE_float("gamma_l1", None, "Weight of the L1 penalty on gammas, 1e-5 say, for scripts/slim.py later.")
+flags.DEFINE_float("slimming_weight", None, "Weight of the L1 penalty on batch norms' gammas, before fbs_keras.slim.")
 flags.DEFINE_integer("epochs", 40, "Epochs to train.")
-flags.DEFINE_integer("batch_size", 128, "Batch size.")
-flags.DEFINE_float("learning_rate", 0.1, "Highest learning rate; it rises for an epoch, then falls to 0 as a cosine.")
+flags.DEFINE_integer("batch_size", 128, "Batch size, that of all devices together.")
+flags.DEFINE_float("learning_rate", 0.1, "Highest learning rate; it rises from 0, then falls to 0 as a cosine.")
+flags.DEFINE_float("warmup_epochs", 1, "Epochs in which the learning rate rises, a fifth of --epochs at most.")
+flags.DEFINE_float(
+    "weight_decay",
+    None,
+    "L2 weight of convolutions' and dense layers' kernels. Default: the model's own, 1e-4 in fbs_keras.models, none in "
+    "keras.applications.",
+)
+flags.DEFINE_float("label_smoothing", 0, "Share of a label's probability that is spread over all classes.")
+flags.DEFINE_float(
+    "ema", None, "Evaluate and save a moving average of the weights, with this momentum, such as 0.9999. Default: none."
+)
 flags.DEFINE_string("dtype_policy", "float32", "Keras dtype policy, such as mixed_bfloat16.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, shuffling and augmentation.")
 flags.DEFINE_integer("steps_per_epoch", None, "Stop each epoch after so many steps, for a quick try.")
+flags.DEFINE_bool("distribute", False, "Train on all devices of this machine, or of several: docs/imagenet.md.")
 flags.DEFINE_string("run_dir", None, "Folder of checkpoints, curve and model.", required=True)
 flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --run_dir.")
 
@@ -70,6 +92,43 @@ def density_schedule(name, density, epochs):
     return schedules.StepDown(density, drop=(1 - density) / drops, every=max(1, epochs // drops))
 
 
+def new_model(name, input_shape, classes):
+    """The model that `--model` names, with random weights, from normalised images to logits."""
+    import keras
+
+    import fbs_keras
+    from fbs_keras.rewriting import rewrite
+
+    if name in fbs_keras.models.__all__:
+        return getattr(fbs_keras.models, name)(input_shape=input_shape, classes=classes)
+    make = getattr(keras.applications, name, None)
+    if not callable(make):
+        models = ", ".join(fbs_keras.models.__all__)
+        raise ValueError(f"--model must be one of {models}, or a model of keras.applications, got {name!r}")
+    model = make(weights=None, input_shape=input_shape, classes=classes, classifier_activation=None)
+    # Some scale pixels of 0 to 255 themselves, but ours are normalised already.
+    scaling = (keras.layers.Rescaling, keras.layers.Normalization)
+    return rewrite(model, lambda layer: None, skip=[layer for layer in model.layers if isinstance(layer, scaling)])[0]
+
+
+def with_weight_decay(model, weight):
+    """A copy of a model whose kernels, but for the depthwise ones, have this L2 weight."""
+    import keras
+
+    from fbs_keras.rewriting import rewrite
+
+    def make(layer):
+        config = layer.get_config()
+        if "kernel_regularizer" not in config:
+            return None
+        return type(layer).from_config({**config, "kernel_regularizer": keras.regularizers.L2(weight)})
+
+    copy, pairs = rewrite(model, make)
+    for old, new in pairs:
+        new.set_weights(old.get_weights())
+    return copy
+
+
 def make_model(train, steps):
     """Builds and compiles the model that the flags ask for."""
     import keras
@@ -79,10 +138,9 @@ def make_model(train, steps):
     if FLAGS.pretrained:
         model = keras.saving.load_model(FLAGS.pretrained, compile=False)
     else:
-        make = getattr(fbs_keras.models, FLAGS.model, None)
-        if make is None:
-            raise ValueError(f"--model must be one of {', '.join(fbs_keras.models.__all__)}, got {FLAGS.model!r}")
-        model = make(input_shape=train.image_shape, classes=train.classes)
+        model = new_model(FLAGS.model, train.image_shape, train.classes)
+    if FLAGS.weight_decay is not None:
+        model = with_weight_decay(model, FLAGS.weight_decay)
     if FLAGS.density is not None:
         model = fbs_keras.wrap(
             model,
@@ -91,26 +149,28 @@ def make_model(train, steps):
             round_channels=FLAGS.round_channels,
             print_fn=print,
         )
-    warmup = min(steps, steps * FLAGS.epochs // 5)
+    warmup = min(int(steps * FLAGS.warmup_epochs), steps * FLAGS.epochs // 5)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps * FLAGS.epochs - warmup, warmup_target=FLAGS.learning_rate, warmup_steps=warmup
     )
+    average = {} if FLAGS.ema is None else {"use_ema": True, "ema_momentum": FLAGS.ema}
     model.compile(
         # Clipping keeps the first steps of a gate from running away: see docs/design.md.
-        keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=5.0),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(5, name="top5")],
+        keras.optimizers.SGD(rate, momentum=0.9, nesterov=True, global_clipnorm=5.0, **average),
+        keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=FLAGS.label_smoothing),
+        metrics=["accuracy", keras.metrics.TopKCategoricalAccuracy(5, name="top5")],
     )
     return model
 
 
-def checkpoint(path):
+def checkpoint(path, devices):
     """A callback that saves the model, its optimizer included, at the end of each epoch; never half a file."""
     import keras
 
     def save(epoch, logs):
         temporary = path.with_name("saving.keras")
-        callback.model.save(temporary)
+        with devices.alone():
+            callback.model.save(temporary)
         os.replace(temporary, path)
 
     callback = keras.callbacks.LambdaCallback(on_epoch_end=save)
@@ -126,8 +186,32 @@ def uncompiled(model):
 
 def cut_history(history, epochs):
     """Drops what the curve says of later epochs: a run may stop between writing the curve and the checkpoint."""
-    lines = history.read_text().splitlines(keepends=True) if history.exists() else []
-    history.write_text("".join(lines[: epochs + 1]))  # the header and a line for each epoch
+    if epochs:
+        lines = history.read_text().splitlines(keepends=True) if history.exists() else []
+        history.write_text("".join(lines[: epochs + 1]))  # the header and a line for each epoch
+
+
+def load_data(devices):
+    """The training and the evaluation data that the flags ask for, with one-hot labels, as label smoothing needs."""
+    import tensorflow as tf
+
+    from fbs_keras import data
+
+    def load(split, training, seed=None):
+        part = data.load(
+            FLAGS.dataset,
+            split if training and devices.processes == 1 else devices.part(split),
+            devices.batch_size(FLAGS.batch_size),
+            data_dir=FLAGS.data_dir,
+            image_size=FLAGS.image_size,
+            training=training,
+            seed=seed,
+        )
+        batches = part.batches.map(lambda images, labels: (images, tf.one_hot(labels, part.classes)))
+        return dataclasses.replace(part, batches=batches)
+
+    eval_split = FLAGS.eval_split or data.evaluation_split(FLAGS.dataset, FLAGS.data_dir)
+    return load(FLAGS.train_split, True, FLAGS.seed + devices.process), load(eval_split, False)
 
 
 def train():
@@ -136,35 +220,35 @@ def train():
     import keras
 
     import fbs_keras
-    from fbs_keras import data
     from fbs_keras.rewriting import as_float32
 
+    devices = distribution.all_devices() if FLAGS.distribute else distribution.Devices()
     keras.utils.set_random_seed(FLAGS.seed)
     run_dir = pathlib.Path(FLAGS.run_dir)
     last, history = run_dir / "last.keras", run_dir / "history.csv"
     if last.exists() and not FLAGS.resume:
         raise ValueError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
     callbacks = fbs_callbacks() if FLAGS.density is not None else []
-    if FLAGS.gamma_l1 is not None:
-        callbacks.append(fbs_keras.SlimmingRegularizer(FLAGS.gamma_l1, print_fn=print))
+    if FLAGS.slimming_weight is not None:
+        callbacks.append(fbs_keras.SlimmingRegularizer(FLAGS.slimming_weight, print_fn=print))
+    if FLAGS.ema is not None:
+        callbacks.append(keras.callbacks.SwapEMAWeights())  # while it evaluates; fit ends with the average
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
-    load = {"batch_size": FLAGS.batch_size, "data_dir": FLAGS.data_dir, "seed": FLAGS.seed}
-    train = data.load(FLAGS.dataset, FLAGS.train_split, training=True, **load)
-    test = data.load(FLAGS.dataset, FLAGS.eval_split, **load)
+    train, test = load_data(devices)
     steps = FLAGS.steps_per_epoch or train.steps
-    if last.exists():
-        model = keras.saving.load_model(last)
-        start = int(model.optimizer.iterations) // steps
-        cut_history(history, start)
+    with devices.scope():
+        model = keras.saving.load_model(last) if last.exists() else make_model(train, steps)
+    start = int(model.optimizer.iterations.numpy()) // steps
+    if start:
         print(f"resuming after epoch {start}")
-    else:
-        model, start = make_model(train, steps), 0
-    run_dir.mkdir(parents=True, exist_ok=True)
-    callbacks += [
-        keras.callbacks.CSVLogger(history, append=start > 0),
-        keras.callbacks.TensorBoard(run_dir / "tensorboard"),
-        checkpoint(last),
-    ]
+    if devices.chief:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        cut_history(history, start)
+        callbacks += [
+            keras.callbacks.CSVLogger(history, append=start > 0),
+            keras.callbacks.TensorBoard(run_dir / "tensorboard"),
+            checkpoint(last, devices),
+        ]
     model.fit(
         train.batches,
         epochs=FLAGS.epochs,
@@ -172,9 +256,12 @@ def train():
         steps_per_epoch=FLAGS.steps_per_epoch,
         validation_data=test.batches,
         callbacks=callbacks,
+        verbose="auto" if devices.chief else 0,
     )
-    uncompiled(as_float32(model)).save(run_dir / "model.keras")
-    print(f"saved {run_dir / 'model.keras'}")
+    if devices.chief:
+        with devices.alone():
+            uncompiled(as_float32(model)).save(run_dir / "model.keras")
+        print(f"saved {run_dir / 'model.keras'}")
 
 
 if __name__ == "__main__":

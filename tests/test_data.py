@@ -9,8 +9,9 @@ from fbs_keras import data
 COUNT = 20
 
 
-def _store(folder, name, shape, images, image_key="image"):
-    """Stores numbered images (label i % 3) as a TFDS data set."""
+def _store(folder, name, shape, images, image_key="image", splits=("train",)):
+    """Stores numbered images (label i % 3) as a TFDS data set, the same ones in each split."""
+    examples = [(i, {image_key: image, "label": i % 3}) for i, image in enumerate(images)]
     tfds.dataset_builders.store_as_tfds_dataset(
         name=name,
         version="1.0.0",
@@ -20,7 +21,7 @@ def _store(folder, name, shape, images, image_key="image"):
                 "label": tfds.features.ClassLabel(names=["cat", "dog", "eel"]),
             }
         ),
-        split_datasets={"train": [(i, {image_key: image, "label": i % 3}) for i, image in enumerate(images)]},
+        split_datasets=dict.fromkeys(splits, examples),
         data_dir=folder,
         disable_shuffling=True,
     )
@@ -124,6 +125,49 @@ def test_images_that_vary_in_size_are_resized(tiny_dir, training):
     assert sorted(shades) == [10 * i for i in range(COUNT)]
 
 
+@pytest.mark.parametrize(
+    ("shape", "image_size", "scale", "corner"),
+    [
+        ((512, 768), None, 1 / 2, (16, 80)),  # 224 is the default: 512 -> 256, 768 -> 384, and the centre of those
+        ((384, 256), None, 1, (80, 16)),
+        ((128, 200), 64, 73 / 128, (4, 25)),  # 64 / 0.875 = 73.1 -> 73; 114.3 -> 114
+    ],
+)
+def test_evaluation_resizes_the_shorter_side_and_takes_the_centre(tmp_path, shape, image_size, scale, corner):
+    rows, columns = (np.linspace(0, 255, size) for size in shape)
+    photo = np.stack(np.broadcast_arrays(rows[:, None], columns[None, :], 0), axis=-1).astype(np.uint8)
+    _store(str(tmp_path), "tiny_ramp", (None, None, 3), [photo])
+    dataset = data.load("tiny_ramp", "train", 1, data_dir=str(tmp_path), image_size=image_size)
+    size = image_size or 224
+    assert dataset.image_shape == (size, size, 3)
+    image = _pixels(dataset)[0][0]
+    for axis, channel in ((0, 0), (1, 1)):
+        seen = image[..., channel].mean(1 - axis)
+        places = (np.arange(size) + corner[axis] + 0.5) / scale - 0.5  # in the photo
+        np.testing.assert_allclose(seen, places * 255 / (shape[axis] - 1), atol=1.5)
+
+
+def test_evaluation_split_prefers_the_one_with_labels(tmp_path, tiny_dir):
+    image = np.zeros((1, 4, 4, 3), np.uint8)
+    for name, splits in (("tiny_three", ("train", "validation", "test")), ("tiny_two", ("train", "test"))):
+        _store(str(tmp_path), name, (4, 4, 3), image, splits=splits)
+    assert data.evaluation_split("tiny_three", str(tmp_path)) == "validation"
+    assert data.evaluation_split("tiny_two", str(tmp_path)) == "test"
+    with pytest.raises(ValueError, match="'tiny' has neither a validation nor a test split, but train: name one"):
+        data.evaluation_split("tiny", tiny_dir)
+
+
+def test_split_made_by_even_splits(tiny_dir):
+    parts = tfds.even_splits("train", 3, drop_remainder=True)
+    first, rest = (
+        data.load("tiny", parts[0], 3, data_dir=tiny_dir),
+        data.load("tiny", parts[1] + parts[2], 3, data_dir=tiny_dir),
+    )
+    assert (first.steps, rest.steps) == (2, 4)
+    images = np.concatenate([_pixels(first)[0], _pixels(rest)[0]])
+    np.testing.assert_array_equal(images, _stored(tiny_dir, "tiny")[:18])
+
+
 def test_image_size_resizes_images_of_one_size(tiny_dir):
     images, _ = _pixels(data.load("tiny", "train", 20, data_dir=tiny_dir, image_size=4))
     stored = _stored(tiny_dir, "tiny")
@@ -175,7 +219,6 @@ def test_normalise(dtype):
             ValueError,
             "expected the features 'image', an Image.* got picture, label|label, picture",
         ),
-        ("tiny_photos", {}, ValueError, "vary in size: image_size must say what to resize them to, got None"),
         ("tiny", {"split": "nowhere"}, ValueError, "nowhere"),
         ("tiny", {"batch_size": 0}, ValueError, "batch_size must be a positive integer, got 0"),
         ("tiny", {"batch_size": 2.5}, ValueError, "batch_size must be a positive integer, got 2.5"),

@@ -1,32 +1,35 @@
+"""Tests of scripts/train.py and scripts/evaluate.py, on a little of CIFAR-10 and on photos that vary in size."""
+
 import csv
-import os
-import pathlib
 import signal
 import subprocess
-import sys
 import time
 
 import keras
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from commands import command, run
 
 import fbs_keras
 
-SCRIPTS = pathlib.Path(__file__).parents[1] / "scripts"
 SMALL = ["--train_split=train[:64]", "--eval_split=test[:32]", "--batch_size=16"]
-
-
-def command(script, *arguments):
-    return [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
-
-
-def run(script, *arguments):
-    return subprocess.run(command(script, *arguments), capture_output=True, text=True, env=os.environ)
 
 
 def epochs(history):
     with open(history, newline="") as file:
         return [int(row["epoch"]) for row in csv.DictReader(file)]
+
+
+def interrupt_after_an_epoch(run_dir, arguments):
+    """Starts training and kills it at the first checkpoint."""
+    with subprocess.Popen(command("train.py", *arguments), stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 240
+        while not (run_dir / "last.keras").exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGKILL)
+    assert (run_dir / "last.keras").exists()
+    assert not (run_dir / "model.keras").exists()
 
 
 @pytest.fixture(scope="module")
@@ -50,13 +53,7 @@ def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
     arguments = [f"--data_dir={cifar10_dir}", f"--pretrained={dense}", "--density=0.45", "--epochs=4", *SMALL]
     arguments += ["--schedule=polynomial", "--learning_rate=0.01", f"--run_dir={tmp_path}"]
     arguments += ["--dtype_policy=mixed_bfloat16", "--round_channels=16"]
-    with subprocess.Popen(command("train.py", *arguments), stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 240
-        while not (tmp_path / "last.keras").exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-    assert (tmp_path / "last.keras").exists()
-    assert not (tmp_path / "model.keras").exists()
+    interrupt_after_an_epoch(tmp_path, arguments)
     again = run("train.py", *arguments)
     assert again.returncode != 0
     assert "add --resume to go on with it" in again.stderr + again.stdout
@@ -69,6 +66,66 @@ def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
     assert [layer.active_channels for layer in layers] == [32, 32, 64, 64, 64, 96, 96, 96]
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert {layer.compute_dtype for layer in layers} == {"float32"}  # whatever it was trained in
+
+
+@pytest.fixture(scope="module")
+def photos_dir(tmp_path_factory):
+    """A data_dir with a small imagenet2012: JPEG photos that vary in size, and a test split without labels."""
+    folder = str(tmp_path_factory.mktemp("tfds"))
+    rng = np.random.default_rng(0)
+
+    def photos(count, label):
+        sizes = rng.integers(40, 120, (count, 2))
+        return [
+            (i, {"image": rng.integers(0, 256, (*size, 3), np.uint8), "label": label(i)})
+            for i, size in enumerate(sizes)
+        ]
+
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="imagenet2012",
+        version="5.1.0",
+        config="small",
+        features=tfds.features.FeaturesDict(
+            {"image": tfds.features.Image(encoding_format="jpeg"), "label": tfds.features.ClassLabel(num_classes=10)}
+        ),
+        split_datasets={
+            "train": photos(18, lambda i: i % 10),
+            "validation": photos(10, lambda i: i),
+            "test": photos(3, lambda i: -1),
+        },
+        data_dir=folder,
+    )
+    return folder
+
+
+def test_photos_train_resnets_dense_then_with_fbs(photos_dir, tmp_path):
+    common = [f"--data_dir={photos_dir}", "--dataset=imagenet2012/small", "--epochs=2", "--batch_size=8"]
+    common += ["--label_smoothing=0.1", "--warmup_epochs=0.5", "--learning_rate=0.01"]
+    dense, fbs = tmp_path / "dense", tmp_path / "fbs"
+    arguments = [
+        *common,
+        "--model=ResNet18",
+        "--weight_decay=1e-3",
+        "--image_size=64",
+        "--ema=0.5",
+        f"--run_dir={dense}",
+    ]
+    interrupt_after_an_epoch(dense, arguments)
+    resumed = run("train.py", *arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming after epoch 1" in resumed.stdout
+    model = keras.saving.load_model(dense / "model.keras")
+    assert model.input_shape == (None, 64, 64, 3)
+    assert model.get_layer("stem").kernel_regularizer.l2 == pytest.approx(1e-3)
+    arguments = [*common, f"--pretrained={dense / 'model.keras'}", "--image_size=64", "--density=0.5"]
+    result = run("train.py", *arguments, f"--run_dir={fbs}")
+    assert result.returncode == 0, result.stderr
+    assert epochs(dense / "history.csv") == epochs(fbs / "history.csv") == [0, 1]
+    assert fbs_keras.count_macs(keras.saving.load_model(fbs / "model.keras")).saving > 2
+    arguments = [f"--model={fbs / 'model.keras'}", "--dataset=imagenet2012/small", f"--data_dir={photos_dir}"]
+    result = run("evaluate.py", *arguments, "--image_size=64")
+    assert result.returncode == 0, result.stderr
+    assert "imagenet2012/small, validation, 10 images: top-1 " in result.stdout
 
 
 def test_evaluate_prints_accuracy_and_macs(dense, cifar10_dir):
@@ -89,7 +146,11 @@ def test_evaluate_runs_a_tflite_file(dense, cifar10_dir, tmp_path):
 @pytest.mark.parametrize(
     ("script", "arguments", "message"),
     [
-        ("train.py", ["--run_dir=runs/x", "--model=Nothing"], "--model must be one of VGG16, MCifarNet, ResNet18, got"),
+        (
+            "train.py",
+            ["--run_dir=runs/x", "--model=Nothing"],
+            "--model must be one of VGG16, MCifarNet, ResNet18, or a model of keras.applications, got",
+        ),
         ("train.py", ["--run_dir=runs/x", "--density=1.5"], r"density must be in (0, 1], got 1.5"),
         ("evaluate.py", ["--model=nothing.keras"], "nothing.keras"),
     ],
