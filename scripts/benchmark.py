@@ -4,6 +4,7 @@
     python scripts/benchmark.py --graph dense.tflite --graph fbs.tflite
     python scripts/benchmark.py --suite networks --json networks.json --plot networks.png
     python scripts/benchmark.py --suite kernels --filter resnet18 --method auto --method gemm
+    python scripts/benchmark.py --suite zoo --filter mobilenet,resnet50 --json zoo.json
 
 With --model: the dense network (XNNPACK), a plain one as narrow as the FBS one (XNNPACK: the ideal), the portable file
 without and with the delegate. With --graph: the given files, those with FBS ops without and with the delegate.
@@ -14,11 +15,16 @@ how many times fewer MACs there are; R own the same with our own time at density
 without Winograd's algorithm. Memory is by how much a process of its own grew: with the file's pages, and without
 (anonymous: tensors, scratch memory, the copies of the weights that XNNPACK packs).
 
+--suite zoo wraps, exports, compares with Keras and times every image classifier of keras.applications at density 0.5,
+each in a process of its own; a failure goes into the table and the run goes on. Its --json file is written after each
+model: models in it that are not measured stay in it, and --resume leaves out those that it has figures of.
+
 What cannot be run ends with exit code 1 and a line that says why.
 """
 
 import dataclasses
 import json
+import os
 import shlex
 import sys
 
@@ -28,12 +34,17 @@ from absl import flags
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras file with FBS layers.")
 flags.DEFINE_multi_string("graph", [], "A .tflite file; may be given several times.")
-flags.DEFINE_enum("suite", None, ["kernels", "networks"], "What to time instead of a model of one's own.")
+flags.DEFINE_enum("suite", None, ["kernels", "networks", "zoo"], "What to time instead of a model of one's own.")
 flags.DEFINE_integer("threads", 1, "Threads.", lower_bound=1)
 flags.DEFINE_integer("runs", 200, "Timed runs of each candidate; see --seconds for suites.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "The batch size of the files made from --model.", lower_bound=1)
 flags.DEFINE_bool("profile", False, "Also time each FBS op of --model or --graph in the delegate.")
-flags.DEFINE_string("filter", "", "Only the suite's convolutions or networks whose name (or network) contains this.")
+flags.DEFINE_string(
+    "filter",
+    "",
+    "Only the suite's convolutions or networks whose name (or network) contains this; several for --suite zoo, "
+    "separated by commas.",
+)
 flags.DEFINE_float("seconds", None, "Time for each of a suite's candidates. Defaults to 0.15 and 2.", lower_bound=1e-3)
 flags.DEFINE_multi_float("density", [0.25, 0.5, 0.75, 1.0], "A density of --suite kernels; may be given several times.")
 flags.DEFINE_multi_string(
@@ -44,6 +55,8 @@ flags.DEFINE_multi_string(
 )
 flags.DEFINE_string("path", "auto", "The suite's instruction set: auto, plain, avx2, avx512 or neon.")
 flags.DEFINE_string("json", None, "A file to write the results to.")
+flags.DEFINE_bool("resume", False, "Leave out the models that --suite zoo has in its --json file already.")
+flags.DEFINE_string("markdown", None, "A file between whose marks to write the table of --suite zoo, as docs/zoo.md.")
 flags.DEFINE_string("plot", None, "A file to draw the suite's results to, such as kernels.png.")
 
 
@@ -52,21 +65,31 @@ def benchmark():
         raise ValueError("expected one of --model, --graph and --suite")
     if FLAGS.plot and not FLAGS.suite:
         raise ValueError("--plot is for --suite; with --model and --graph use --json")
+    if (FLAGS.resume or FLAGS.markdown) and FLAGS.suite != "zoo":
+        raise ValueError("--resume and --markdown are for --suite zoo")
 
     if not FLAGS.graph:
         program.start_tensorflow()
     from fbs_keras import benchmarking
 
-    run = {None: time_candidates, "kernels": time_kernels, "networks": time_networks}[FLAGS.suite]
+    run = {None: time_candidates, "kernels": time_kernels, "networks": time_networks, "zoo": time_zoo}[FLAGS.suite]
     text, result, draw = run()
     environment = benchmarking.environment()
     command = shlex.join(["python", *sys.argv])
     print(f"\n{benchmarking.report_head(command, FLAGS.threads, environment)}\n\n{text}")
-    if FLAGS.json:
-        with open(FLAGS.json, "w", encoding="utf-8") as file:
-            json.dump({"command": command, "threads": FLAGS.threads} | environment | result, file, indent=2)
+    write_json(result)
     if FLAGS.plot:
         draw(FLAGS.plot)
+
+
+def write_json(result):
+    """Writes numbers to --json, if it is given, with what they depend on."""
+    from fbs_keras import benchmarking
+
+    if FLAGS.json:
+        head = {"command": shlex.join(["python", *sys.argv]), "threads": FLAGS.threads}
+        with open(FLAGS.json, "w", encoding="utf-8") as file:
+            json.dump(head | benchmarking.environment() | result, file, indent=2)
 
 
 def time_candidates():
@@ -121,6 +144,31 @@ def time_networks():
     text = "\n\n".join(map(networks.table, results))
     numbers = {"path": FLAGS.path, "networks": [dataclasses.asdict(result) for result in results]}
     return text, numbers, lambda path: figures.plot_networks(results, path)
+
+
+def time_zoo():
+    """Measures the classifiers of keras.applications: the report's text, its numbers, and a function that plots."""
+    from fbs_keras.suites import figures, zoo
+
+    results = {}
+    if FLAGS.json and os.path.exists(FLAGS.json):
+        with open(FLAGS.json, encoding="utf-8") as file:
+            results = {each["name"]: zoo.ZooResult.from_json(each) for each in json.load(file)["models"]}
+
+    def numbers():
+        return {"path": FLAGS.path, "models": [dataclasses.asdict(results[name]) for name in sorted(results)]}
+
+    for name in zoo.classifiers(FLAGS.filter):
+        if FLAGS.resume and name in results and not results[name].error:
+            continue
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        results[name] = zoo.measure_apart(name, path=FLAGS.path, threads=FLAGS.threads, seconds=FLAGS.seconds or 2.0)
+        print(zoo.table([results[name]]), file=sys.stderr, flush=True)
+        write_json(numbers())
+    ordered = [results[name] for name in sorted(results)]
+    if FLAGS.markdown:
+        zoo.write_markdown(ordered, FLAGS.markdown)
+    return zoo.table(ordered), numbers(), lambda path: figures.plot_zoo(ordered, path)
 
 
 if __name__ == "__main__":

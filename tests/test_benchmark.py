@@ -248,7 +248,7 @@ class TestScript:
             (["--model", "a.keras", "--graph", "b.tflite"], "benchmark: expected one of --model, --graph and --suite"),
             (["--model", "a.keras", "--plot", "b.png"], "benchmark: --plot is for --suite"),
             (["--suite", "kernels", "--density", "2"], "benchmark: density must be in (0, 1], got 2.0"),
-            (["--suite", "all"], "value should be one of <kernels|networks>"),
+            (["--suite", "all"], "value should be one of <kernels|networks|zoo>"),
             (["--graph", "a.tflite", "--threads", "0"], "flag --threads=0: 0 is not a positive integer"),
             (["stray"], "expected flags only, got stray"),
         ],

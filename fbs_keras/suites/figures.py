@@ -8,6 +8,7 @@ import numpy as np
 
 from fbs_keras.suites.kernels import KernelRow
 from fbs_keras.suites.networks import NetworkResult
+from fbs_keras.suites.zoo import ZooResult
 
 
 def plot_kernels(rows: Sequence[KernelRow], path: str | os.PathLike | None = None) -> Any:
@@ -92,6 +93,38 @@ def plot_networks(results: Sequence[NetworkResult], path: str | os.PathLike | No
     panels[0].set_yticks(np.arange(len(results[0].rows) - 1), [row.timing.name for row in results[0].rows[1:]])
     panels[0].invert_yaxis()
     panels[0].legend(fontsize=8, loc="lower right")
+    return _saved(figure, path)
+
+
+def plot_zoo(results: Sequence[ZooResult], path: str | os.PathLike | None = None) -> Any:
+    """Draws the speed-up of each classifier of keras.applications as bars, beside how many times fewer MACs it needs.
+
+    Args:
+        results: From `zoo.measure`; those with an error are left out.
+        path: Where to write the figure; the suffix says the format, such as `.png`. Defaults to no file.
+
+    Returns:
+        The `matplotlib` figure.
+
+    Example:
+
+    >>> plot_zoo([zoo.measure("MobileNetV2"), zoo.measure("ResNet50")], "zoo.png")
+    """
+    from matplotlib.figure import Figure
+
+    shown = [result for result in results if not result.error]
+    figure = Figure(figsize=(8, 1.4 + 0.3 * len(shown)), layout="constrained", facecolor="white")
+    axes = figure.subplots()
+    places = np.arange(len(shown))
+    speedups = [result.timings[-1].speedup for result in shown]
+    axes.barh(places - 0.2, speedups, 0.4, color="C0", label="speed-up")
+    axes.barh(places + 0.2, [result.saving for result in shown], 0.4, color="0.8", label="fewer MACs")
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_title("Speed-up over the dense network in XNNPACK", fontsize=11)
+    axes.set_yticks(places, [result.name for result in shown], fontsize=8)
+    axes.invert_yaxis()
+    axes.legend(fontsize=8)
+    _plain(axes)
     return _saved(figure, path)
 
 
