@@ -2,8 +2,9 @@
 
 from fbs_keras import models, schedules
 from fbs_keras.callbacks import DensityScheduler, SaliencyRegularizer, gate_statistics
+from fbs_keras.densities import set_density
 from fbs_keras.export import convert
-from fbs_keras.layers import FBSConv2D, set_density
+from fbs_keras.layers import FBSConv2D
 from fbs_keras.macs import count_macs
 from fbs_keras.runtime import Interpreter, delegate_path
 from fbs_keras.summary import summary
