@@ -1,6 +1,7 @@
 """fbs_keras: convolutional networks that skip, for each input, the channels that do not matter for it."""
 
 from fbs_keras import models, schedules
+from fbs_keras.budget import density_for_macs
 from fbs_keras.callbacks import DensityScheduler, SaliencyRegularizer, gate_statistics
 from fbs_keras.densities import set_density
 from fbs_keras.export import convert
@@ -21,6 +22,7 @@ __all__ = [
     "convert",
     "count_macs",
     "delegate_path",
+    "density_for_macs",
     "gate_statistics",
     "models",
     "schedules",

@@ -92,7 +92,7 @@ def by_path(density, paths):
     """
     if not isinstance(density, dict):
         return dict.fromkeys(paths, gating.check_density(density))
-    chosen = {}  # path: (how closely the key names it, density)
+    chosen: dict[str, tuple[int, float]] = {}  # how closely a key names the path, and its density
     for key, value in density.items():
         if not isinstance(key, str):
             raise TypeError(f"densities must be given by layer names or patterns, got {key!r}")

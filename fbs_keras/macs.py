@@ -131,10 +131,19 @@ def count_macs(model):
 
     Source: paper, section 4, "MACs"; its figures leave out the gates (`MacReport.conv`).
     """
+    return report(*read_sizes(model))
+
+
+def read_sizes(model):
+    """What a count needs of a model but its densities, which takes most of the time: `(graph, shapes, channels)`."""
     model_graph = graph.flatten(model)
     tensors = graph.specs(model_graph, model)
     shapes = {ref: _fixed(tensor.shape, ref, model) for ref, tensor in tensors.items()}
-    channels = _channel_sizes(model_graph, shapes)
+    return model_graph, shapes, _channel_sizes(model_graph, shapes)
+
+
+def report(model_graph, shapes, channels):
+    """Counts what `read_sizes` read, at the densities of the moment."""
     active: dict[graph.Ref, int] = {}  # channels of each tensor that may be other than zero
     rows, uncounted = [], []
     for node in model_graph.nodes:
