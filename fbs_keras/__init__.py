@@ -1,9 +1,11 @@
 """fbs_keras: convolutional networks that skip, for each input, the channels that do not matter for it."""
 
 from fbs_keras import models, schedules
+from fbs_keras.budget import density_for_macs
 from fbs_keras.callbacks import DensityScheduler, SaliencyRegularizer, gate_statistics
+from fbs_keras.densities import set_density
 from fbs_keras.export import convert
-from fbs_keras.layers import FBSConv2D, set_density
+from fbs_keras.layers import FBSConv2D
 from fbs_keras.macs import count_macs
 from fbs_keras.runtime import Interpreter, delegate_path
 from fbs_keras.slimming import SlimmingRegularizer, slim
@@ -22,6 +24,7 @@ __all__ = [
     "convert",
     "count_macs",
     "delegate_path",
+    "density_for_macs",
     "gate_statistics",
     "models",
     "schedules",

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import numbers
+import statistics
 
 import keras
 from keras import ops
 
 from fbs_keras import schedules
-from fbs_keras.layers import current_density, fbs_layers, set_density
+from fbs_keras.densities import fbs_layers, fbs_paths, set_density
+from fbs_keras.layers import current_density
 
 UNITS = ("epoch", "step")
 
@@ -24,24 +26,33 @@ def _require_fbs_layers(model, callback):
 
 
 class DensityScheduler(keras.callbacks.Callback):
-    """Sets the density of all FBS layers as training goes on, and logs it as `density`.
+    """Sets the density of the FBS layers as training goes on, and logs their mean density as `density`.
+
+    A schedule may give a density for all layers, or a dict of them as `fbs_keras.set_density` takes: with
+    `schedules.StepDown({"stage1_*": 0.8, "stage4_*": 0.3})` each layer falls from 1 to its own density.
 
     The density is a variable of each layer: nothing is recompiled, and it is saved with the model. In a custom loop,
     call `set_model(model)` once and `on_epoch_begin(epoch)` or `on_train_batch_begin(step)` where `fit` would.
 
     Args:
-        schedule: A function from epoch or step to density, such as `fbs_keras.schedules.StepDown(0.5)`, or a tfmot
-            `PruningSchedule`, whose sparsity s means density 1 - s.
+        schedule: A function from epoch or step to a density or a dict of them, such as
+            `fbs_keras.schedules.StepDown(0.5)`, or a tfmot `PruningSchedule`, whose sparsity s means density 1 - s.
         unit: What `schedule` counts: `"epoch"`, or `"step"`, the optimizer's steps since the model was compiled.
             Defaults to `"step"` for a tfmot `PruningSchedule`, else to `"epoch"`.
 
     Raises:
         TypeError: If `schedule` is not callable.
-        ValueError: If `unit` is unknown; at the start of training, if the model has no FBS layer.
+        ValueError: If `unit` is unknown; at the start of training, if the model has no FBS layer; in training, if a
+            name in the schedule's dict matches none.
 
     Example:
 
     >>> model.fit(x, y, epochs=60, callbacks=[fbs_keras.DensityScheduler(fbs_keras.schedules.StepDown(0.5, every=10))])
+
+    Half of the MACs, layer by layer:
+
+    >>> densities = fbs_keras.density_for_macs(model, 2.0, per_layer=True)
+    >>> scheduler = fbs_keras.DensityScheduler(fbs_keras.schedules.StepDown(densities, every=10))
 
     Source: paper, section 4.1.
     """
@@ -83,7 +94,7 @@ class DensityScheduler(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if logs is not None and self.density is not None:
-            logs["density"] = self.density
+            logs["density"] = statistics.mean(current_density(layer) for layer in fbs_layers(self.model))
 
     def _set(self, time):
         density = schedules.density_at(self.schedule, time)
@@ -99,7 +110,7 @@ class GateStatistics:
     """What one layer's gates did, as moving averages over training batches.
 
     Attributes:
-        name: The layer's name.
+        name: The layer's name, after those of the nested models it is in.
         density: The layer's density.
         saliency: Mean predicted saliency of a channel, before winner-take-all.
         never: Share of channels that win for less than 1 % of the inputs.
@@ -133,11 +144,11 @@ def gate_statistics(model):
     ...     print(row.name, row.dynamic)
     """
     rows = []
-    for layer in fbs_layers(model):
+    for path, layer in fbs_paths(model):
         usage = ops.convert_to_numpy(layer.usage)
         rows.append(
             GateStatistics(
-                name=layer.name,
+                name=path,
                 density=current_density(layer),
                 saliency=float(ops.convert_to_numpy(layer.saliency).mean()),
                 never=float((usage < 0.01).mean()),

@@ -136,13 +136,25 @@ def count_macs(model):
     Source: paper, section 4, "MACs"; its figures leave out the gates (`MacReport.conv`), and count the union of the
         active channels after an addition, which differs at densities below 0.5 only.
     """
+    return report(*read_sizes(model))
+
+
+def read_sizes(model):
+    """Reads what a count needs of a model but its densities, which takes most of the time: graph and tensors."""
     model_graph = graph.flatten(model)
     tensors = graph.specs(model_graph, model)
-    shapes = {ref: _fixed(tensor.shape, ref, model) for ref, tensor in tensors.items()}
+    for ref, tensor in tensors.items():
+        _check_fixed(tensor.shape, ref, model)
+    return model_graph, tensors
+
+
+def report(model_graph, tensors):
+    """Counts what `read_sizes` read, at the densities of the moment."""
+    shapes = {ref: tuple(tensor.shape[1:]) for ref, tensor in tensors.items()}
     channels = _channel_sizes(model_graph, shapes)
     active = dict(channels)  # of each tensor, the channels that it holds
     rows, uncounted = [], []
-    for step in sparsity.plan(model, batch_size=1).steps:
+    for step in sparsity.plan_graph(model_graph, tensors, batch_size=1).steps:
         node = step.node
         for ref, tensor in node.outputs(step.outputs).items():
             active[ref] = tensor.active or channels[ref]
@@ -157,13 +169,12 @@ def count_macs(model):
     return MacReport(rows, uncounted, parameters, *peaks)
 
 
-def _fixed(shape, ref, model):
+def _check_fixed(shape, ref, model):
     if any(size is None for size in shape[1:]):
         raise ValueError(
             f"MACs need fixed dimensions, but {ref.layer!r} of model {model.name!r} has shape {tuple(shape)}; "
             "build the model with a fixed Input shape"
         )
-    return tuple(shape[1:])
 
 
 def _channel_sizes(model_graph, shapes):

@@ -5,7 +5,8 @@ import contextlib
 import keras
 import numpy as np
 
-from fbs_keras import gating, graph
+from fbs_keras import graph
+from fbs_keras.densities import by_path
 from fbs_keras.layers import FBSConv2D, check_count
 from fbs_keras.planning import activation_function, is_separable, plan
 from fbs_keras.rewriting import rewrite
@@ -51,7 +52,8 @@ def wrap(
 
     Args:
         model: A built Sequential or Functional Keras model. Models nested in it are wrapped too.
-        density: The fraction of channels to keep, in (0, 1]. Defaults to 1.
+        density: The fraction of channels to keep, in (0, 1], or `{name, path or pattern: density}` as in
+            `fbs_keras.set_density`; what nothing matches keeps all its channels. Defaults to 1.
         include: Names of the only convolutions to wrap; a name or a list of names. Defaults to all where it saves time:
             not the classifier, nor those on maps of fewer than 16 pixels.
         exclude: Names of convolutions to leave alone. Defaults to none.
@@ -68,7 +70,7 @@ def wrap(
 
     Raises:
         TypeError: If `model` is not a Keras model, `density` no number, or `group_size` or `round_channels` no integer.
-        ValueError: If the model is not built, is subclassed or has nothing to wrap, the density is not in (0, 1], a
+        ValueError: If the model is not built, is subclassed or has nothing to wrap, a density is not in (0, 1], a
             name is unknown, a convolution named in `include` cannot be wrapped, `init` is unknown, or `group_size` or
             `round_channels` is below 1.
 
@@ -82,7 +84,6 @@ def wrap(
     Source: paper, section 4 ("replace all convolutional layer computations"); the preserving start is ours.
     """
     graph.check_model(model)
-    density = gating.check_density(density)
     if not isinstance(init, str) or init not in INITS:
         raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
     check_count(group_size, "group_size")
@@ -95,9 +96,10 @@ def wrap(
         found = "\n".join(f"  {decision}" for decision in decisions) or "  it has no convolution"
         raise ValueError(f"model {model.name!r} has nothing to wrap:\n{found}")
     chosen = {id(decision.layer): decision for decision in decisions if decision.wrapped}
+    densities = by_path(density, [decision.path for decision in chosen.values()])
     wrapped, pairs = rewrite(
         model,
-        lambda layer: _new_layers(chosen[id(layer)], density, round_channels, init) if id(layer) in chosen else None,
+        lambda layer: _new_layers(chosen[id(layer)], densities, round_channels, init) if id(layer) in chosen else None,
         skip=[
             part for decision in chosen.values() for part in (decision.norm, decision.activation) if part is not None
         ],
@@ -115,9 +117,9 @@ def wrap(
     return wrapped
 
 
-def _new_layers(decision, density, round_channels, init):
+def _new_layers(decision, densities, round_channels, init):
     """Makes the layers in the place of a decided convolution, with its settings but not yet its weights."""
-    fbs = _fbs_layer(decision, density, round_channels, init)
+    fbs = _fbs_layer(decision, densities, round_channels, init)
     return [_depthwise_layer(decision.layer), fbs] if is_separable(decision.layer) else [fbs]
 
 
@@ -147,7 +149,7 @@ def _suppression(decision):
     return layer, graph.Ref(conv.name, 0, 1)
 
 
-def _fbs_layer(decision, density, round_channels, init):
+def _fbs_layer(decision, densities, round_channels, init):
     """Makes the FBS layer for a decided convolution, with its settings but not yet its weights."""
     conv, norm, activation = decision.layer, decision.norm, decision.activation
     paper = init == "paper"
@@ -169,7 +171,7 @@ def _fbs_layer(decision, density, round_channels, init):
         activity_regularizer=conv.activity_regularizer,
         kernel_constraint=getattr(conv, f"{kernel}_constraint"),
         bias_constraint=conv.bias_constraint if norm is None else norm.beta_constraint,
-        density=density,
+        density=densities.get(decision.path, 1.0),
         group_size=decision.group_size,
         round_channels=round_channels,
         normalize=norm is not None,

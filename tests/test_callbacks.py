@@ -27,7 +27,7 @@ def fit(model, callbacks, epochs=2, **arguments):
 
 
 def active(model):
-    return [layer.active_channels for layer in fbs_keras.layers.fbs_layers(model)]
+    return [layer.active_channels for layer in fbs_keras.densities.fbs_layers(model)]
 
 
 class Record(keras.callbacks.Callback):
@@ -58,6 +58,16 @@ def test_density_by_step():
     # A resumed run goes on by the optimizer's steps, not from 0.
     fit(model, [DensityScheduler(lambda step: 1 - step / 16, unit="step"), record], epochs=3, initial_epoch=2)
     assert record.seen[6:] == [5, 5, 4]
+
+
+def test_each_layer_falls_to_its_own_density():
+    model = make_model()
+    scheduler = DensityScheduler(schedules.StepDown({"first": 0.75, "sec*": 0.25}, drop=0.25))
+    history = fit(model, [scheduler], epochs=4)
+    assert active(model) == [6, 1]
+    assert history["density"] == [1.0, 0.75, (0.75 + 0.5) / 2, 0.5]
+    with pytest.raises(ValueError, match=r"no FBSConv2D layer matches 'third'; the model has \['first', 'second'\]"):
+        fit(model, [DensityScheduler(schedules.Constant({"third": 0.5}))])
 
 
 def test_a_scheduler_serves_several_models():

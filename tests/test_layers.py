@@ -308,39 +308,6 @@ def test_bad_arguments(arguments, error, message):
         FBSConv2D(8, 3, **arguments)
 
 
-def nested_model():
-    inner = keras.Sequential([keras.Input((8, 8, 3)), FBSConv2D(8, 3, name="inner")], name="nested")
-    return keras.Sequential([keras.Input((8, 8, 3)), inner, FBSConv2D(4, 3, name="outer")])
-
-
-def test_set_density_reaches_nested_layers():
-    model = nested_model()
-    fbs_keras.set_density(model, 0.5)
-    assert [layer.active_channels for layer in fbs_keras.layers.fbs_layers(model)] == [4, 2]
-    fbs_keras.set_density(model, {"inner": 0.25})
-    assert [layer.active_channels for layer in fbs_keras.layers.fbs_layers(model)] == [2, 2]
-
-
-@pytest.mark.parametrize(
-    ("density", "error", "message"),
-    [
-        ({"nowhere": 0.5}, ValueError, r"no FBSConv2D layer is named 'nowhere'; the model has \['inner', 'outer'\]"),
-        ({"inner": 0.5, "outer": 2}, ValueError, r"density must be in \(0, 1\], got 2"),
-        ("half", TypeError, "density must be a number"),
-    ],
-)
-def test_set_density_refuses_and_changes_nothing(density, error, message):
-    model = nested_model()
-    with pytest.raises(error, match=message):
-        fbs_keras.set_density(model, density)
-    assert [layer.active_channels for layer in fbs_keras.layers.fbs_layers(model)] == [8, 4]
-
-
-def test_set_density_without_fbs_layers():
-    with pytest.raises(ValueError, match="has no FBSConv2D layer; make one with"):
-        fbs_keras.set_density(keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), 0.5)
-
-
 def test_the_core_imports_no_tensorflow():
     if not ON_JAX:
         pytest.skip("Keras itself imports TensorFlow on this backend")

@@ -25,12 +25,29 @@ def test_constant():
 
 
 @pytest.mark.parametrize(
+    ("schedule", "time", "expected"),
+    [
+        (schedules.Constant({"a": 0.25, "b*": 0.5}), 7, {"a": 0.25, "b*": 0.5}),
+        (schedules.StepDown({"a": 0.9, "b*": 0.5}, every=2), 1, {"a": 1.0, "b*": 1.0}),
+        (schedules.StepDown({"a": 0.9, "b*": 0.5}, every=2), 5, {"a": 0.9, "b*": 0.8}),
+        (schedules.StepDown({"a": 0.9, "b*": 0.5}, every=2), 99, {"a": 0.9, "b*": 0.5}),
+        (schedules.Polynomial({"a": 0.8, "b*": 0.4}, finish=10, power=1), 5, {"a": 0.9, "b*": 0.7}),
+        (schedules.Polynomial({"a": 0.8, "b*": 0.4}, finish=10), 10, {"a": 0.8, "b*": 0.4}),
+    ],
+)
+def test_each_layer_falls_to_its_own_density(schedule, time, expected):
+    assert schedules.density_at(schedule, time) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: schedules.Constant(0), ValueError, r"density must be in \(0, 1\], got 0"),
         (lambda: schedules.Constant("half"), TypeError, "density must be a number"),
         (lambda: schedules.StepDown(1.5), ValueError, r"density must be in \(0, 1\], got 1.5"),
         (lambda: schedules.StepDown(0.9, start=0.5), ValueError, "end must not be above start = 0.5, got 0.9"),
+        (lambda: schedules.StepDown({"a": 0.9}, start=0.5), ValueError, "end must not be above start = 0.5, got 0.9"),
+        (lambda: schedules.Constant({"a": 2}), ValueError, r"density must be in \(0, 1\], got 2"),
         (lambda: schedules.StepDown(0.5, drop=0), ValueError, r"drop must be in \(0, 1\), got 0"),
         (lambda: schedules.StepDown(0.5, every=0), ValueError, "every must be at least 1, got 0"),
         (lambda: schedules.Polynomial(0.5, finish=0), ValueError, "finish must be after begin = 0, got 0"),
@@ -48,7 +65,7 @@ def test_density_at(value, expected):
     assert schedules.density_at(lambda time: value, 3) == expected
 
 
-@pytest.mark.parametrize("value", ["half", None, [0.5]])
+@pytest.mark.parametrize("value", ["half", None, [0.5], {"a": None}])
 def test_density_at_refuses_what_is_no_density(value):
     with pytest.raises(TypeError, match=r"a schedule must return a density .*, got"):
         schedules.density_at(lambda time: value, 0)

@@ -62,7 +62,7 @@ def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
     assert "resuming after epoch" in result.stdout
     assert epochs(tmp_path / "history.csv") == [0, 1, 2, 3]
     model = keras.saving.load_model(tmp_path / "model.keras")
-    layers = fbs_keras.layers.fbs_layers(model)
+    layers = fbs_keras.densities.fbs_layers(model)
     assert [layer.active_channels for layer in layers] == [32, 32, 64, 64, 64, 96, 96, 96]
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert {layer.compute_dtype for layer in layers} == {"float32"}  # whatever it was trained in

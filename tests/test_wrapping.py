@@ -107,7 +107,7 @@ def test_group_size_and_round_channels(tmp_path):
     assert notes == ["", "group_size 2: its 6 filters are no multiple of 4"]
     wrapped.save(tmp_path / "model.keras")
     for model in (wrapped, keras.saving.load_model(tmp_path / "model.keras")):
-        found = fbs_keras.layers.fbs_layers(model)
+        found = fbs_keras.densities.fbs_layers(model)
         assert [(layer.group_size, layer.round_channels) for layer in found] == [(4, 3), (2, 3)]
         assert [layer.active_channels for layer in found] == [8, 6]  # multiples of 12 and 6, but not above all
         assert [row.active_out for row in fbs_keras.count_macs(model).rows[:2]] == [8, 6]
@@ -118,11 +118,12 @@ def test_the_scheduler_honours_round_channels():
     scheduler = fbs_keras.DensityScheduler(fbs_keras.schedules.Constant(0.3))
     scheduler.set_model(wrapped)
     scheduler.on_epoch_begin(0)
-    assert [layer.active_channels for layer in fbs_keras.layers.fbs_layers(wrapped)] == [32, 32, 48, 48, 48, 64, 64, 64]
+    active = [layer.active_channels for layer in fbs_keras.densities.fbs_layers(wrapped)]
+    assert active == [32, 32, 48, 48, 48, 64, 64, 64]
 
 
 def names(model):
-    return [layer.name for layer in fbs_keras.layers.fbs_layers(model)]
+    return [layer.name for layer in fbs_keras.densities.fbs_layers(model)]
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_compiled_model_stays_compiled():
 def test_wrapped_model_can_be_wrapped_again_in_part():
     once = fbs_keras.wrap(fbs_keras.models.MCifarNet(), 0.5, include=["conv1"])
     twice = fbs_keras.wrap(once, 0.25)
-    densities = [layer.active_channels / layer.filters for layer in fbs_keras.layers.fbs_layers(twice)]
+    densities = [layer.active_channels / layer.filters for layer in fbs_keras.densities.fbs_layers(twice)]
     assert densities == [0.25, 0.5, 0.25, 0.25, 0.25, 0.25, 0.25, 0.25]
 
 
@@ -279,7 +280,7 @@ def test_preserves_odd_models(make):
     expected, wrapped = outputs(model, x), fbs_keras.wrap(model)
     for output, value in zip(outputs(wrapped, x), expected, strict=True):
         assert np.abs(output - value).max() <= 1e-4 * np.abs(value).max()
-    assert len(wrapped.trainable_weights) >= len(fbs_keras.layers.fbs_layers(wrapped))
+    assert len(wrapped.trainable_weights) >= len(fbs_keras.densities.fbs_layers(wrapped))
 
 
 def test_what_models_share_stays_shared():
@@ -287,7 +288,7 @@ def test_what_models_share_stays_shared():
     assert sum(layer.name == "relu" for layer in set(all_layers(wrapped))) == 1
     with pytest.raises(ValueError, match="shared by 2 models"):
         fbs_keras.wrap(shared_convolution(), include=["shared"])
-    assert len({id(layer) for layer in fbs_keras.layers.fbs_layers(fbs_keras.wrap(nested_twice()))}) == 1
+    assert len({id(layer) for layer in fbs_keras.densities.fbs_layers(fbs_keras.wrap(nested_twice()))}) == 1
 
 
 def test_dict_inputs_and_outputs():

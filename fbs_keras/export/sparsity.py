@@ -141,9 +141,14 @@ def plan(model, batch_size, aligned=False, compact=True):
     ...
     """
     flat = graph.flatten(model)
+    return plan_graph(flat, graph.specs(flat, model), batch_size, aligned, compact)
+
+
+def plan_graph(flat, specs, batch_size, aligned=False, compact=True):
+    """As `plan`, of a model that has been read: its `graph.flatten` and `graph.specs`."""
     tensors = {
         ref: Tensor((batch_size, *spec.shape[1:]), keras.backend.standardize_dtype(spec.dtype))
-        for ref, spec in graph.specs(flat, model).items()
+        for ref, spec in specs.items()
     }
     suppressed = regions.suppressed(flat, tensors)
     steps: list[Step] = []

@@ -10,8 +10,9 @@ import numpy as np
 from tqdm import tqdm
 
 from fbs_keras.benchmarking import aligned, interleave, plan_runs, profile
+from fbs_keras.densities import set_density
 from fbs_keras.gating import active_channels, check_density
-from fbs_keras.layers import FBSConv2D, set_density
+from fbs_keras.layers import FBSConv2D
 from fbs_keras.runtime import Interpreter
 from fbs_keras.suites.shapes import Shape
 

@@ -10,8 +10,8 @@ import numpy as np
 import fbs_keras
 from fbs_keras import benchmarking, export
 from fbs_keras.benchmarking import Candidate, aligned
+from fbs_keras.densities import fbs_layers, set_density
 from fbs_keras.export import converter
-from fbs_keras.layers import fbs_layers, set_density
 from fbs_keras.runtime import delegate_path
 from fbs_keras.suites import memory
 from fbs_keras.suites.kernels import method_options

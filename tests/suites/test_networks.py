@@ -45,7 +45,7 @@ def model():
 def test_gates_choose_from_anywhere_and_by_the_input(model):
     images = np.random.default_rng(1).normal(size=(32, 16, 16, 3)).astype("float32")
     _, gates = plots.gate_model(model).predict(images, verbose=0)
-    layers = {layer.name: layer for layer in fbs_keras.layers.fbs_layers(model)}
+    layers = {layer.name: layer for layer in fbs_keras.densities.fbs_layers(model)}
     for name, g in gates.items():
         wins = keras.ops.convert_to_numpy(layers[name].winners(keras.ops.convert_to_tensor(g)))
         assert (g * wins > 0).sum(axis=1).mean() > 0.95 * layers[name].active_channels  # winners are alive
@@ -58,11 +58,11 @@ def test_gates_choose_from_anywhere_and_by_the_input(model):
 
 def test_activations_keep_their_scale(model):
     images = np.random.default_rng(2).normal(size=(4, 16, 16, 3)).astype("float32")
-    names = [layer.name for layer in fbs_keras.layers.fbs_layers(model)]
+    names = [layer.name for layer in fbs_keras.densities.fbs_layers(model)]
     outputs = keras.Model(model.inputs, [model.get_layer(name).output for name in names])(images)
     for output in outputs:
         assert 0.05 < np.std(output) < 20
-    assert all(layer.norm.momentum == 0.99 for layer in fbs_keras.layers.fbs_layers(model))
+    assert all(layer.norm.momentum == 0.99 for layer in fbs_keras.densities.fbs_layers(model))
 
 
 def test_measure():
