@@ -103,7 +103,7 @@ def classifiers(filter_: str = "") -> dict[str, Callable[..., keras.Model]]:
         ValueError: If there is none.
     """
     functions = {name: getattr(keras.applications, name) for name in dir(keras.applications)}
-    known = {
+    known: dict[str, Callable[..., keras.Model]] = {
         name: function
         for name, function in functions.items()
         if inspect.isfunction(function) and "classes" in inspect.signature(function).parameters
