@@ -26,7 +26,7 @@ import numpy as np
 import fbs_keras
 from fbs_keras import benchmarking, export, gating, planning
 from fbs_keras.benchmarking import Candidate, Timing, aligned
-from fbs_keras.layers import fbs_layers
+from fbs_keras.densities import fbs_layers
 
 DENSITY = 0.5
 # What Keras and a file, or a model and its wrapped copy, may differ by, relative to the largest logit.
