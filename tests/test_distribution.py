@@ -71,7 +71,7 @@ def start(backend, devices, arguments, cluster=None):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
 
