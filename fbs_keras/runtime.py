@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-FBS_OPS = ("FbsConv2D", "FbsAdd", "STABLEHLO_COMPOSITE")  # how LiteRT names ours in custom and portable files
+# How LiteRT names ours in custom and portable files.
+FBS_OPS = ("FbsConv2D", "FbsDepthwiseConv2D", "FbsAdd", "STABLEHLO_COMPOSITE")
 
 
 def platform_name() -> str:
