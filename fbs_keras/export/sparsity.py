@@ -193,6 +193,11 @@ class _Call:
         return self.node.layer
 
     @property
+    def winners(self):
+        """The `Tensor.winners` of an output that holds channels of its own choice."""
+        return "first" if self.aligned else self.node.output
+
+    @property
     def compact(self):
         """Those inputs that are compact."""
         return [tensor for tensor in self.inputs if tensor.active is not None]
@@ -226,9 +231,7 @@ def _fbs(call):
     if layer.active_channels == layer.filters:
         return call.step(FBS)
     dense = call.outputs[0]
-    chosen = dataclasses.replace(
-        dense, active=layer.active_channels, winners="first" if call.aligned else call.node.output
-    )
+    chosen = dataclasses.replace(dense, active=layer.active_channels, winners=call.winners)
     # Of an activation that may mix channels the output is dense, the mask is not.
     return call.step(FBS, *[chosen if is_elementwise(layer.activation) else dense, chosen][: len(call.outputs)])
 
@@ -314,7 +317,7 @@ def _concatenate(call):
     if call.flat.is_output(call.node.output) or not all(_reads_compact(node.layer, output) for node in readers):
         return None
     active = sum(tensor.active or tensor.shape[-1] for tensor in call.inputs)
-    return call.step(CONCATENATE, dataclasses.replace(output, active=active, winners=call.node.output))
+    return call.step(CONCATENATE, dataclasses.replace(output, active=active, winners=call.winners))
 
 
 def _joins_channels(layer, output):

@@ -18,7 +18,13 @@ def test_m_cifarnet_is_a_plain_convolutional_net():
         assert set(ops[8:]) <= {"MEAN", "CONV_2D", "FULLY_CONNECTED", "RESHAPE"}
 
 
-@pytest.mark.parametrize("name", ["sequential", "residual", "strides_and_kernel", "dilation_valid", "gelu", "nested"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sequential", "residual", "strides_and_kernel", "dilation_valid", "gelu", "nested"),
+        *("inverted_residual", "excited_blocks", "concatenations"),
+    ],
+)
 def test_dense_is_the_model_with_its_gates_at_rest(name):
     model = small_models.make(name)
     content = baseline(model, "dense")
@@ -30,7 +36,10 @@ def test_dense_is_the_model_with_its_gates_at_rest(name):
     assert_close(run(content, x), small_models.expected(model, x))
 
 
-@pytest.mark.parametrize("name", ["residual", "concatenation", "sequential", "nested", "compact_output"])
+@pytest.mark.parametrize(
+    "name",
+    ["residual", "concatenations", "sequential", "nested", "compact_output", "inverted_residual", "excited_blocks"],
+)
 def test_static_has_k_channels(name):
     content = baseline(small_models.make(name), "static")
     interpreter = Interpreter(model_content=content)
