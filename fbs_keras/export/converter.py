@@ -11,7 +11,7 @@ import sys
 import keras
 
 from fbs_keras import graph
-from fbs_keras.export import sparsity
+from fbs_keras.export import sparsity, steps
 from fbs_keras.export.attributes import OPS
 from fbs_keras.rewriting import as_float32
 
@@ -66,7 +66,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     if target == "portable":
         content = composite.to_composites(content, decompose)
     _check_ops(composite.ops(composite.read(content)), target)
-    for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == sparsity.FBS]):
+    for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == steps.FBS]):
         _LOGGER.warning(sentence)
     if target == "custom":
         _LOGGER.info("the file needs the delegate: load fbs_keras.delegate_path(), or use fbs_keras.Interpreter")
