@@ -110,7 +110,7 @@ def idle_lanes(layers):
 
 
 def explain(model, batch_size=1):
-    """Tells how each layer of a model is exported, and which tensors are compact (`32/64` channels).
+    """Tells how each layer of a model is exported, which tensors are compact (`32/64` channels), and why others are not.
 
     Args:
         model: A built Sequential or Functional Keras model, or the path of a `.keras` file.
@@ -128,6 +128,7 @@ def explain(model, batch_size=1):
     conv0    fbs          1x32x32x3 -> 1x30x30x32/64
     conv1    fbs          1x30x30x32/64 -> 1x30x30x32/64
     ...
+    logits   dense        1x1x1x96/192 -> 1x1x1x10  (expanded: of a single pixel, faster than to gather the rows of ...)
     """
     return str(plan_model(load(model), batch_size))
 

@@ -121,9 +121,9 @@ def _fbs(call):
 
 
 def _pad(call):
-    reader = call.only_reader(call.node)
-    fits = len(call.inputs) == 1 and call.pads(call.node, reader)
-    return call.step(FUSED, call.inputs[0]) if fits else None
+    if type(call.layer) is not keras.layers.ZeroPadding2D or not call.pads(call.node, call.only_reader(call.node)):
+        return None
+    return call.step(FUSED, call.inputs[0])
 
 
 def _suppress(call):
