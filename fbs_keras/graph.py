@@ -1,6 +1,7 @@
 """A Keras model read as a graph of nodes, through public API only: `get_config` and the live layers."""
 
 import dataclasses
+import functools
 import typing
 
 import keras
@@ -73,7 +74,15 @@ class Graph:
 
     def consumers(self, ref):
         """The nodes that read a tensor."""
-        return [node for node in self.nodes if ref in node.inputs]
+        return self._readers.get(ref, [])
+
+    @functools.cached_property
+    def _readers(self):
+        readers: dict[Ref, list[Node]] = {}
+        for node in self.nodes:
+            for ref in set(node.inputs):
+                readers.setdefault(ref, []).append(node)
+        return readers
 
     def is_output(self, ref):
         return ref in refs(self.outputs)
@@ -274,11 +283,12 @@ def _sort(nodes, known):
     """Orders nodes so that each comes after those it reads; config lists layers, whose calls may interleave."""
     ordered = []
     known = {(ref.layer, ref.node) for ref in known}
-    while nodes:
-        ready = [node for node in nodes if all((ref.layer, ref.node) in known for ref in node.inputs)]
+    waiting = [(node, {(ref.layer, ref.node) for ref in node.inputs}) for node in nodes]
+    while waiting:
+        ready = [node for node, sources in waiting if sources <= known]
         if not ready:
-            raise ValueError(f"the graph has a cycle or a missing input at layer {nodes[0].layer.name!r}")
+            raise ValueError(f"the graph has a cycle or a missing input at layer {waiting[0][0].layer.name!r}")
         ordered += ready
+        waiting = [(node, sources) for node, sources in waiting if not sources <= known]
         known |= {(node.layer.name, node.index) for node in ready}
-        nodes = [node for node in nodes if node not in ready]
     return ordered

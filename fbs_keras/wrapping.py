@@ -38,9 +38,9 @@ def wrap(
     so `rho = |gamma|`, its sign goes into the kernel, and `phi = 0`. The given model is not changed.
 
     A `SeparableConv2D` becomes a `DepthwiseConv2D` and an `FBSConv2D`. A depthwise convolution behind an FBS layer
-    computes that layer's channels. Where it, or a batch normalisation
-    behind it, gives suppressed channels a value again, a `Suppress` layer behind them zeroes these; likewise where
-    batch normalisation comes before a convolution that is gated. A Sequential model that gets one becomes Functional.
+    computes that layer's channels. Where it, or a batch normalisation behind it, gives suppressed channels a value
+    again, a `Suppress` layer behind them zeroes these; likewise where batch normalisation comes before a convolution
+    that is gated. A Sequential model that gets one becomes Functional.
 
     What stays as it is: convolutions with groups, those called more than once, those on maps so small that the gate
     would take longer than it saves, and the one that computes the model's output (the paper never gates the

@@ -239,11 +239,14 @@ def depthwise_constants(layer, norm=None):
 
     Returns:
         The op's constants by name, float32 arrays: `weights` `[C, KH * KW]` and `bias` `[C]`.
+
+    Raises:
+        ValueError: If the layer's `depth_multiplier` is not 1.
     """
     kernel = _array(layer.kernel)
     if kernel.shape[3] != 1:
         raise ValueError(
-            f"{layer.name}: depth_multiplier must be 1, so that channels stay what they are, got {kernel.shape[3]}"
+            f"depth_multiplier of {layer.name} must be 1, so that channels stay what they are, got {kernel.shape[3]}"
         )
     channels = kernel.shape[2]
     weights, bias = kernel.reshape(-1, channels).T, np.zeros(channels)
