@@ -110,7 +110,7 @@ def idle_lanes(layers):
 
 
 def explain(model, batch_size=1):
-    """Tells how each layer of a model is exported, which tensors are compact (`32/64` channels), and why others are not.
+    """Tells how each layer of a model is exported, which tensors are compact (`32/64`), and why others are not.
 
     Args:
         model: A built Sequential or Functional Keras model, or the path of a `.keras` file.

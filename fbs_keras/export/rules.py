@@ -207,6 +207,11 @@ def _scale(call):
 
 
 def _concatenate(call):
+    """Compact where that is of use: all that is read then is fewer channels.
+
+    On 28x28x256 in front of an FBS layer of 128 filters at density 0.5, 3x3: 210 us where expanding takes 415; with
+    half of the channels dense 324 and 462, with 7/8 and more of them dense the same.
+    """
     (output,) = call.outputs
     if not _joins_channels(call.layer, output):
         return None
@@ -232,7 +237,8 @@ def _reads_compact(layer, tensor):
 
 
 def _rows(call):
-    # A single pixel is expanded instead: 31 us for 256 of 512 channels to 1000, where gathering the rows takes 61.
+    # A single pixel is expanded instead: 31 us for 256 of 512 channels to 1000, where gathering the rows takes 61. So is
+    # what is flattened: 0.87 ms for 7x7x512, half of it active, to 256, against 4.99.
     several = call.aligned or math.prod(call.inputs[0].shape[1:-1]) > 1
     return call.step(ROWS) if len(call.inputs) == 1 and several and _is_matrix(call.layer) else None
 
