@@ -237,8 +237,8 @@ def _reads_compact(layer, tensor):
 
 
 def _rows(call):
-    # A single pixel is expanded instead: 31 us for 256 of 512 channels to 1000, where gathering the rows takes 61. So is
-    # what is flattened: 0.87 ms for 7x7x512, half of it active, to 256, against 4.99.
+    # A single pixel is expanded instead: 31 us for 256 of 512 channels to 1000, where gathering the rows takes 61.
+    # So is what is flattened: 0.87 ms for 7x7x512, half of it active, to 256, against 4.99.
     several = call.aligned or math.prod(call.inputs[0].shape[1:-1]) > 1
     return call.step(ROWS) if len(call.inputs) == 1 and several and _is_matrix(call.layer) else None
 
