@@ -11,7 +11,7 @@ import sys
 import keras
 
 from fbs_keras import graph
-from fbs_keras.export import sparsity
+from fbs_keras.export import sparsity, steps
 from fbs_keras.export.attributes import OPS
 from fbs_keras.rewriting import as_float32
 
@@ -66,7 +66,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     if target == "portable":
         content = composite.to_composites(content, decompose)
     _check_ops(composite.ops(composite.read(content)), target)
-    for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == sparsity.FBS]):
+    for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == steps.FBS]):
         _LOGGER.warning(sentence)
     if target == "custom":
         _LOGGER.info("the file needs the delegate: load fbs_keras.delegate_path(), or use fbs_keras.Interpreter")
@@ -110,7 +110,7 @@ def idle_lanes(layers):
 
 
 def explain(model, batch_size=1):
-    """Tells how each layer of a model is exported, and which tensors are compact (`32/64` channels).
+    """Tells how each layer of a model is exported, which tensors are compact (`32/64`), and why others are not.
 
     Args:
         model: A built Sequential or Functional Keras model, or the path of a `.keras` file.
@@ -128,6 +128,7 @@ def explain(model, batch_size=1):
     conv0    fbs          1x32x32x3 -> 1x30x30x32/64
     conv1    fbs          1x30x30x32/64 -> 1x30x30x32/64
     ...
+    logits   dense        1x1x1x96/192 -> 1x1x1x10  (expanded: of a single pixel, faster than to gather the rows of ...)
     """
     return str(plan_model(load(model), batch_size))
 
@@ -238,8 +239,10 @@ def decompose(attributes, shapes):
     def op(*operands):
         return lowering.compute(attributes, *operands)
 
-    # Without an owner, and so without a SavedModel, in half the time; inputs and outputs keep their order.
-    return _run(tf.lite.TFLiteConverter.from_concrete_functions([op.get_concrete_function()]))
+    # Without an owner, which TensorFlow warns of, and so without a SavedModel: in half the time.
+    with _quiet():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([op.get_concrete_function()])
+    return _run(converter)
 
 
 def _load_file(path):

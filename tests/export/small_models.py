@@ -346,7 +346,18 @@ MODELS = {
     "depthwise": suppressed(*depthwise()),
     "depthwise_stride": suppressed(*depthwise(strides=2)),
     "depthwise_valid": suppressed(*depthwise(padding="valid", strides=2, use_bias=True)),
-    "depthwise_padded": suppressed(lambda: layers.ZeroPadding2D(((0, 1), (0, 1))), *depthwise(strides=2)),
+    "depthwise_padded": suppressed(
+        lambda: layers.ZeroPadding2D(((0, 1), (0, 1))), *depthwise(strides=2, padding="valid")
+    ),
+    "depthwise_padded_as_same": suppressed(
+        lambda: layers.ZeroPadding2D(((0, 1), (1, 1))), *depthwise(strides=2, padding="valid")
+    ),
+    "padded_as_same": after(
+        lambda: layers.ZeroPadding2D(1),
+        lambda: FBSConv2D(8, 3, density=0.5),
+        lambda: layers.ZeroPadding2D(1),
+        lambda: FBSConv2D(8, 3, 2, density=0.5),
+    ),
     "depthwise_dilated": suppressed(*depthwise(dilation_rate=2, norm=None, use_bias=True)),
     "depthwise_uneven": suppressed(*depthwise((5, 2), activation=lambda: layers.Activation("relu"))),
     "depthwise_hard_silu": suppressed(*depthwise(activation=lambda: layers.Activation("hard_silu"))),

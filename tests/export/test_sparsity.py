@@ -6,7 +6,7 @@ import small_models
 from keras import layers
 
 import fbs_keras
-from fbs_keras.export import sparsity
+from fbs_keras.export import sparsity, steps
 
 
 def actions(model, **arguments):
@@ -62,11 +62,11 @@ DEPTHWISE = {
 }
 ROWS = {"1x1 convolution": lambda: layers.Conv2D(4, 1), "dense": lambda: layers.Dense(4)}
 CASES = [
-    (sparsity.CHANNELWISE, CHANNELWISE),
-    (sparsity.DEPTHWISE, DEPTHWISE),
-    (sparsity.SEPARABLE, {"separable": lambda: layers.SeparableConv2D(4, 3)}),
-    (sparsity.DENSE, DENSE),
-    (sparsity.ROWS, ROWS),
+    (steps.CHANNELWISE, CHANNELWISE),
+    (steps.DEPTHWISE, DEPTHWISE),
+    (steps.SEPARABLE, {"separable": lambda: layers.SeparableConv2D(4, 3)}),
+    (steps.DENSE, DENSE),
+    (steps.ROWS, ROWS),
 ]
 
 
@@ -79,8 +79,8 @@ def test_action(action, layer):
     step = plan.steps[-1]
     assert step.inputs[0].active == 4
     assert step.action == action
-    assert step.outputs[0].active == (4 if action in (sparsity.CHANNELWISE, sparsity.DEPTHWISE) else None)
-    assert bool(step.reason) == (action == sparsity.DENSE)
+    assert step.outputs[0].active == (4 if action in (steps.CHANNELWISE, steps.DEPTHWISE) else None)
+    assert bool(step.reason) == (action == steps.DENSE)
 
 
 def test_additions_take_tensors_as_they_come_unless_aligned():
@@ -148,18 +148,18 @@ def test_nested_models_stay_compact():
 
 
 def test_depthwise_takes_in_what_follows():
-    def steps(name):
+    def inner(name):
         return sparsity.plan(small_models.make(name), 1).steps[1:-1]
 
-    depthwise, norm, relu, suppress = steps("depthwise")
+    depthwise, norm, relu, suppress = inner("depthwise")
     assert (depthwise.action, depthwise.norm, depthwise.activation) == ("depthwise", norm.node.layer, "RELU6")
     assert [step.action for step in (norm, relu, suppress)] == ["fused", "fused", "nothing"]
     assert str(suppress.outputs[0]) == "1x10x11x4/8"
-    depthwise, norm, activation, _ = steps("depthwise_hard_silu")
+    depthwise, norm, activation, _ = inner("depthwise_hard_silu")
     assert (depthwise.activation, norm.action, activation.action) == ("NONE", "fused", "channelwise")
-    depthwise, relu, _ = steps("depthwise_dilated")
+    depthwise, relu, _ = inner("depthwise_dilated")
     assert (depthwise.norm, depthwise.activation, relu.action) == (None, "RELU6", "fused")
-    assert [step.action for step in steps("depthwise_density_one")] == ["dense", "dense", "dense", "nothing"]
+    assert [step.action for step in inner("depthwise_density_one")] == ["dense", "dense", "dense", "nothing"]
 
 
 def test_excitation_stays_compact():
@@ -223,3 +223,14 @@ def test_says_why_tensors_are_expanded():
         "  (expanded: BatchNormalization moves zero, and no Suppress with the same winners is behind it)",
         "(output)    dense        1x10x11x4/8 -> 1x10x11x8  (expanded: the model's output)",
     ]
+
+
+def test_depthwise_pads_where_the_padding_is_that_of_same():
+    def steps_of(name, **settings):
+        return [(step.action, step.padding) for step in sparsity.plan(small_models.make(name), 1, **settings).steps]
+
+    assert steps_of("depthwise_padded")[1:3] == [("channelwise", None), ("depthwise", "VALID")]
+    assert steps_of("depthwise_padded_as_same")[1:3] == [("fused", None), ("depthwise", "SAME")]
+    assert steps_of("depthwise_padded_as_same", aligned=True)[1] == ("channelwise", None)
+    # An FBS layer's saliency is a mean over the padding too.
+    assert ("fused", None) not in steps_of("padded_as_same")
