@@ -147,8 +147,15 @@ def model_candidates(model: Any, batch_size: int = 1) -> list[Candidate]:
     Returns:
         Candidates "dense" (all channels, XNNPACK), "static" (a plain network as narrow as the FBS one, XNNPACK: the
         ideal), "FBS portable" (built-in ops and XNNPACK) and "FBS delegate".
+
+    Raises:
+        ValueError: If the model has no FBS layers, or cannot be exported.
     """
     from fbs_keras import count_macs, export
+    from fbs_keras.densities import fbs_layers
+
+    if not fbs_layers(model):
+        raise ValueError(f"model {model.name!r} has no FBS layers; make them with fbs_keras.wrap(model) first")
 
     report = count_macs(model)
     portable = export.convert(model, batch_size=batch_size)

@@ -32,7 +32,7 @@ import program
 from absl import flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "A .keras file with FBS layers.")
+flags.DEFINE_string("model", None, "A .keras or .h5 file with FBS layers.")
 flags.DEFINE_multi_string("graph", [], "A .tflite file; may be given several times.")
 flags.DEFINE_enum("suite", None, ["kernels", "networks", "zoo"], "What to time instead of a model of one's own.")
 flags.DEFINE_integer("threads", 1, "Threads.", lower_bound=1)

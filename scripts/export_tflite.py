@@ -10,7 +10,7 @@ import program
 from absl import flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "The .keras file to export.", required=True)
+flags.DEFINE_string("model", None, "The .keras or .h5 file to export.", required=True)
 flags.DEFINE_string("output", None, "The .tflite file to write.")
 flags.DEFINE_string("target", "portable", "What FBS layers become: portable, builtin or custom.")
 flags.DEFINE_integer("batch_size", 1, "The file's batch size.")

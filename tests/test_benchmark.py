@@ -226,6 +226,11 @@ class TestScript:
             assert text in result.stdout
         assert (tmp_path / "k.png").read_bytes()[:4] == b"\x89PNG"
 
+    def test_model_without_fbs_layers(self):
+        model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)], name="plain")
+        with pytest.raises(ValueError, match=r"model 'plain' has no FBS layers; make them with fbs_keras\.wrap"):
+            benchmarking.model_candidates(model)
+
     @pytest.mark.parametrize("path", ["nothing.tflite", __file__])
     def test_no_graph(self, path):
         with pytest.raises(ValueError, match=r"there is no file|model must be a TFLite model"):

@@ -9,7 +9,7 @@ def baseline(model, kind, batch_size=1):
     """Converts a plain convolutional network of a model's shape: what FBS has to beat.
 
     Args:
-        model: A built Sequential or Functional Keras model with FBS layers, or the path of a `.keras` file.
+        model: A built Sequential or Functional Keras model with FBS layers, or the path of a `.keras` or `.h5` file.
         kind: `"dense"`: each FBS layer is a convolution with all its channels, and with its gate at rest, `pi = rho`.
             `"static"`: each has only k channels, the first ones, in all places: the ideal, a smaller net whose channels
             do not depend on the input. Its output is of no use.

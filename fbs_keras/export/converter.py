@@ -27,15 +27,16 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     indices. All shapes are static.
 
     Args:
-        model: A built Sequential or Functional Keras model, or the path of a `.keras` file. Models without FBS layers
-            are converted too.
+        model: A built Sequential or Functional Keras model, or the path of a `.keras` or `.h5` file. Models without FBS
+            layers are converted too.
         path: Where to write the file; nothing is written before it is complete. Defaults to no file.
         target: What FBS layers become:
             `"portable"` (default): composites of built-in ops; run in any current LiteRT, faster with our delegate.
             `"builtin"`: built-in ops; run in any LiteRT or TensorFlow Lite, but the delegate does not see them.
             `"custom"`: custom ops; run only with the delegate, `fbs_keras.delegate_path()`.
         quantize: Must be `None`: float32.
-        batch_size: The file's batch size, a positive integer. Defaults to 1.
+        batch_size: The file's batch size, a positive integer. Defaults to 1, whatever batch the model was built with:
+            like Keras, which gives a Sequential model the size of the first batch, we do not hold it to that.
 
     Returns:
         The file's bytes.
@@ -61,7 +62,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     from fbs_keras.export import composite, tracing
 
     tracer = tracing.Tracer(fuse=target != "builtin")
-    content = to_tflite(tracer.trace(plan, input_names(model)), model.variables)
+    content = to_tflite(_trace(tracer, plan, model, batch_size), model.variables)
     content = composite.name_outputs(content, tracer.names)
     if target == "portable":
         content = composite.to_composites(content, decompose)
@@ -113,7 +114,7 @@ def explain(model, batch_size=1):
     """Tells how each layer of a model is exported, which tensors are compact (`32/64`), and why others are not.
 
     Args:
-        model: A built Sequential or Functional Keras model, or the path of a `.keras` file.
+        model: A built Sequential or Functional Keras model, or the path of a `.keras` or `.h5` file.
         batch_size: The file's batch size. Defaults to 1.
 
     Returns:
@@ -137,7 +138,7 @@ def load(model):
     """Prepares a model for export.
 
     Args:
-        model: A Keras model, or the path of a `.keras` file.
+        model: A Keras model, or the path of a `.keras` or `.h5` file.
 
     Returns:
         The model, or a float32 copy of it where it computes in another precision.
@@ -174,8 +175,6 @@ def plan_model(model, batch_size, **settings):
                 f"input {tensor.name!r} of model {model.name!r} has shape {tuple(tensor.shape)}, but every size except "
                 "the batch's must be known; rebuild the model with keras.Input of a fixed size"
             )
-        if tensor.shape[0] not in (None, batch_size):
-            raise ValueError(f"input {tensor.name!r} has batch size {tensor.shape[0]}, got batch_size={batch_size}")
     return sparsity.plan(model, batch_size, **settings)
 
 
@@ -245,13 +244,28 @@ def decompose(attributes, shapes):
     return _run(converter)
 
 
+def _trace(tracer, plan, model, batch_size):
+    """The plan's concrete function; says why there is none where a model reshapes by the batch it was built with."""
+    try:
+        return tracer.trace(plan, input_names(model))
+    except ValueError as error:
+        size = model.inputs[0].shape[0]
+        if size in (None, batch_size):
+            raise
+        raise ValueError(
+            f"model {model.name!r}, built for batches of {size}, does not compute batches of {batch_size}; convert it "
+            f"with batch_size={size}, or build it with no batch size: {_first_line(error)}"
+        ) from error
+
+
 def _load_file(path):
     if not os.path.exists(path):
-        raise ValueError(f"{path!r} does not exist; expected a .keras file or a Keras model")
+        raise ValueError(f"{path!r} does not exist; expected a .keras or .h5 file, or a Keras model")
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises anything from KeyError to zipfile's errors
-        raise ValueError(f"{path!r} cannot be loaded as a Keras model: {_first_line(error)}") from error
+        reason = str(error).rpartition("Exception encountered: ")[2]  # what went wrong inside, behind pages of config
+        raise ValueError(f"{path!r} cannot be loaded as a Keras model: {_first_line(reason or repr(error))}") from error
 
 
 def _first_line(error):

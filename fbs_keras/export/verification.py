@@ -45,7 +45,7 @@ def verify(model, content, x=None, *, tolerance=1e-3, use_delegate=None):
     that differ by rounding only may change places; such examples are counted, and their outputs are not compared.
 
     Args:
-        model: The Keras model, or the path of a `.keras` file.
+        model: The Keras model, or the path of a `.keras` or `.h5` file.
         content: The bytes of the `.tflite` file, or its path.
         x: Inputs, `[examples, ...]`, or a list of them for a model of several inputs, in the order of `model.inputs`.
             Defaults to standard normal noise: 16 examples, or as many as the model's batch if that is fixed.

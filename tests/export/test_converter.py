@@ -377,8 +377,10 @@ def _channels_first():
     return keras.Sequential([keras.Input((3, 8, 8)), fbs_keras.FBSConv2D(4, 3, data_format="channels_first")])
 
 
-def _fixed_batch():
-    return keras.Sequential([keras.Input(batch_shape=(4, 8, 8, 3)), fbs_keras.FBSConv2D(4, 3)])
+def _reshapes_by_batch():
+    image = keras.Input(batch_shape=(4, 8, 8, 3))
+    x = fbs_keras.FBSConv2D(4, 3)(image)
+    return keras.Model(image, layers.Dense(2)(keras.ops.reshape(x, (x.shape[0], -1))))
 
 
 BAD = {
@@ -401,7 +403,12 @@ BAD = {
     "no_model": (lambda: 3, {}, TypeError, "must be a Keras model, got int"),
     "dynamic": (_dynamic, {}, ValueError, r"has shape \(None, None, None, 3\).*keras.Input of a fixed size"),
     "channels_first": (_channels_first, {}, ValueError, "'channels_first', which TFLite does not know"),
-    "fixed_batch": (_fixed_batch, {}, ValueError, "has batch size 4, got batch_size=1"),
+    "fixed_batch": (
+        _reshapes_by_batch,
+        {},
+        ValueError,
+        "for batches of 4, .* not compute batches of 1; .*batch_size=4",
+    ),
     "missing_file": (lambda: "/nowhere/model.keras", {}, ValueError, "'/nowhere/model.keras' does not exist"),
     "no_keras_file": (lambda: __file__, {}, ValueError, "cannot be loaded as a Keras model"),
     "folder": (lambda: "/", {}, ValueError, "cannot be loaded as a Keras model"),
@@ -414,6 +421,45 @@ def test_says_what_is_wrong(case):
     model = make()
     with pytest.raises(error, match=message):
         convert(model, **arguments)
+
+
+def test_batch_that_the_model_was_built_with():
+    """Keras gives a Sequential model without Input the size of the first batch, but takes other sizes then."""
+    model = keras.Sequential(
+        [fbs_keras.FBSConv2D(8, 3, activation="relu"), fbs_keras.FBSConv2D(4, 3), layers.Flatten()]
+    )
+    x = np.random.default_rng(0).normal(size=(6, 8, 8, 3)).astype("float32")
+    model(x)
+    assert model.input_shape[0] == 6
+    fbs_keras.set_density(model, 0.5)
+    for batch_size in (1, 4):
+        content = convert(model, batch_size=batch_size)
+        assert verify(model, content).examples == 6
+        assert verify(model, content, x[:5]).examples == 5
+
+
+def test_h5(tmp_path):
+    model = small_models.plain()
+    model.save(tmp_path / "model.h5")
+    model.save(tmp_path / "model.keras")
+    assert convert(tmp_path / "model.h5") == convert(tmp_path / "model.keras")
+
+
+class NotRegistered(layers.Layer):
+    """A layer of a module that only its author has."""
+
+    __module__ = "elsewhere"
+
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize("suffix", ["h5", "keras"])
+def test_file_with_an_unknown_layer(suffix, tmp_path):
+    image = keras.Input((8, 8, 3))
+    keras.Model(image, NotRegistered()(image)).save(tmp_path / f"model.{suffix}")
+    with pytest.raises(ValueError, match=r"cannot be loaded as a Keras model: .*'NotRegistered'"):
+        load(tmp_path / f"model.{suffix}")
 
 
 def test_op_that_tflite_lacks(tmp_path):
