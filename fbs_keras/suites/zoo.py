@@ -162,14 +162,20 @@ def _calibrate(model, norms):
     found = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     # Others keep theirs: of a channel that fires for none of these images, the variance would be zero.
     kept = [layer for layer in found if id(layer) not in norms]
-    momenta = [norm.momentum for norm in norms.values()]
+    # What drops a whole branch at random would leave its norms with another network's averages.
+    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    momenta, rates = [norm.momentum for norm in norms.values()], [layer.rate for layer in dropouts]
     for norm in norms.values():
         norm.momentum = 0.0
+    for layer in dropouts:
+        layer.rate = 0.0
     for norm in kept:
         norm.trainable = False
     model(images(model.input_shape[1:]), training=True)
     for norm, momentum in zip(norms.values(), momenta, strict=True):
         norm.momentum = momentum
+    for layer, rate in zip(dropouts, rates, strict=True):
+        layer.rate = rate
     for norm in kept:
         norm.trainable = True
 
