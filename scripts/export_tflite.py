@@ -15,7 +15,9 @@ flags.DEFINE_string("output", None, "The .tflite file to write.")
 flags.DEFINE_string("target", "portable", "What FBS layers become: portable, builtin or custom.")
 flags.DEFINE_integer("batch_size", 1, "The file's batch size.")
 flags.DEFINE_bool("verify", False, "Compare the file with the Keras model on random inputs.")
-flags.DEFINE_bool("explain", False, "Print how each layer is exported; needs no --output.")
+flags.DEFINE_bool(
+    "explain", False, "Print how each layer is exported, and why tensors become dense; needs no --output."
+)
 
 
 def export():

@@ -92,55 +92,19 @@ def density_schedule(name, density, epochs):
     return schedules.StepDown(density, drop=(1 - density) / drops, every=max(1, epochs // drops))
 
 
-def new_model(name, input_shape, classes):
-    """The model that `--model` names, with random weights, from normalised images to logits."""
-    import keras
-
-    import fbs_keras
-    from fbs_keras.rewriting import rewrite
-
-    if name in fbs_keras.models.__all__:
-        return getattr(fbs_keras.models, name)(input_shape=input_shape, classes=classes)
-    make = getattr(keras.applications, name, None)
-    if not callable(make):
-        models = ", ".join(fbs_keras.models.__all__)
-        raise ValueError(f"--model must be one of {models}, or a model of keras.applications, got {name!r}")
-    model = make(weights=None, input_shape=input_shape, classes=classes, classifier_activation=None)
-    # Some scale pixels of 0 to 255 themselves, but ours are normalised already.
-    scaling = (keras.layers.Rescaling, keras.layers.Normalization)
-    return rewrite(model, lambda layer: None, skip=[layer for layer in model.layers if isinstance(layer, scaling)])[0]
-
-
-def with_weight_decay(model, weight):
-    """A copy of a model whose kernels, but for the depthwise ones, have this L2 weight."""
-    import keras
-
-    from fbs_keras.rewriting import rewrite
-
-    def make(layer):
-        config = layer.get_config()
-        if "kernel_regularizer" not in config:
-            return None
-        return type(layer).from_config({**config, "kernel_regularizer": keras.regularizers.L2(weight)})
-
-    copy, pairs = rewrite(model, make)
-    for old, new in pairs:
-        new.set_weights(old.get_weights())
-    return copy
-
-
 def make_model(train, steps):
     """Builds and compiles the model that the flags ask for."""
     import keras
+    import network
 
     import fbs_keras
 
     if FLAGS.pretrained:
         model = keras.saving.load_model(FLAGS.pretrained, compile=False)
     else:
-        model = new_model(FLAGS.model, train.image_shape, train.classes)
+        model = network.by_name(FLAGS.model, train.image_shape, train.classes)
     if FLAGS.weight_decay is not None:
-        model = with_weight_decay(model, FLAGS.weight_decay)
+        model = network.with_weight_decay(model, FLAGS.weight_decay)
     if FLAGS.density is not None:
         model = fbs_keras.wrap(
             model,

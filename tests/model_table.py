@@ -19,6 +19,8 @@ def randomise(model, seed=0):
                 value *= 0.3
             elif weight.name in ("kernel", "pointwise_kernel"):
                 value *= (2 / np.prod(weight.shape[:-1])) ** 0.5
+            elif weight.name == "depthwise_kernel":
+                value *= (2 / np.prod(weight.shape[:2])) ** 0.5
             else:
                 continue
             weight.assign(value)

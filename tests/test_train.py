@@ -24,7 +24,7 @@ def epochs(history):
 def interrupt_after_an_epoch(run_dir, arguments):
     """Starts training and kills it at the first checkpoint."""
     with subprocess.Popen(command("train.py", *arguments), stderr=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 600
         while not (run_dir / "last.keras").exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)
         process.send_signal(signal.SIGKILL)

@@ -11,7 +11,7 @@ import sys
 import keras
 
 from fbs_keras import graph
-from fbs_keras.export import sparsity
+from fbs_keras.export import sparsity, steps
 from fbs_keras.export.attributes import OPS
 from fbs_keras.rewriting import as_float32
 
@@ -67,7 +67,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     if target == "portable":
         content = composite.to_composites(content, decompose)
     _check_ops(composite.ops(composite.read(content)), target)
-    for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == sparsity.FBS]):
+    for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == steps.FBS]):
         _LOGGER.warning(sentence)
     if target == "custom":
         _LOGGER.info("the file needs the delegate: load fbs_keras.delegate_path(), or use fbs_keras.Interpreter")
@@ -111,7 +111,7 @@ def idle_lanes(layers):
 
 
 def explain(model, batch_size=1):
-    """Tells how each layer of a model is exported, and which tensors are compact (`32/64` channels).
+    """Tells how each layer of a model is exported, which tensors are compact (`32/64`), and why others are not.
 
     Args:
         model: A built Sequential or Functional Keras model, or the path of a `.keras` or `.h5` file.
@@ -129,6 +129,7 @@ def explain(model, batch_size=1):
     conv0    fbs          1x32x32x3 -> 1x30x30x32/64
     conv1    fbs          1x30x30x32/64 -> 1x30x30x32/64
     ...
+    logits   dense        1x1x1x96/192 -> 1x1x1x10  (expanded: of a single pixel, faster than to gather the rows of ...)
     """
     return str(plan_model(load(model), batch_size))
 
@@ -205,20 +206,23 @@ def to_tflite(function, variables=()):
     owner.function = function
     owner.variables_ = [variable.value for variable in variables]
     # With an owner the converter goes through a SavedModel, which keeps the functions that are to become custom ops.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
-    # Ops that TFLite lacks become custom ones, which _check_ops names; the converter's own error is pages long.
-    converter.allow_custom_ops = True
-    try:
-        with _quiet():
-            content = converter.convert()
-    except Exception as error:  # TensorFlow's own ConverterError, of no public name, and others
-        raise ValueError(f"TensorFlow cannot convert the model to TFLite: {_first_line(error)}") from error
+    content = _run(tf.lite.TFLiteConverter.from_concrete_functions([function], owner))
     return composite.order_inputs_and_outputs(
         content, [spec.name for spec in tf.nest.flatten(function.structured_input_signature)]
     )
 
 
-@functools.lru_cache(maxsize=128)  # it takes about 0.3 s, and networks repeat themselves
+def _run(converter):
+    # Ops that TFLite lacks become custom ones, which _check_ops names; the converter's own error is pages long.
+    converter.allow_custom_ops = True
+    try:
+        with _quiet():
+            return converter.convert()
+    except Exception as error:  # TensorFlow's own ConverterError, of no public name, and others
+        raise ValueError(f"TensorFlow cannot convert the model to TFLite: {_first_line(error)}") from error
+
+
+@functools.lru_cache(maxsize=512)  # it takes about 0.1 s, and networks repeat themselves
 def decompose(attributes, shapes):
     """Converts the built-in ops of one exported op, given its `Attributes` and its inputs' shapes."""
     import tensorflow as tf
@@ -234,7 +238,10 @@ def decompose(attributes, shapes):
     def op(*operands):
         return lowering.compute(attributes, *operands)
 
-    return to_tflite(op.get_concrete_function())
+    # Without an owner, which TensorFlow warns of, and so without a SavedModel: in half the time.
+    with _quiet():
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([op.get_concrete_function()])
+    return _run(converter)
 
 
 def _trace(tracer, plan, model, batch_size):

@@ -37,6 +37,8 @@ def reason(layer, inputs):
         return "the mask of Suppress is of another FBS layer than what it reads"
     if type(layer) in _MIX or getattr(layer, "activation", None) is keras.activations.softmax:
         return f"{kind} mixes channels"
+    if type(layer) in (keras.layers.Dense, keras.layers.Conv2D) and math.prod(inputs[0].shape[1:-1]) == 1:
+        return f"of a single pixel, faster than to gather the rows of {kind}"
     if isinstance(layer, _CONVOLUTIONS):
         return f"read by {kind} {'x'.join(map(str, layer.kernel_size))}, which is not an FBS layer"
     if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D) and layer.depth_multiplier != 1:
@@ -45,8 +47,6 @@ def reason(layer, inputs):
         return f"{kind} moves zero, and no Suppress with the same winners is behind it"
     if type(layer) is keras.layers.Flatten:
         return "Flatten mixes pixels and channels"
-    if type(layer) is keras.layers.Dense and math.prod(inputs[0].shape[1:-1]) == 1:
-        return "a single pixel, faster so than by gathering the rows of Dense"
     if kind == "Concatenate":
         return "what reads the concatenation needs it dense, or it is not along the channels"
     if len(inputs) > 1:

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from fbs_keras import graph
 from fbs_keras.channelwise import is_elementwise
-from fbs_keras.export import lowering, sparsity
+from fbs_keras.export import lowering, steps
 from fbs_keras.export.attributes import (
     ACTIVATIONS,
     MOST_ADDENDS,
@@ -86,30 +86,30 @@ class Tracer:
         return [values.dense(ref) for ref in graph.refs(plan.graph.outputs)]
 
     def _step(self, step, values):
-        """What a step's layer returns; `sparsity` tells of the actions."""
+        """What a step's layer returns; `steps` tells of the actions."""
         node, layer = step.node, step.node.layer
         inputs = [values[ref] for ref in node.inputs]
         match step.action:
-            case sparsity.FBS:
+            case steps.FBS:
                 return self.fbs(layer, inputs[0], node.name)
-            case sparsity.CHANNELWISE:
+            case steps.CHANNELWISE:
                 return self.channelwise(node, inputs)
-            case sparsity.DEPTHWISE:
+            case steps.DEPTHWISE:
                 return self.depthwise(step, inputs[0])
-            case sparsity.SEPARABLE:
+            case steps.SEPARABLE:
                 return self.separable(layer, inputs[0], node.name)
-            case sparsity.SCALE:
+            case steps.SCALE:
                 (output,) = step.outputs
                 first = (step.inputs[0].shape, step.inputs[0].winners) == (output.shape, output.winners)
                 image, factors = node.inputs if first else node.inputs[::-1]
                 return self.scale(values[image], values.dense(factors))
-            case sparsity.CONCATENATE:
+            case steps.CONCATENATE:
                 return self.concatenate(inputs)
-            case sparsity.ROWS:
+            case steps.ROWS:
                 return self.rows(layer, inputs[0], layer.kernel)
-            case sparsity.ADD:
+            case steps.ADD:
                 return self.add(inputs, step.activation, node.name)
-            case sparsity.FUSED | sparsity.NOTHING:
+            case steps.FUSED | steps.NOTHING:
                 return inputs[0]
         return _call(node, [values.dense(ref) for ref in node.inputs])
 
@@ -153,6 +153,7 @@ class Tracer:
         with tf.init_scope():
             folded = self.constants(layer, step.norm)
         attributes = DepthwiseConv2DAttributes.from_layer(layer, step.activation)
+        attributes = dataclasses.replace(attributes, padding=step.padding)
         y = self.convolve(attributes, x, folded["weights"], folded["bias"], step.node.name)
         return y if layer.activation in ACTIVATIONS else y.map(layer.activation)
 

@@ -231,7 +231,7 @@ def compare(name: str, folder: Path, input_shape: tuple[int, ...] | None = None,
     model = build(name, input_shape)
     x = images(model.input_shape[1:])
     decisions = planning.plan(model)
-    left = collections.Counter(decision.reason for decision in decisions if not decision.wrapped)
+    left = collections.Counter(decision.reason for decision in decisions if decision.reason)
     logits = _logits(model, x)
     fbs = fbs_keras.wrap(model)
     difference_open = _relative(logits, _logits(fbs, x))
@@ -344,8 +344,8 @@ def measure_apart(name: str, **options: Any) -> ZooResult:
 
 # Reasons of `wrap`, in the few words of the table; others are told up to the first of ":;,".
 _SHORT = (
-    (r"it is a DepthwiseConv2D.*", "depthwise"),
-    (r"it is a SeparableConv2D.*", "separable"),
+    (r"it reads .*, all of whose channels are active", "depthwise"),
+    (r"its map of (\d+x\d+) is so small.*", r"on \1"),
     (r"it has \d+ groups", "grouped"),
     (r"its activation '(softmax|sigmoid|hard_sigmoid)' moves zero.*", r"\1"),
     (r"its activation .* moves zero.*", "activation moves zero"),

@@ -63,15 +63,15 @@ def residual():
 
 
 def sums():
-    """Compact + dense with ReLU6, three tensors without activation, and the same compact tensor twice."""
+    """Compact + dense with ReLU6, three tensors without activation, and two compact ones."""
 
     def body(x):
         a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
         b = FBSConv2D(8, 3, padding="same", density=0.25, activation=None)(a)
         x = layers.ReLU(6)(layers.Add()([layers.Conv2D(8, 1)(x), b]))
         x = layers.Add()([x, a, b])
-        a = FBSConv2D(8, 3, density=0.5, activation=None)(x)
-        return FBSConv2D(6, 3, density=0.5)(layers.Activation("relu")(layers.Add()([a, a])))
+        a, b = (FBSConv2D(8, 3, density=0.5, activation=None)(x) for _ in range(2))
+        return FBSConv2D(6, 3, density=0.5)(layers.Activation("relu")(layers.Add()([a, b])))
 
     return functional(body)
 
@@ -82,7 +82,7 @@ def sums_read_by_others():
     def body(x):
         a = FBSConv2D(8, 3, padding="same", density=0.5)(x)
         b = FBSConv2D(8, 3, padding="same", density=0.5, activation=None)(a)
-        first, second = layers.Add()([a, b]), layers.Add()([b, b])
+        first, second = layers.Add()([a, b]), layers.Add()([b, a])
         x = layers.Concatenate()([layers.ReLU()(first), layers.Softmax()(first), a, layers.Softmax()(a)])
         return [FBSConv2D(6, 3, density=0.5)(x), second, layers.ReLU()(second)]
 
@@ -346,7 +346,18 @@ MODELS = {
     "depthwise": suppressed(*depthwise()),
     "depthwise_stride": suppressed(*depthwise(strides=2)),
     "depthwise_valid": suppressed(*depthwise(padding="valid", strides=2, use_bias=True)),
-    "depthwise_padded": suppressed(lambda: layers.ZeroPadding2D(((0, 1), (0, 1))), *depthwise(strides=2)),
+    "depthwise_padded": suppressed(
+        lambda: layers.ZeroPadding2D(((0, 1), (0, 1))), *depthwise(strides=2, padding="valid")
+    ),
+    "depthwise_padded_as_same": suppressed(
+        lambda: layers.ZeroPadding2D(((0, 1), (1, 1))), *depthwise(strides=2, padding="valid")
+    ),
+    "padded_as_same": after(
+        lambda: layers.ZeroPadding2D(1),
+        lambda: FBSConv2D(8, 3, density=0.5),
+        lambda: layers.ZeroPadding2D(1),
+        lambda: FBSConv2D(8, 3, 2, density=0.5),
+    ),
     "depthwise_dilated": suppressed(*depthwise(dilation_rate=2, norm=None, use_bias=True)),
     "depthwise_uneven": suppressed(*depthwise((5, 2), activation=lambda: layers.Activation("relu"))),
     "depthwise_hard_silu": suppressed(*depthwise(activation=lambda: layers.Activation("hard_silu"))),

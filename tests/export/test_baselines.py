@@ -1,5 +1,8 @@
 """Tests of fbs_keras/export/baselines.py."""
 
+from collections import Counter
+
+import keras
 import numpy as np
 import pytest
 import small_models
@@ -7,6 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from test_converter import assert_close, op_names, run
 
 import fbs_keras
+from fbs_keras import graph
 from fbs_keras.export import baseline
 
 
@@ -18,7 +22,13 @@ def test_m_cifarnet_is_a_plain_convolutional_net():
         assert set(ops[8:]) <= {"MEAN", "CONV_2D", "FULLY_CONNECTED", "RESHAPE"}
 
 
-@pytest.mark.parametrize("name", ["sequential", "residual", "strides_and_kernel", "dilation_valid", "gelu", "nested"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("sequential", "residual", "strides_and_kernel", "dilation_valid", "gelu", "nested"),
+        *("inverted_residual", "excited_blocks", "concatenations"),
+    ],
+)
 def test_dense_is_the_model_with_its_gates_at_rest(name):
     model = small_models.make(name)
     content = baseline(model, "dense")
@@ -30,16 +40,21 @@ def test_dense_is_the_model_with_its_gates_at_rest(name):
     assert_close(run(content, x), small_models.expected(model, x))
 
 
-@pytest.mark.parametrize("name", ["residual", "concatenation", "sequential", "nested", "compact_output"])
+@pytest.mark.parametrize(
+    "name",
+    ["residual", "concatenations", "sequential", "nested", "compact_output", "inverted_residual", "excited_blocks"],
+)
 def test_static_has_k_channels(name):
-    content = baseline(small_models.make(name), "static")
+    model = small_models.make(name)
+    content = baseline(model, "static")
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     convolutions = [op for op in interpreter._get_ops_details() if op["op_name"] == "CONV_2D"]
-    assert convolutions
-    for op in convolutions:
-        kernel = interpreter._get_tensor_details(op["inputs"][1], 0)["shape"]
-        assert kernel[0] < 8
+    found = Counter(interpreter._get_tensor_details(op["inputs"][1], 0)["shape"][0] for op in convolutions)
+    layers = [node.layer for node in graph.flatten(model).nodes]
+    gated = Counter(layer.active_channels for layer in layers if isinstance(layer, fbs_keras.FBSConv2D))
+    assert not gated - found
+    assert set(found - gated) <= {layer.filters for layer in layers if type(layer) is keras.layers.Conv2D}
     y = run(content, small_models.noise(small_models.make(name)))
     assert all(np.isfinite(array).all() for array in y)
 

@@ -20,7 +20,7 @@ from fbs_keras.runtime import delegate_path
 
 # What ops decompose into; nothing outside of XNNPACK but GATHER, TOPK_V2, ONE_HOT, SCATTER_ND and shapes.
 DECOMPOSITION = {
-    *("ABS", "MEAN", "BATCH_MATMUL", "ADD", "MUL", "TRANSPOSE", "CONCATENATION"),
+    *("DEPTHWISE_CONV_2D", "ABS", "MEAN", "BATCH_MATMUL", "ADD", "MUL", "TRANSPOSE", "CONCATENATION"),
     *("GATHER", "TOPK_V2", "ONE_HOT", "SCATTER_ND", "RESHAPE", "STRIDED_SLICE", "EXPAND_DIMS"),
 }
 
@@ -82,12 +82,16 @@ def _steps(model):
 
 @pytest.mark.parametrize("target", ["portable", "builtin"])
 @pytest.mark.parametrize(
-    "name", ["sequential", "group_size", "shared", "several_inputs_and_outputs", "concatenation", "sums"]
+    "name",
+    [
+        *("sequential", "group_size", "shared", "several_inputs_and_outputs", "sums", "depthwise_stride", "norm_alone"),
+        *("inverted_residual", "excited_blocks", "concatenations", "separable", "unfit_masks"),
+    ],
 )
-def test_batch_of_two(name, target):
+def test_batch_of_three(name, target):
     model = small_models.make(name)
-    x = small_models.noise(model)
-    content = convert(model, target=target, batch_size=2)
+    x = small_models.noise(model, 6)
+    content = convert(model, target=target, batch_size=3)
     assert_close(run(content, x), small_models.expected(model, x))
 
 
@@ -96,9 +100,11 @@ def test_batch_of_two(name, target):
     [
         *("sequential", "residual", "group_size", "dilation", "gelu", "density_one", "concatenation", "compact_output"),
         *("sums", "sums_read_by_others", "sums_of_many", "nested_sum", "difference", "shared", "dense_on_pixels"),
+        *("depthwise_valid", "depthwise_padded", "depthwise_dilated", "depthwise_uneven", "depthwise_hard_silu"),
+        *("inverted_residual", "excited_blocks", "concatenations", "separable", "unfit_masks"),
     ],
 )
-@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("batch_size", [1, 3])
 def test_with_the_delegate(name, batch_size):
     try:
         delegate_path()

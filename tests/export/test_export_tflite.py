@@ -19,6 +19,7 @@ def test_exports_and_verifies(tmp_path):
     done = export(f"--model={tmp_path / 'model.keras'}", f"--output={output}", "--verify", "--explain")
     assert done.returncode == 0, done.stderr
     assert "channelwise  1x4x5x4/8 -> 1x4/8" in done.stdout
+    assert "(expanded: of a single pixel" in done.stdout
     assert "verified: 16 examples" in done.stdout
     assert output.read_bytes()[4:8] == b"TFL3"
 

@@ -1,5 +1,7 @@
 """Tests of fbs_keras/export/lowering.py against the equations of docs/design.md, in NumPy."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbs_keras.export import lowering
-from fbs_keras.export.attributes import AddAttributes, Conv2DAttributes
+from fbs_keras.export.attributes import AddAttributes, Conv2DAttributes, DepthwiseConv2DAttributes
 
 
 def reference(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias):
@@ -151,6 +153,45 @@ def test_add(activation, high):
     assert attributes.operands == ["x0", "indices0", "x1", "x2", "indices2"]
     y = lowering.add(attributes, a, indices[0], tf.constant(dense), b, indices[1])
     np.testing.assert_allclose(y, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation", "padding", "activation"),
+    [
+        ((3, 3), 1, 1, "SAME", "NONE"),
+        ((3, 3), 2, 1, "SAME", "RELU6"),
+        ((2, 5), 2, 1, "VALID", "RELU"),
+        ((3, 1), 1, 2, "SAME", "NONE"),
+    ],
+)
+def test_depthwise(batch, kernel, stride, dilation, padding, activation):
+    random = np.random.default_rng(0)
+    x = random.standard_normal((batch, 7, 6, 3)).astype("float32") * 4
+    weights, bias = random.standard_normal((5, math.prod(kernel))).astype("float32"), np.arange(5, dtype="float32")
+    indices = np.stack([random.permutation(5)[:3] for _ in range(batch)]).astype("int32")
+    attributes = DepthwiseConv2DAttributes(*kernel, stride, stride, dilation, dilation, padding, activation)
+    y = lowering.depthwise_conv2d(attributes, x, indices, weights, bias)
+    height, top, bottom = padded(7, kernel[0], stride, dilation, padding)
+    width, left, right = padded(6, kernel[1], stride, dilation, padding)
+    x = np.pad(x, [(0, 0), (top, bottom), (left, right), (0, 0)])
+    expected = np.zeros((batch, height, width, 3))
+    for n, row, column in np.ndindex(batch, height, width):
+        expected[n, row, column] = bias[indices[n]]
+        for tap in range(math.prod(kernel)):
+            i, j = row * stride + tap // kernel[1] * dilation, column * stride + tap % kernel[1] * dilation
+            expected[n, row, column] += x[n, i, j] * weights[indices[n], tap]
+    high = {"NONE": None, "RELU": np.inf, "RELU6": 6}[activation]
+    expected = expected if high is None else np.clip(expected, 0, high)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gather():
+    indices = np.array([[2, 0], [1, 2]], "int32")
+    values = np.array([10.0, 20.0, 30.0], "float32")
+    assert np.array_equal(lowering.gather(values, indices, 4), [[[[30, 10]]], [[[20, 30]]]])
+    own = np.stack([values, -values])[:, None]
+    assert np.array_equal(lowering.gather(own, indices, 3), [[[30, 10]], [[-20, -30]]])
 
 
 def test_pointwise_convolution_gathers_no_patches():

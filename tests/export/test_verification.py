@@ -23,6 +23,14 @@ def test_accepts_a_right_file(target, tmp_path):
     assert f"{report.difference:.1e}" in str(report)
 
 
+@pytest.mark.parametrize(("name", "gates"), [("inverted_residual", 7), ("excited_blocks", 6), ("concatenations", 4)])
+def test_follows_masks(name, gates):
+    model = small_models.make(name)
+    report = verify(model, convert(model))
+    assert (report.compared_gates, report.near_ties) == (gates, 0)
+    assert report.difference < 1e-4
+
+
 def test_finds_wrong_channels():
     model = small_models.make("sequential")
     content = convert(model)

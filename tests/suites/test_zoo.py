@@ -45,7 +45,7 @@ ROW = ZooResult(
     input_shape=(224, 224, 3),
     parameters=3_500_000,
     wrapped=35,
-    left={"it is a DepthwiseConv2D; only Conv2D is gated": 17},
+    left={"it reads 'stem', all of whose channels are active": 17},
     macs_dense=300_000_000,
     macs_fbs=150_000_000,
     difference_open=2e-6,
@@ -147,7 +147,7 @@ def test_classifiers():
     [
         ({}, ""),
         ({"it has 96 groups": 3, "it has 192 groups": 4, "it computes the model's output": 1}, "7 grouped, 1 output"),
-        ({"it is a SeparableConv2D; only Conv2D is gated": 34}, "34 separable"),
+        ({"its map of 1x1 is so small that its gate would take longer than it saves": 34}, "34 on 1x1"),
         ({"its activation 'sigmoid' moves zero, so no channel could be skipped": 16}, "16 sigmoid"),
         ({"it is shared by 2 calls": 1, "a new one: of many words": 2}, "2 a new one, 1 it is shared by 2 calls"),
     ],

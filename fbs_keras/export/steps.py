@@ -1,0 +1,78 @@
+"""What is done with each layer of an exported model: actions on tensors, some of which are compact.
+
+An FBS layer writes its k winning channels only, `[N, H, W, k]`, with their indices. This form is kept as long as the
+layers behind it can work on it:
+
+- `fbs`: an FBS layer reads the compact tensor and gathers its weights' rows;
+- `channelwise`: the layer treats channels alike and apart, or those that the tensor holds by parameters gathered for
+  them, so it runs on the compact tensor; so do additions and the like of tensors that hold the same channels;
+- `depthwise`: a depthwise convolution does so as one op, with the batch normalisation and the ReLU behind it;
+- `separable`: the same, and `rows` behind it;
+- `scale`: a product with a dense tensor of one pixel, squeeze-and-excite, gathers that;
+- `concatenate`: values and indices are concatenated; a dense tensor counts as one that holds all its channels;
+- `rows`: a Dense layer or a 1x1 convolution of several pixels gathers the rows of its kernel, and gives a dense tensor;
+- `add`: an addition of tensors of one shape takes each as it comes and gives a dense tensor; a ReLU that alone reads
+  the sum is done with it;
+- `fused`: done with the layer before, or zero padding with the depthwise convolution behind it;
+- `nothing`: `Suppress`, where the compact tensor lacks the suppressed channels anyway;
+- `dense`: anything else gets dense tensors; compact ones are expanded with zeros, for the `reason` given.
+"""
+
+import dataclasses
+import typing
+
+from fbs_keras import graph
+
+FBS, CHANNELWISE, DEPTHWISE, SEPARABLE, SCALE = "fbs", "channelwise", "depthwise", "separable", "scale"
+CONCATENATE, ROWS, ADD, FUSED, NOTHING, DENSE = "concatenate", "rows", "add", "fused", "nothing", "dense"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of the exported model.
+
+    Attributes:
+        shape: Its dense shape, batch size included.
+        dtype: Its dtype's name.
+        active: How many of its channels it holds when it is compact; `None` when it is dense.
+        winners: What chose these channels: tensors of the same `winners` hold the same.
+    """
+
+    shape: tuple
+    dtype: str
+    active: int | None = None
+    winners: typing.Any = None
+
+    def __str__(self):
+        sizes = [str(size) for size in self.shape]
+        if self.active is not None:
+            sizes[-1] = f"{self.active}/{sizes[-1]}"
+        return "x".join(sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One call of a layer and how it is exported.
+
+    Attributes:
+        node: The `graph.Node`.
+        action: One of those listed above.
+        inputs: The `Tensor`s that the call reads, as they come.
+        outputs: The `Tensor`s that it writes.
+        activation: What a sum or a depthwise convolution applies, of the layer behind it: `"NONE"`, `"RELU"` or
+            `"RELU6"`.
+        norm: The batch normalisation layer behind it that a depthwise convolution takes in, or `None`.
+        padding: What a depthwise convolution pads by, `"SAME"` or `"VALID"`; `None` for other layers.
+        followers: The calls behind it that are done with it.
+        reason: Why compact inputs are expanded; empty where none is.
+    """
+
+    node: graph.Node
+    action: str
+    inputs: list
+    outputs: list
+    activation: str = "NONE"
+    norm: typing.Any = None
+    padding: str | None = None
+    followers: tuple = ()
+    reason: str = ""

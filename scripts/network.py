@@ -1,0 +1,35 @@
+"""The networks that scripts/train.py can train from scratch."""
+
+import keras
+
+from fbs_keras import models, rewriting
+
+
+def by_name(name, input_shape, classes):
+    """The model that `--model` names, with random weights, from normalised images to logits."""
+    if name in models.__all__:
+        return getattr(models, name)(input_shape=input_shape, classes=classes)
+    make = getattr(keras.applications, name, None)
+    if not callable(make):
+        ours = ", ".join(models.__all__)
+        raise ValueError(f"--model must be one of {ours}, or a model of keras.applications, got {name!r}")
+    model = make(weights=None, input_shape=input_shape, classes=classes, classifier_activation=None)
+    # Some scale pixels of 0 to 255 themselves, but ours are normalised already.
+    kinds = (keras.layers.Rescaling, keras.layers.Normalization)
+    scaling = [layer for layer in model.layers if isinstance(layer, kinds)]
+    return rewriting.rewrite(model, lambda layer: None, skip=scaling)[0]
+
+
+def with_weight_decay(model, weight):
+    """A copy of a model whose kernels, but for the depthwise ones, have this L2 weight."""
+
+    def make(layer):
+        config = layer.get_config()
+        if "kernel_regularizer" not in config:
+            return None
+        return type(layer).from_config({**config, "kernel_regularizer": keras.regularizers.L2(weight)})
+
+    copy, pairs = rewriting.rewrite(model, make)
+    for old, new in pairs:
+        new.set_weights(old.get_weights())
+    return copy

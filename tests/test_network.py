@@ -1,0 +1,18 @@
+"""Tests of scripts/network.py."""
+
+import keras
+import network
+import numpy as np
+import pytest
+
+
+def test_models_of_keras_applications_read_normalised_images():
+    model = network.by_name("MobileNetV3Small", (32, 32, 3), 7)
+    assert model.input_shape == (None, 32, 32, 3)
+    assert not any(isinstance(layer, keras.layers.Rescaling) for layer in model.layers)
+    assert model.layers[-1].activation is keras.activations.linear
+    decayed = network.with_weight_decay(model, 0.5)
+    kernel = decayed.layers[1].kernel
+    assert float(kernel.regularizer(kernel)) == pytest.approx(0.5 * np.square(kernel.numpy()).sum(), rel=1e-5)
+    for variable, wanted in zip(decayed.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), wanted.numpy())
