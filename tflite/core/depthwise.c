@@ -85,7 +85,7 @@ int fbs_depthwise_run(const FbsDepthwiseShape* s, const FbsDepthwiseWeights* wei
   for (int64_t n = 0; n < s->batch; n++) {
     const int32_t* channels = indices + n * s->active;
     kernels->pack_depthwise(weights->weights, channels, taps_of(s), s->active, layout.padded, packed);
-    for (int32_t j = 0; j < s->active; j++) bias[j] = weights->bias[channels[j]];
+    for (int32_t j = 0; j < layout.padded; j++) bias[j] = weights->bias[channels[j % s->active]];
     task.depthwise.x = x + n * s->in_height * s->in_width * s->active;
     task.depthwise.y = y + n * s->out_height * s->out_width * s->active;
     fbs_threads_run(threads, run_share, &task);

@@ -1,7 +1,7 @@
 /* The kernels of depthwise.c, where a vector holds neighbouring channels of a pixel; kernels_template.h includes this
  * file. Taps that fall into the padding are skipped. */
 
-/* packed[t][j] = weights[indices[j]][t]; lanes beyond the last channel repeat it. */
+/* packed[t][j] = weights[indices[j]][t]; lanes beyond the last channel hold the first ones again. */
 static void pack_depthwise(const float* weights, const int32_t* indices, int32_t taps, int32_t active, int32_t padded,
                            float* packed) {
   for (int32_t j = 0; j < padded; j += LANES) {
@@ -9,7 +9,7 @@ static void pack_depthwise(const float* weights, const int32_t* indices, int32_t
       V rows[LANES];
       const int32_t count = taps - t < LANES ? taps - t : LANES;
       for (int32_t r = 0; r < LANES; r++) {
-        const int64_t channel = indices[j + r < active ? j + r : active - 1];
+        const int64_t channel = indices[(j + r) % active];
         rows[r] = load_lanes(weights + channel * taps + t, count);
       }
       transpose(rows);
@@ -143,18 +143,65 @@ INLINE void depthwise_pixel(const DepthwiseTile* tile, int64_t begin, int64_t en
   }
 }
 
-/* One output row, for any window. */
-static void depthwise_row(DepthwiseTile tile) {
+/* Columns begin..end of an output row, for any window. */
+static void depthwise_columns(DepthwiseTile tile, int64_t begin_column, int64_t end_column) {
   const FbsDepthwise* all = tile.all;
-  for (int32_t column = 0; column < all->out_width; column++, tile.y += all->active) {
+  tile.y += begin_column * all->active;
+  for (int64_t column = begin_column; column < end_column; column++, tile.y += all->active) {
     int64_t begin, end;
-    tile.first_column = (int64_t)column * all->stride_width - all->pad_left;
+    tile.first_column = column * all->stride_width - all->pad_left;
     find_taps(tile.first_column, all->kernel_width, all->dilation_width, all->in_width, &begin, &end);
     int32_t c = 0;
     for (; c + kSums * LANES <= all->active; c += kSums * LANES) depthwise_pixel(&tile, begin, end, c, kSums, LANES);
     for (; c + LANES <= all->active; c += LANES) depthwise_pixel(&tile, begin, end, c, 1, LANES);
     if (c < all->active) depthwise_pixel(&tile, begin, end, c, 1, all->active - c);
   }
+}
+
+static void depthwise_row(DepthwiseTile tile) { depthwise_columns(tile, 0, tile.all->out_width); }
+
+/* `vectors` vectors of `pixels` pixels each, of fewer channels than a vector, whose windows' columns lie within x.
+ * Lanes beyond the last pixel are stored too, for what follows to overwrite. */
+INLINE void depthwise_narrow_pixels(const DepthwiseTile* tile, int64_t column, int64_t pixels, const int vectors) {
+  const FbsDepthwise* all = tile->all;
+  const int64_t active = all->active, stride = all->stride_width;
+  V sum[kSums];
+  UNROLL for (int v = 0; v < vectors; v++) sum[v] = LOAD(all->bias);
+  for (int64_t t = tile->first_tap; t < tile->end_tap; t++) {
+    const int64_t row = tile->first_row + t * all->dilation_height;
+    const float* x = all->x + (row * all->in_width + column * stride - all->pad_left) * active;
+    for (int64_t i = 0; i < all->kernel_width; i++, x += all->dilation_width * active) {
+      const V weights = LOAD(all->weights + (t * all->kernel_width + i) * all->padded);
+      UNROLL for (int v = 0; v < vectors; v++) sum[v] = FMA(LOAD(x + v * pixels * stride * active), weights, sum[v]);
+    }
+  }
+  float* y = tile->y + column * active;
+  UNROLL for (int v = 0; v < vectors; v++) STORE(y + v * pixels * active, activate_depthwise(all, sum[v]));
+}
+
+/* One output row of fewer channels than a vector, which holds as many neighbouring pixels as go into it. */
+static void depthwise_row_narrow(DepthwiseTile tile) {
+  const FbsDepthwise* all = tile.all;
+  const int64_t stride = all->stride_width, reach = (int64_t)(all->kernel_width - 1) * all->dilation_width;
+  const int64_t pixels = stride == 1 ? LANES / all->active : 1;
+  const int64_t touched = (LANES + all->active - 1) / all->active; /* pixels that a load or a store touches */
+  const int64_t room = all->in_width + all->pad_left - reach - touched;
+  const int64_t first = (all->pad_left + stride - 1) / stride;
+  const int64_t last = room < 0                                   ? -1
+                       : room / stride < all->out_width - touched ? room / stride
+                                                                  : all->out_width - touched;
+  if (last < first) {
+    depthwise_row(tile);
+    return;
+  }
+  depthwise_columns(tile, 0, first);
+  int64_t column = first;
+  for (; column + kSums * pixels <= last; column += kSums * pixels) {
+    depthwise_narrow_pixels(&tile, column, pixels, kSums);
+  }
+  for (; column < last; column += pixels) depthwise_narrow_pixels(&tile, column, pixels, 1);
+  depthwise_narrow_pixels(&tile, last, pixels, 1);
+  depthwise_columns(tile, last + pixels, all->out_width);
 }
 
 /* One output row in nearly equal tiles. */
@@ -180,7 +227,9 @@ static int has_tiles(const FbsDepthwise* all) {
 }
 
 static void depthwise(const FbsDepthwise* all, int64_t begin, int64_t end) {
-  void (*const row_function)(DepthwiseTile) = has_tiles(all) ? depthwise_row_tiles : depthwise_row;
+  void (*const row_function)(DepthwiseTile) = has_tiles(all)        ? depthwise_row_tiles
+                                              : all->active < LANES ? depthwise_row_narrow
+                                                                    : depthwise_row;
   for (int64_t row = begin; row < end; row++) {
     DepthwiseTile tile = {.all = all,
                           .first_row = row * all->stride_height - all->pad_top,
