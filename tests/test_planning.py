@@ -3,6 +3,7 @@ import pytest
 from keras import layers
 from model_table import MODELS
 
+import fbs_keras
 from fbs_keras import planning
 
 # What becomes of each convolution of MODELS, as `wrap(print_fn=print)` says it.
@@ -88,6 +89,32 @@ def test_a_batch_norm_is_in_a_chain_only_before_a_gated_convolution():
     assert not chain(layers.Conv2D(4, 1), include="conv")
     assert len(chain(layers.Conv2D(4, 1))) == 1
     assert len(chain(layers.SeparableConv2D(4, 1))) == 1
+
+
+def test_a_depthwise_convolution_behind_an_fbs_layer_computes_its_channels():
+    wrapped = fbs_keras.wrap(MODELS["mobile_sequential"]())
+    assert [str(decision) for decision in planning.plan(wrapped)] == [
+        "conv: left alone: it is an FBSConv2D already",
+        "depthwise: computes the channels of conv",
+    ]
+
+
+class PlusOne:
+    """An activation without a `__name__`."""
+
+    def __call__(self, x):
+        return x + 1
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"), [(layers.Activation("sigmoid", name="mine"), "mine"), (PlusOne(), "PlusOne")]
+)
+def test_activations_that_are_objects(activation, name):
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 1, activation=activation)])
+    assert planning.plan(model)[0].reason == f"its activation {name!r} moves zero, so no channel could be skipped"
 
 
 @pytest.mark.parametrize(("size", "wrapped"), [(3, False), (4, True), (None, True)], ids=["3x3", "4x4", "unknown"])
