@@ -45,6 +45,36 @@ def is_elementwise(activation):
     return _treats_elements_apart(activation) and keeps_zero(activation)
 
 
+# Operations in a Functional model, such as `keras.ops.relu(x)`, by the names of their classes. All keep zero.
+_OPERATIONS = {
+    "Relu": keras.activations.relu,
+    "Relu6": keras.activations.relu6,
+    "Silu": keras.activations.silu,
+    "HardSilu": keras.activations.hard_silu,
+}
+
+
+def activation_function(layer):
+    """The function of an activation layer, where `Conv2D(activation=...)` could name it; else `None`.
+
+    Args:
+        layer: Any Keras layer or operation.
+
+    Returns:
+        A Keras activation function such as `keras.activations.relu`, or `None`.
+    """
+    if not isinstance(layer, keras.layers.Layer):
+        return _OPERATIONS.get(type(layer).__name__)
+    if type(layer) is keras.layers.Activation:
+        return None if layer.activation is keras.activations.softmax else layer.activation
+    if type(layer) is keras.layers.ReLU and not layer.threshold and not layer.negative_slope:
+        if layer.max_value is None:
+            return keras.activations.relu
+        if layer.max_value == 6:
+            return keras.activations.relu6
+    return None
+
+
 def is_channelwise(layer, input_shape, channel_axis=-1):
     """Whether a layer computes each output channel from the same input channel alone.
 
@@ -64,6 +94,8 @@ def is_channelwise(layer, input_shape, channel_axis=-1):
     >>> is_channelwise(keras.layers.BatchNormalization(), shape), is_channelwise(keras.layers.Softmax(), shape)
     (True, False)
     """
+    if not isinstance(layer, keras.layers.Layer):
+        return activation_function(layer) is not None
     if type(layer) in (*_NOTHING_AT_INFERENCE, *_SPATIAL, *_ELEMENTWISE_LAYERS):
         return True
     if type(layer) is keras.layers.Activation:

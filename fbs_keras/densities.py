@@ -97,7 +97,7 @@ def by_path(density, paths):
         if not isinstance(key, str):
             raise TypeError(f"densities must be given by layer names or patterns, got {key!r}")
         value = gating.check_density(value)
-        ranks = {path: rank for path in paths if (rank := _closeness(key, path))}
+        ranks = {path: rank for path in paths if (rank := closeness(key, path))}
         if not ranks:
             raise ValueError(f"no FBSConv2D layer matches {key!r}; the model has {list(paths)}")
         for path, rank in ranks.items():
@@ -106,11 +106,22 @@ def by_path(density, paths):
     return {path: value for path, (_, value) in chosen.items()}
 
 
-def _closeness(key, path):
-    """How closely a key names a layer: 3 by its path, 2 by its name, 1 by a pattern, 0 not at all."""
+PATTERN, NAME, PATH = 1, 2, 3
+
+
+def closeness(key, path):
+    """How closely a key names a layer: by its `PATH`, its `NAME`, a `PATTERN` for either, or 0, not at all.
+
+    Args:
+        key: A name, path or pattern, as in `set_density`.
+        path: The layer's path.
+
+    Returns:
+        An integer, larger for what is closer.
+    """
     name = path.rpartition("/")[2]
     if key == path:
-        return 3
+        return PATH
     if key == name:
-        return 2
-    return int(fnmatch.fnmatchcase(path, key) or fnmatch.fnmatchcase(name, key))
+        return NAME
+    return PATTERN if fnmatch.fnmatchcase(path, key) or fnmatch.fnmatchcase(name, key) else 0

@@ -6,7 +6,7 @@ import math
 import keras
 
 from fbs_keras import graph
-from fbs_keras.export import sparsity
+from fbs_keras.export import sparsity, steps
 from fbs_keras.layers import FBSConv2D, current_density
 from fbs_keras.suppress import Suppress
 
@@ -115,7 +115,8 @@ def count_macs(model):
     active ones, through pooling, activations, depthwise convolutions and concatenations; all of them at the model's
     input, after an addition, whose sum is written dense, and where a compact tensor is expanded. Layers that are not
     gated compute all their output channels, from the active ones of their input where they can read these: depthwise
-    and separable convolutions, and 1x1 convolutions and Dense layers on several pixels.
+    and separable convolutions, and 1x1 convolutions and Dense layers on several pixels. A channels-first model cannot
+    be exported; it is counted with all channels behind batch normalisation, concatenations and excitation.
 
     Args:
         model: A built Sequential or Functional Keras model with fixed spatial dimensions.
@@ -203,7 +204,7 @@ def _count(step, shapes, sizes, active):
     dense = _dense_macs(layer, positions, math.prod(shape_in) // channels_in)
     if dense is None:
         return None
-    active_in = channels_in if step.action == sparsity.DENSE else active[node.inputs[0]]
+    active_in = channels_in if step.action == steps.DENSE else active[node.inputs[0]]
     active_out = active[node.output]
     conv, gate, density = dense * active_in // channels_in, 0, None
     if isinstance(layer, FBSConv2D):

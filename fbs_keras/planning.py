@@ -8,7 +8,8 @@ import keras
 
 from fbs_keras import graph
 from fbs_keras.chains import chain_behind, needs_suppression, scopes
-from fbs_keras.channelwise import is_elementwise, passes_channels
+from fbs_keras.channelwise import activation_function, is_elementwise, passes_channels
+from fbs_keras.densities import PATTERN, closeness
 from fbs_keras.layers import FBSConv2D, keeps_zero
 
 
@@ -56,7 +57,7 @@ class Decision:
         parts = [part.name for part in (self.layer, self.norm, self.activation) if part is not None]
         line = f"{self.path}: FBSConv2D of {' + '.join(parts)}"
         if is_separable(self.layer):
-            line += f" behind {self.layer.name}_depthwise"
+            line += " behind its depthwise convolution"
         if self.chain:
             line += f", channels pass through {' + '.join(layer.name for layer in self.chain)}"
         return line + (f", {self.note}" if self.note else "")
@@ -72,16 +73,17 @@ def plan(model, *, include=None, exclude=None, group_size=1):
 
     Args:
         model: A built Sequential or Functional Keras model.
-        include: Names of the only convolutions to wrap; a name or a list of names. Defaults to all that can be, but for
-            the one that computes the output and those with fewer than `FEWEST_PIXELS` pixels.
-        exclude: Names of convolutions to leave alone. Defaults to none.
+        include: The only convolutions to wrap: names, paths or patterns as in `fbs_keras.set_density`, one or a list.
+            Defaults to all. Only what is named itself is wrapped where that is of no use: the convolution that computes
+            the output, and those with fewer than `FEWEST_PIXELS` pixels.
+        exclude: Convolutions to leave alone, likewise. Defaults to none.
         group_size: The group size of the FBS layers, as far as their filters divide into groups. Defaults to 1.
 
     Returns:
         A list with a `Decision` for each convolution.
 
     Raises:
-        ValueError: If a name is unknown, or a convolution named in `include` cannot be wrapped.
+        ValueError: If a name or pattern matches nothing, or a convolution named in `include` cannot be wrapped.
 
     Example:
 
@@ -92,8 +94,7 @@ def plan(model, *, include=None, exclude=None, group_size=1):
     exclude = _names(exclude or (), "exclude")
     places = scopes(model)
     decisions = list({id(decision.layer): decision for decision in _decide(model, places)}.values())
-    known = {name for decision in decisions for name in (decision.path, decision.layer.name)}
-    unknown = sorted((set(exclude) | set(include or ())) - known)
+    unknown = [key for key in (*exclude, *(include or ())) if not any(closeness(key, item.path) for item in decisions)]
     if unknown:
         raise ValueError(
             f"include and exclude must name convolutions of model {model.name!r}, got {unknown[0]!r}; "
@@ -101,9 +102,7 @@ def plan(model, *, include=None, exclude=None, group_size=1):
         )
     flat = graph.flatten(model)
     tensors = graph.specs(flat, model)
-    decisions = [_choose(decision, include, exclude) for decision in decisions]
-    if include is None:
-        decisions = [_unless_useless(decision, flat, tensors) for decision in decisions]
+    decisions = [_choose(decision, include, exclude, flat, tensors) for decision in decisions]
     decisions = [_chained(_grouped(decision, group_size), decisions, places) for decision in decisions]
     chosen = _chosen_channels(decisions, flat, tensors)
     return [_depthwise(decision, chosen, flat) for decision in decisions]
@@ -113,22 +112,22 @@ def _names(names, argument):
     if isinstance(names, str):
         return [names]
     if not isinstance(names, list | tuple | set | frozenset):
-        raise TypeError(f"{argument} must be a layer name or a list of them, got {names!r}")
+        raise TypeError(f"{argument} must be a layer name or pattern, or a list of them, got {names!r}")
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"{argument} must hold layer names, got {name!r} of type {type(name).__name__}")
     return list(names)
 
 
-def _choose(decision, include, exclude):
+def _choose(decision, include, exclude, flat, tensors):
     """Applies the user's choice to what could be done with a convolution."""
-    names = {decision.path, decision.layer.name}
-    if names & set(exclude):
+    if any(closeness(key, decision.path) for key in exclude):
         return dataclasses.replace(decision, reason="excluded")
-    if include is None:
-        return decision
-    if not names & set(include):
+    chosen = PATTERN if include is None else max((closeness(key, decision.path) for key in include), default=0)
+    if not chosen:
         return dataclasses.replace(decision, reason="not in include")
+    if chosen == PATTERN:
+        return _unless_useless(decision, flat, tensors)
     if decision.reason:
         raise ValueError(f"{decision.path!r} is in include but cannot be wrapped: {decision.reason}")
     return decision
@@ -200,7 +199,9 @@ def _why_not(layer, nodes, scope):
     if scope.owners[id(layer)] > 1:
         return f"it is shared by {scope.owners[id(layer)]} models"
     if not keeps_zero(layer.activation):
-        return f"its activation {layer.activation.__name__!r} moves zero, so no channel could be skipped"
+        activation = layer.activation  # a function, a layer or any object to call
+        name = getattr(activation, "__name__", None) or getattr(activation, "name", type(activation).__name__)
+        return f"its activation {name!r} moves zero, so no channel could be skipped"
     return ""
 
 
@@ -255,7 +256,11 @@ def _chained(decision, decisions, places):
 
 def _chosen_channels(decisions, flat, tensors):
     """Which convolution chooses the channels of a tensor: `{Ref: path}` for those where some are zero."""
-    starts = {id(decision.last): decision.path for decision in decisions if decision.wrapped}
+    starts = {
+        id(decision.last): decision.path
+        for decision in decisions
+        if decision.wrapped or isinstance(decision.layer, FBSConv2D)
+    }
     chained = {id(layer) for decision in decisions for layer in decision.chain}
     chosen: dict[graph.Ref, str] = {}
     for node in flat.nodes:
@@ -281,38 +286,8 @@ def _depthwise(decision, chosen, flat):
     return dataclasses.replace(decision, reason="", passes=" and ".join(sorted({chosen[ref] for ref in read})))
 
 
-# Operations in a Functional model, such as `keras.ops.relu(x)`, by the names of their classes.
-_OPERATIONS = {
-    "Relu": keras.activations.relu,
-    "Relu6": keras.activations.relu6,
-    "Silu": keras.activations.silu,
-    "HardSilu": keras.activations.hard_silu,
-}
-
-
-def activation_function(layer):
-    """The function of an activation layer, where `Conv2D(activation=...)` could name it; else `None`.
-
-    Args:
-        layer: Any Keras layer or operation.
-
-    Returns:
-        A Keras activation function such as `keras.activations.relu`, or `None`.
-    """
-    if not isinstance(layer, keras.layers.Layer):
-        return _OPERATIONS.get(type(layer).__name__)
-    if type(layer) is keras.layers.Activation:
-        return None if layer.activation is keras.activations.softmax else layer.activation
-    if type(layer) is keras.layers.ReLU and not layer.threshold and not layer.negative_slope:
-        if layer.max_value is None:
-            return keras.activations.relu
-        if layer.max_value == 6:
-            return keras.activations.relu6
-    return None
-
-
 # Layers that leave what a channel means as it is: a convolution whose values go through these alone is the output.
-PASSING = (
+_PASSING = (
     keras.layers.Flatten,
     keras.layers.Reshape,
     keras.layers.GlobalAveragePooling2D,
@@ -351,7 +326,7 @@ def _computes_output(decision, flat):
         if len(consumers) != 1 or len(consumers[0].inputs) != 1:
             return False
         layer = consumers[0].layer
-        if isinstance(layer, keras.layers.Layer) and not isinstance(layer, PASSING):
+        if isinstance(layer, keras.layers.Layer) and not isinstance(layer, _PASSING):
             return False
         if isinstance(layer, keras.layers.Activation) and is_elementwise(layer.activation):
             return False  # features, behind a ReLU that the FBS layer could not take in

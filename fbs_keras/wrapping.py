@@ -1,14 +1,17 @@
 """wrap(): turns the convolutions of a Keras model into FBS layers, keeping its weights and its function."""
 
 import contextlib
+import itertools
 
 import keras
 import numpy as np
 
 from fbs_keras import graph
+from fbs_keras.chains import scopes
+from fbs_keras.channelwise import activation_function
 from fbs_keras.densities import by_path
 from fbs_keras.layers import FBSConv2D, check_count
-from fbs_keras.planning import activation_function, is_separable, plan
+from fbs_keras.planning import is_separable, plan
 from fbs_keras.rewriting import rewrite
 from fbs_keras.suppress import Suppress
 
@@ -54,9 +57,10 @@ def wrap(
         model: A built Sequential or Functional Keras model. Models nested in it are wrapped too.
         density: The fraction of channels to keep, in (0, 1], or `{name, path or pattern: density}` as in
             `fbs_keras.set_density`; what nothing matches keeps all its channels. Defaults to 1.
-        include: Names of the only convolutions to wrap; a name or a list of names. Defaults to all where it saves time:
-            not the classifier, nor those on maps of fewer than 16 pixels.
-        exclude: Names of convolutions to leave alone. Defaults to none.
+        include: The only convolutions to wrap: names, paths or patterns as in `fbs_keras.set_density`, one or a list.
+            Defaults to all. The classifier and convolutions on maps of fewer than 16 pixels, which save no time, are
+            wrapped only where named themselves.
+        exclude: Convolutions to leave alone, likewise. Defaults to none.
         init: `"preserve"` (default), or `"paper"`: phi He-normal, rho = 1, kernels copied. The paper's start changes
             the function, and needs training at density 1 with a small learning rate first.
         group_size: Winners are whole groups of this many neighbouring channels. A convolution whose filters do not
@@ -71,8 +75,8 @@ def wrap(
     Raises:
         TypeError: If `model` is not a Keras model, `density` no number, or `group_size` or `round_channels` no integer.
         ValueError: If the model is not built, is subclassed or has nothing to wrap, a density is not in (0, 1], a
-            name is unknown, a convolution named in `include` cannot be wrapped, `init` is unknown, or `group_size` or
-            `round_channels` is below 1.
+            name or pattern matches nothing, a convolution named in `include` cannot be wrapped, `init` is unknown, or
+            `group_size` or `round_channels` is below 1.
 
     Example:
 
@@ -97,13 +101,20 @@ def wrap(
         raise ValueError(f"model {model.name!r} has nothing to wrap:\n{found}")
     chosen = {id(decision.layer): decision for decision in decisions if decision.wrapped}
     densities = by_path(density, [decision.path for decision in chosen.values()])
+    names = _layer_names(model)
+
+    def make(layer):
+        return _new_layers(chosen[id(layer)], densities, round_channels, init, names) if id(layer) in chosen else None
+
     wrapped, pairs = rewrite(
         model,
-        lambda layer: _new_layers(chosen[id(layer)], densities, round_channels, init) if id(layer) in chosen else None,
+        make,
         skip=[
             part for decision in chosen.values() for part in (decision.norm, decision.activation) if part is not None
         ],
-        insert={id(decision.chain[-1]): _suppression(decision) for decision in chosen.values() if decision.chain},
+        insert={
+            id(decision.chain[-1]): _suppression(decision, names) for decision in chosen.values() if decision.chain
+        },
     )
     for old, new in pairs:
         *depthwise, fbs = new
@@ -117,13 +128,26 @@ def wrap(
     return wrapped
 
 
-def _new_layers(decision, densities, round_channels, init):
+def _layer_names(model):
+    """The names of a model's layers and of the layers of the models nested in it."""
+    graphs = [scope.graph for scope in scopes(model).values()]
+    outputs = [node.output for each in graphs for node in each.nodes]
+    return {ref.layer for ref in (*outputs, *graph.refs([each.inputs for each in graphs]))}
+
+
+def _unused(name, names):
+    """A name for a new layer: with a number where the user has a layer of that name."""
+    candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
+    return next(candidate for candidate in candidates if candidate not in names)
+
+
+def _new_layers(decision, densities, round_channels, init, names):
     """Makes the layers in the place of a decided convolution, with its settings but not yet its weights."""
     fbs = _fbs_layer(decision, densities, round_channels, init)
-    return [_depthwise_layer(decision.layer), fbs] if is_separable(decision.layer) else [fbs]
+    return [_depthwise_layer(decision.layer, names), fbs] if is_separable(decision.layer) else [fbs]
 
 
-def _depthwise_layer(conv):
+def _depthwise_layer(conv, names):
     """Makes the first half of a separable convolution."""
     return keras.layers.DepthwiseConv2D(
         **_geometry(conv),
@@ -134,7 +158,7 @@ def _depthwise_layer(conv):
         depthwise_constraint=conv.depthwise_constraint,
         trainable=conv.trainable,
         dtype=conv.dtype_policy,
-        name=f"{conv.name}_depthwise",
+        name=_unused(f"{conv.name}_depthwise", names),
     )
 
 
@@ -142,10 +166,11 @@ def _geometry(conv):
     return {name: getattr(conv, name) for name in ("kernel_size", "strides", "padding", "dilation_rate")}
 
 
-def _suppression(decision):
+def _suppression(decision, names):
     """The layer behind a chain that zeroes the losers again, and the winners that it reads."""
     conv = decision.layer
-    layer = Suppress(data_format=conv.data_format, dtype=decision.chain[-1].dtype_policy, name=f"{conv.name}_suppress")
+    policy = getattr(decision.chain[-1], "dtype_policy", conv.dtype_policy)  # an operation such as ops.relu has none
+    layer = Suppress(data_format=conv.data_format, dtype=policy, name=_unused(f"{conv.name}_suppress", names))
     return layer, graph.Ref(conv.name, 0, 1)
 
 

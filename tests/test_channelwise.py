@@ -64,6 +64,13 @@ def test_flattening_a_1x1_map_passes_channels():
     assert passes_channels(layers.Flatten(), (None, 1, 1, 4))
 
 
+def test_operations():
+    x = keras.Input((8, 8, 4))
+    for function, expected in ((keras.ops.relu6, True), (keras.ops.silu, True), (keras.ops.softmax, False)):
+        operation = function(x)._keras_history.operation
+        assert passes_channels(operation, x.shape) is expected
+
+
 def test_passing_layers_keep_a_zero_channel_zero():
     x = keras.ops.concatenate([keras.random.normal((1, 6, 6, 2)), keras.ops.zeros((1, 6, 6, 1))], axis=-1)
     for layer in (layers.AveragePooling2D(2), layers.UpSampling2D(), layers.Activation("tanh"), layers.ELU()):

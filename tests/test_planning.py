@@ -3,6 +3,7 @@ import pytest
 from keras import layers
 from model_table import MODELS
 
+import fbs_keras
 from fbs_keras import planning
 
 # What becomes of each convolution of MODELS, as `wrap(print_fn=print)` says it.
@@ -11,7 +12,7 @@ REPORTS = {
         "shared: left alone: it is shared by 2 calls",
         "taken: FBSConv2D of taken",
         "sigmoid: left alone: its activation 'sigmoid' moves zero, so no channel could be skipped",
-        "separable: FBSConv2D of separable behind separable_depthwise",
+        "separable: FBSConv2D of separable behind its depthwise convolution",
         "grouped: left alone: it has 2 groups",
         "last: FBSConv2D of last",
         "head: left alone: it computes the model's output",
@@ -36,11 +37,11 @@ REPORTS = {
     ],
     "separable": [
         "stem: FBSConv2D of stem",
-        "first: FBSConv2D of first + first_bn + relu behind first_depthwise",
+        "first: FBSConv2D of first + first_bn + relu behind its depthwise convolution",
         "projection: FBSConv2D of projection",
-        "second: FBSConv2D of second + second_bn behind second_depthwise",
+        "second: FBSConv2D of second + second_bn behind its depthwise convolution",
         "multiplied: left alone: it has a depth_multiplier of 2",
-        "dilated: FBSConv2D of dilated behind dilated_depthwise",
+        "dilated: FBSConv2D of dilated behind its depthwise convolution",
     ],
     "orders": [
         "relu_first: FBSConv2D of relu_first, channels pass through norm_second",
@@ -88,6 +89,32 @@ def test_a_batch_norm_is_in_a_chain_only_before_a_gated_convolution():
     assert not chain(layers.Conv2D(4, 1), include="conv")
     assert len(chain(layers.Conv2D(4, 1))) == 1
     assert len(chain(layers.SeparableConv2D(4, 1))) == 1
+
+
+def test_a_depthwise_convolution_behind_an_fbs_layer_computes_its_channels():
+    wrapped = fbs_keras.wrap(MODELS["mobile_sequential"]())
+    assert [str(decision) for decision in planning.plan(wrapped)] == [
+        "conv: left alone: it is an FBSConv2D already",
+        "depthwise: computes the channels of conv",
+    ]
+
+
+class PlusOne:
+    """An activation without a `__name__`."""
+
+    def __call__(self, x):
+        return x + 1
+
+    def get_config(self):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("activation", "name"), [(layers.Activation("sigmoid", name="mine"), "mine"), (PlusOne(), "PlusOne")]
+)
+def test_activations_that_are_objects(activation, name):
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 1, activation=activation)])
+    assert planning.plan(model)[0].reason == f"its activation {name!r} moves zero, so no channel could be skipped"
 
 
 @pytest.mark.parametrize(("size", "wrapped"), [(3, False), (4, True), (None, True)], ids=["3x3", "4x4", "unknown"])

@@ -31,9 +31,9 @@ def test_trains_and_is_saved(name, tmp_path):
     wrapped = fbs_keras.wrap(randomise(MODELS[name]()), 0.5)
     x = images(wrapped)
     wrapped.compile(keras.optimizers.SGD(1e-3), "mse", run_eagerly=True)
-    before = [keras.ops.convert_to_numpy(layer.kernel) for layer in fbs_keras.layers.fbs_layers(wrapped)]
+    before = [keras.ops.convert_to_numpy(layer.kernel) for layer in fbs_keras.densities.fbs_layers(wrapped)]
     wrapped.fit(x, [np.ones_like(output) for output in outputs(wrapped, x)], verbose=0)
-    for kernel, layer in zip(before, fbs_keras.layers.fbs_layers(wrapped), strict=True):
+    for kernel, layer in zip(before, fbs_keras.densities.fbs_layers(wrapped), strict=True):
         assert np.isfinite(keras.ops.convert_to_numpy(layer.kernel)).all()
         assert (keras.ops.convert_to_numpy(layer.kernel) != kernel).any()
     wrapped.save(tmp_path / "model.keras")
@@ -134,6 +134,8 @@ def names(model):
         ({"exclude": [f"conv{i}" for i in range(7)]}, ["conv7"]),
         ({"include": ["conv1", "conv2"], "exclude": "conv2"}, ["conv1"]),
         ({"include": ["logits"]}, ["logits"]),  # named by the user, even a classifier is wrapped
+        ({"include": "*"}, [f"conv{i}" for i in range(8)]),  # not so by a pattern
+        ({"include": ["conv[0-3]", "logits"], "exclude": "*[12]"}, ["conv0", "conv3", "logits"]),
     ],
 )
 def test_include_and_exclude(arguments, expected):
@@ -142,6 +144,29 @@ def test_include_and_exclude(arguments, expected):
 
 def test_include_takes_paths_of_nested_layers():
     assert names(fbs_keras.wrap(MODELS["nested"](), include=["middle/first"])) == ["first"]
+    assert names(fbs_keras.wrap(MODELS["nested"](), include="middle/f*")) == ["first"]
+
+
+def test_new_layers_take_no_names_of_the_users():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.SeparableConv2D(4, 3, activation="relu", name="conv")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", name="conv_suppress")(x)
+    x = layers.Conv2D(4, 1, activation="relu", name="conv_depthwise")(x)
+    model = randomise(keras.Model(inputs, layers.Dense(2)(layers.Flatten(name="conv_suppress_1")(x))))
+    wrapped = fbs_keras.wrap(model)
+    added = [wrapped.get_layer(name) for name in ("conv_depthwise_1", "conv_suppress_2")]
+    assert [type(layer) for layer in added] == [layers.DepthwiseConv2D, fbs_keras.Suppress]
+    np.testing.assert_allclose(outputs(wrapped, images(model))[0], outputs(model, images(model))[0], atol=1e-4)
+
+
+def test_an_operation_ends_a_chain():
+    x = inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, activation="relu", name="conv")(x)
+    x = layers.Conv2D(4, 1, activation="relu")(keras.ops.relu6(layers.DepthwiseConv2D(3)(x)))
+    model = randomise(keras.Model(inputs, x))
+    wrapped = fbs_keras.wrap(model)
+    assert type(wrapped.get_layer("conv_suppress").input[0]._keras_history.operation).__name__ == "Relu6"
+    np.testing.assert_allclose(outputs(wrapped, images(model))[0], outputs(model, images(model))[0], atol=1e-4)
 
 
 def test_frozen_layers_stay_frozen():
@@ -184,8 +209,9 @@ def dense_only():
         (MODELS["sequential"], {"density": "half"}, TypeError, "density must be a number .*, got 'half'"),
         (MODELS["sequential"], {"init": "zero"}, ValueError, "init must be one of 'preserve', 'paper', got 'zero'"),
         (MODELS["sequential"], {"include": ["x"]}, ValueError, "must name convolutions of model 'sequential', got 'x'"),
+        (MODELS["sequential"], {"exclude": "x*"}, ValueError, "must name convolutions of model 'sequential', got 'x"),
         (MODELS["sequential"], {"exclude": "x"}, ValueError, "must name convolutions of model 'sequential', got 'x'"),
-        (MODELS["sequential"], {"include": 5}, TypeError, "include must be a layer name or a list of them, got 5"),
+        (MODELS["sequential"], {"include": 5}, TypeError, "include must be a layer name or pattern, .*, got 5"),
         (MODELS["sequential"], {"init": ["paper"]}, ValueError, "init must be one of"),
         (MODELS["sequential"], {"group_size": 0}, ValueError, "group_size must be at least 1, got 0"),
         (MODELS["sequential"], {"group_size": "all"}, TypeError, "group_size must be an integer, got 'all'"),

@@ -90,20 +90,11 @@ class Conv2DAttributes(Attributes):
         Returns:
             The `Attributes` at the layer's present density.
         """
-        kernel_h, kernel_w = layer.kernel_size
-        stride_h, stride_w = layer.strides
-        dilation_h, dilation_w = layer.dilation_rate
         return cls(
             sparse_in=sparse_in,
             k=layer.active_channels,
             group_size=layer.group_size,
-            kernel_h=kernel_h,
-            kernel_w=kernel_w,
-            stride_h=stride_h,
-            stride_w=stride_w,
-            dilation_h=dilation_h,
-            dilation_w=dilation_w,
-            padding=layer.padding.upper(),
+            **_window(layer),
             activation=ACTIVATIONS.get(layer.activation, "NONE"),
         )
 
@@ -174,19 +165,7 @@ class DepthwiseConv2DAttributes(Attributes):
         Returns:
             The `Attributes`.
         """
-        kernel_h, kernel_w = layer.kernel_size
-        stride_h, stride_w = layer.strides
-        dilation_h, dilation_w = layer.dilation_rate
-        return cls(
-            kernel_h=kernel_h,
-            kernel_w=kernel_w,
-            stride_h=stride_h,
-            stride_w=stride_w,
-            dilation_h=dilation_h,
-            dilation_w=dilation_w,
-            padding=layer.padding.upper(),
-            activation=activation,
-        )
+        return cls(**_window(layer), activation=activation)
 
     @property
     def operands(self):
@@ -195,6 +174,22 @@ class DepthwiseConv2DAttributes(Attributes):
 
 OPS = {op.custom_name: op for op in (Conv2DAttributes, AddAttributes, DepthwiseConv2DAttributes)}
 MOST_ADDENDS = 8
+
+
+def _window(layer):
+    """The attributes that all convolutions have."""
+    kernel_h, kernel_w = layer.kernel_size
+    stride_h, stride_w = layer.strides
+    dilation_h, dilation_w = layer.dilation_rate
+    return {
+        "kernel_h": kernel_h,
+        "kernel_w": kernel_w,
+        "stride_h": stride_h,
+        "stride_w": stride_w,
+        "dilation_h": dilation_h,
+        "dilation_w": dilation_w,
+        "padding": layer.padding.upper(),
+    }
 
 
 def _literal(value):
@@ -216,9 +211,8 @@ def constants(layer):
     if layer.use_bias:
         bias = _array(layer.bias)
     if layer.norm is not None:
-        scale = 1 / np.sqrt(_array(layer.norm.moving_variance) + layer.norm.epsilon)
-        weights = weights * scale
-        bias = bias - _array(layer.norm.moving_mean) * scale
+        scale, shift = normalization(layer.norm)
+        weights, bias = weights * scale, bias + shift
     kernel_h, kernel_w, channels, filters = weights.shape
     weights = weights.reshape(kernel_h * kernel_w, channels, filters).transpose(1, 0, 2)
     folded = {
@@ -253,15 +247,26 @@ def depthwise_constants(layer, norm=None):
     if layer.use_bias:
         bias = _array(layer.bias)
     if norm is not None:
-        scale = 1 / np.sqrt(_array(norm.moving_variance) + norm.epsilon)
-        if norm.scale:
-            scale = scale * _array(norm.gamma)
-        weights = weights * scale[:, None]
-        bias = (bias - _array(norm.moving_mean)) * scale
-        if norm.center:
-            bias = bias + _array(norm.beta)
+        scale, shift = normalization(norm)
+        weights, bias = weights * scale[:, None], bias * scale + shift
     folded = {"weights": weights, "bias": bias}
     return {name: np.ascontiguousarray(value, "float32") for name, value in folded.items()}
+
+
+def normalization(layer):
+    """Computes what a batch normalisation layer applies at inference, `scale * x + shift`.
+
+    Args:
+        layer: A built `BatchNormalization`.
+
+    Returns:
+        `(scale, shift)`, float64 arrays `[C]`.
+    """
+    scale = 1 / np.sqrt(_array(layer.moving_variance) + layer.epsilon)
+    if layer.scale:
+        scale = scale * _array(layer.gamma)
+    shift = -_array(layer.moving_mean) * scale
+    return scale, shift + _array(layer.beta) if layer.center else shift
 
 
 def _array(variable):

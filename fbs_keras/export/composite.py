@@ -1,4 +1,4 @@
-"""Turns custom ops into composites: `fbs.conv2d`, `fbs.add`, with subgraphs of built-in ops that any LiteRT can run.
+"""Turns custom ops into composites, such as `fbs.conv2d`, with subgraphs of built-in ops that any LiteRT can run.
 
 The weights are inputs of the composite, so they are stored once, and equal layers share a subgraph.
 """

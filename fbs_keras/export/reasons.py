@@ -34,6 +34,8 @@ def reason(layer, inputs):
     """
     kind = type(layer).__name__
     if type(layer) is Suppress:
+        if inputs[0].active is None:
+            return "Suppress reads a dense tensor"
         return "the mask of Suppress is of another FBS layer than what it reads"
     if type(layer) in _MIX or getattr(layer, "activation", None) is keras.activations.softmax:
         return f"{kind} mixes channels"

@@ -6,7 +6,7 @@ import math
 import keras
 
 from fbs_keras import graph
-from fbs_keras.channelwise import is_channelwise, is_elementwise, moves_zero, passes_channels
+from fbs_keras.channelwise import activation_function, is_channelwise, is_elementwise, moves_zero, passes_channels
 from fbs_keras.export import reasons
 from fbs_keras.export.attributes import ACTIVATIONS
 from fbs_keras.export.padding import pads_as_same
@@ -37,7 +37,7 @@ class Call:
     Attributes:
         node, inputs, outputs: As of the `Step` to be; `outputs` dense.
         flat: The graph.
-        shapes: Its tensors by `graph.Ref`.
+        tensors: The graph's `Tensor`s by `graph.Ref`.
         suppressed: `regions.suppressed` of it.
         aligned: As `plan` takes it.
     """
@@ -46,7 +46,7 @@ class Call:
     inputs: list
     outputs: list
     flat: graph.Graph
-    shapes: dict
+    tensors: dict
     suppressed: set
     aligned: bool
 
@@ -96,7 +96,7 @@ class Call:
         """
         if self.aligned or not self.compact or reader is None or not self.is_depthwise(reader):
             return False
-        return pads_as_same(node.layer, reader.layer, self.shapes[node.inputs[0]].shape)
+        return pads_as_same(node.layer, reader.layer, self.tensors[node.inputs[0]].shape)
 
     @property
     def padding(self):
@@ -130,11 +130,10 @@ def _suppress(call):
     if type(call.layer) is not Suppress:
         return None
     x, mask = call.inputs
-    if x.active is not None and x.winners == mask.winners:
-        return call.step(NOTHING, x)
     source = [node.layer for node in call.flat.nodes if node.output == call.node.inputs[1]._replace(tensor=0)]
-    if mask.active is None and source and isinstance(source[0], FBSConv2D):  # at density 1
-        return call.step(NOTHING)
+    all_win = mask.active is None and source and isinstance(source[0], FBSConv2D)  # at density 1
+    if all_win or (x.active is not None and x.winners == mask.winners):
+        return call.step(NOTHING, x)
     return None
 
 
@@ -153,8 +152,8 @@ def _depthwise(call):
             norm = reader.layer
             followers.append(reader)
             reader = call.only_reader(reader)
-        if reader is not None and relu(reader.layer) != "NONE":
-            activation = relu(reader.layer)
+        if reader is not None and _relu(reader.layer) != "NONE":
+            activation = _relu(reader.layer)
             followers.append(reader)
     return call.step(
         DEPTHWISE,
@@ -191,7 +190,7 @@ def _add(call):
     if call.aligned or not same or not _is(call.layer, "Add") or len(call.inputs) < 2:
         return None
     reader = call.only_reader(call.node)
-    activation = "NONE" if reader is None else relu(reader.layer)
+    activation = "NONE" if reader is None else _relu(reader.layer)
     return call.step(ADD, activation=activation, followers=() if activation == "NONE" else (reader,))
 
 
@@ -267,13 +266,9 @@ def fused(call):
     return call.step(FUSED, call.inputs[0])
 
 
-def relu(layer):
+def _relu(layer):
     """Which of the ops' activations an activation layer is, `"NONE"` if it is none."""
-    if type(layer) is keras.layers.Activation:
-        return ACTIVATIONS.get(layer.activation, "NONE")
-    if type(layer) is keras.layers.ReLU and (layer.negative_slope, layer.threshold) == (0, 0):
-        return {None: "RELU", 6: "RELU6"}.get(layer.max_value, "NONE")
-    return "NONE"
+    return ACTIVATIONS.get(activation_function(layer), "NONE")
 
 
 def _is(layer, *names):

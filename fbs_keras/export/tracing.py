@@ -19,6 +19,7 @@ from fbs_keras.export.attributes import (
     DepthwiseConv2DAttributes,
     constants,
     depthwise_constants,
+    normalization,
 )
 from fbs_keras.layers import FBSConv2D
 
@@ -143,7 +144,7 @@ class Tracer:
         x, layer = inputs[0], node.layer
         if type(layer) is keras.layers.BatchNormalization:
             with tf.init_scope():
-                scale, shift = normalization(layer)
+                scale, shift = (parameters.astype("float32") for parameters in normalization(layer))
             return x.map(lambda values: values * self.gather(scale, x) + self.gather(shift, x))
         return dataclasses.replace(x, values=_call(node, [x.values for x in inputs]))
 
@@ -309,13 +310,6 @@ class GateRecorder(Tracer):
         if layer.active_channels < layer.filters:
             self.gates.append((layer, layer.predict_saliency(x).numpy()))
         return layer(x)
-
-
-def normalization(layer):
-    """The scale and the shift, `[C]`, that a batch normalisation layer applies at inference."""
-    variance, mean = layer.moving_variance.numpy(), layer.moving_mean.numpy()
-    scale = (layer.gamma.numpy() if layer.scale else 1.0) / np.sqrt(variance + layer.epsilon)
-    return scale, (layer.beta.numpy() if layer.center else 0.0) - mean * scale
 
 
 def _call(node, inputs):

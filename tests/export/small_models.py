@@ -372,6 +372,12 @@ MODELS = {
     "norm_alone": suppressed(layers.BatchNormalization, lambda: layers.BatchNormalization(scale=False)),
     "norm_to_pixel": suppressed(lambda: layers.GlobalMaxPooling2D(), layers.BatchNormalization, head=layers.Dense(3)),
     "separable": after(lambda: layers.SeparableConv2D(6, 3, padding="same", activation="relu"), head=False),
+    "operations": suppressed(
+        lambda: layers.DepthwiseConv2D(3),
+        lambda: keras.ops.relu6,
+        lambda: layers.MaxPooling2D(),
+        lambda: keras.ops.silu,
+    ),
     "inverted_residual": inverted_residual,
     "excited_blocks": excited_blocks,
     "concatenations": concatenations,

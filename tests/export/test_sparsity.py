@@ -97,6 +97,7 @@ RELUS = {
     "relu": (lambda: layers.ReLU(), "RELU"),
     "relu6": (lambda: layers.ReLU(6), "RELU6"),
     "activation": (lambda: layers.Activation("relu6"), "RELU6"),
+    "operation": (lambda: keras.ops.relu, "RELU"),
     "relu up to 1": (lambda: layers.ReLU(1), "NONE"),
     "leaky relu": (lambda: layers.ReLU(negative_slope=0.1), "NONE"),
     "relu with a threshold": (lambda: layers.ReLU(threshold=1), "NONE"),
@@ -159,7 +160,19 @@ def test_depthwise_takes_in_what_follows():
     assert (depthwise.activation, norm.action, activation.action) == ("NONE", "fused", "channelwise")
     depthwise, relu, _ = inner("depthwise_dilated")
     assert (depthwise.norm, depthwise.activation, relu.action) == (None, "RELU6", "fused")
+    assert [step.action for step in inner("operations")] == [
+        *("depthwise", "fused", "channelwise", "channelwise", "nothing")
+    ]
     assert [step.action for step in inner("depthwise_density_one")] == ["dense", "dense", "dense", "nothing"]
+
+
+def test_a_mask_of_density_one_leaves_a_compact_tensor_so():
+    x = keras.Input((8, 8, 3))
+    y = fbs_keras.FBSConv2D(8, 1, density=0.5)(x)
+    _, mask = fbs_keras.FBSConv2D(8, 1, return_mask=True)(x)
+    *_, suppress, pool = sparsity.plan(keras.Model(x, layers.MaxPooling2D()(fbs_keras.Suppress()([y, mask]))), 1).steps
+    assert (suppress.action, pool.action) == ("nothing", "channelwise")
+    assert str(suppress.outputs[0]) == "1x8x8x4/8"
 
 
 def test_excitation_stays_compact():

@@ -112,7 +112,7 @@ class TestCompare:
         convert = fbs_keras.convert
 
         def opened(model, path):
-            densities = [layer.density.numpy() for layer in fbs_keras.layers.fbs_layers(model)]
+            densities = [layer.density.numpy() for layer in fbs_keras.densities.fbs_layers(model)]
             if densities:
                 fbs_keras.set_density(model, 1.0)
             convert(model, path)
