@@ -134,6 +134,10 @@ def constants():
     x = layers.Conv2D(6, 1, use_bias=False, name="two readers")(x)  # into a new bias
     x = layers.Add()([layers.BatchNormalization()(x), layers.BatchNormalization()(x)])
     x = layers.Conv2D(6, 3, activation="relu")(layers.ReLU()(x))  # into its bias
+    x = layers.Conv2D(6, 1, activation="tanh", use_bias=False)(layers.BatchNormalization()(x))
+    x = layers.BatchNormalization()(x)  # too late for the mean: into a new bias before the activation
+    shared = layers.Conv2D(6, 1)  # into the bias for both calls
+    x = layers.Add()([shared(x), shared(x)])
     return keras.Model(inputs, layers.Dense(4)(layers.Flatten()(x)))
 
 
