@@ -141,7 +141,9 @@ def _value(node, kind, inputs, groups):
         ref = node.inputs[0]
         return flatten(layer, inputs[0][0], groups.tensors[ref].axis, groups.shapes[ref])[None]
     if kind == "mix":
-        return np.zeros((1, len(known.ids)), "float32")  # only a batch norm says where a channel's mean is
+        bias = to_numpy(layer.bias) if layer.use_bias else np.zeros(len(known.ids), "float32")
+        # As if the filter were zero. A function that mixes channels may not take this shape; all its channels stay.
+        return to_numpy(layer.activation(bias[None])) if groups.is_free(known.ids).any() else bias[None]
     return inputs[0]
 
 

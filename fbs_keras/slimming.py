@@ -39,9 +39,10 @@ def slim(
     What is kept whole: the model's output, what enters a nested model, and what a grouped or separable convolution
     or a layer that mixes channels or is unknown reads. Depthwise convolutions lose the channels that they read.
 
-    A removed channel is on average `beta` behind its batch norm, exactly so where gamma is 0. What that brings about
-    behind the activation is added to the bias of the layers that read it, or taken from the mean of their batch norm.
-    So the function stays the same where the removed gammas are 0, but at the borders of zero padding, behind a gate that
+    A removed channel is on average `beta` behind its batch norm, exactly so where gamma is 0; without batch norm it is
+    taken for its layer's bias. What that brings about behind the activation is added to the bias of the layers that
+    read it, or taken from the mean of their batch norm. So the function stays the same where the removed gammas, or
+    filters, are 0, but at the borders of zero padding, behind a gate that
     multiplies the channel, and where a transposed convolution, or a shared layer whose inputs differ, reads it.
 
     Fine-tune the result, then `fbs_keras.wrap` it to skip channels by the input on top.
