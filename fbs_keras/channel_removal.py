@@ -88,8 +88,8 @@ def _constants(groups, kept):
     """What the removed channels bring about in the layers that read them.
 
     Returns:
-        `(biases, means)`: what to add to a layer's bias, for a shared layer the mean of its calls, or to the moving mean
-        of the batch norm behind it, by `id`.
+        `(biases, means)`: what to add to a layer's bias, in a shared layer the mean over its calls, or to the moving
+        mean of the batch norm behind it, by `id`.
     """
     shifts: dict[int, list] = {}  # of a layer's outputs, at each of its calls
     means: dict[int, np.ndarray] = {}

@@ -42,8 +42,8 @@ def slim(
     A removed channel is on average `beta` behind its batch norm, exactly so where gamma is 0; without batch norm it is
     taken for its layer's bias. What that brings about behind the activation is added to the bias of the layers that
     read it, or taken from the mean of their batch norm. So the function stays the same where the removed gammas, or
-    filters, are 0, but at the borders of zero padding, behind a gate that
-    multiplies the channel, and where a transposed convolution, or a shared layer whose inputs differ, reads it.
+    filters, are 0, but at the borders of zero padding, behind a gate that multiplies the channel, and in a transposed
+    convolution or a shared layer that read it.
 
     Fine-tune the result, then `fbs_keras.wrap` it to skip channels by the input on top.
 

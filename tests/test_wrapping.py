@@ -31,9 +31,9 @@ def test_trains_and_is_saved(name, tmp_path):
     wrapped = fbs_keras.wrap(randomise(MODELS[name]()), 0.5)
     x = images(wrapped)
     wrapped.compile(keras.optimizers.SGD(1e-3), "mse", run_eagerly=True)
-    before = [keras.ops.convert_to_numpy(layer.kernel) for layer in fbs_keras.layers.fbs_layers(wrapped)]
+    before = [keras.ops.convert_to_numpy(layer.kernel) for layer in fbs_keras.densities.fbs_layers(wrapped)]
     wrapped.fit(x, [np.ones_like(output) for output in outputs(wrapped, x)], verbose=0)
-    for kernel, layer in zip(before, fbs_keras.layers.fbs_layers(wrapped), strict=True):
+    for kernel, layer in zip(before, fbs_keras.densities.fbs_layers(wrapped), strict=True):
         assert np.isfinite(keras.ops.convert_to_numpy(layer.kernel)).all()
         assert (keras.ops.convert_to_numpy(layer.kernel) != kernel).any()
     wrapped.save(tmp_path / "model.keras")
