@@ -227,6 +227,7 @@ def train():
         epochs=FLAGS.epochs,
         initial_epoch=start,
         steps_per_epoch=FLAGS.steps_per_epoch,
+        shuffle=False,  # the batches come shuffled
         validation_data=test.batches,
         callbacks=callbacks,
         verbose="auto" if devices.chief else 0,

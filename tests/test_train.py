@@ -34,9 +34,10 @@ def interrupt_after_an_epoch(run_dir, arguments):
 
 @pytest.fixture(scope="module")
 def dense(cifar10_dir, tmp_path_factory):
-    """A dense model, trained for an epoch of four steps, and the command's output."""
+    """A dense model, trained for an epoch of four steps, to be slimmed."""
     folder = tmp_path_factory.mktemp("dense")
-    result = run("train.py", f"--data_dir={cifar10_dir}", "--epochs=1", f"--run_dir={folder}", *SMALL)
+    arguments = [f"--data_dir={cifar10_dir}", "--epochs=1", f"--run_dir={folder}", "--slimming_weight=1e-5"]
+    result = run("train.py", *arguments, *SMALL)
     assert result.returncode == 0, result.stderr
     return folder / "model.keras"
 
@@ -44,6 +45,7 @@ def dense(cifar10_dir, tmp_path_factory):
 def test_train_makes_a_model_a_curve_and_events(dense):
     folder = dense.parent
     assert epochs(folder / "history.csv") == [0]
+    assert "gamma_near_zero" in (folder / "history.csv").read_text()
     assert list((folder / "tensorboard").rglob("events*"))
     model = keras.saving.load_model(dense)
     assert model.output_shape == (None, 10)

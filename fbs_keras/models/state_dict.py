@@ -177,7 +177,7 @@ def _unpickle(file, storages):
         if tuples > _MOST_TUPLES:
             raise ValueError(f"it has more than {_MOST_TUPLES} tuples, as no state dict needs")
         # Python makes a list as long as the largest place, gigabytes if it says so; writers count from 0.
-        if code.name.endswith("PUT") and argument > index:
+        if code.name.endswith("PUT") and int(argument or 0) > index:
             raise ValueError(f"it notes a value at place {argument} after {index} steps")
     file.seek(start)
     return _Unpickler(file, storages).load()
