@@ -180,7 +180,9 @@ def _unscaled(groups):
             scaled[node.output] = np.concatenate(parts)
         elif kind == "elementwise":
             together = np.logical_or if type(node.layer).__name__ == "Multiply" else np.logical_and
-            scaled[node.output] = together.reduce([value for value in inputs if len(value) == count])
+            # What has one channel, or none that is known, is spread over all: their gammas do not scale it.
+            whole = [scaled.get(ref, ()) for ref in node.inputs]
+            scaled[node.output] = together.reduce([v if len(v) == count else np.zeros(count, bool) for v in whole])
         elif kind == "flatten":
             scaled[node.output] = flatten(node.layer, inputs[0], groups.tensors[ref].axis, groups.shapes[ref])
         else:
