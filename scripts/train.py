@@ -189,6 +189,10 @@ def load_data(devices):
 
 def train():
     """Trains as the flags say."""
+    run_dir = pathlib.Path(FLAGS.run_dir)
+    last, history = run_dir / "last.keras", run_dir / "history.csv"
+    if last.exists() and not FLAGS.resume:
+        raise ValueError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
     program.start_tensorflow()  # which reads the data, whatever backend trains
     import keras
 
@@ -197,10 +201,6 @@ def train():
 
     devices = distribution.all_devices() if FLAGS.distribute else distribution.Devices()
     keras.utils.set_random_seed(FLAGS.seed)
-    run_dir = pathlib.Path(FLAGS.run_dir)
-    last, history = run_dir / "last.keras", run_dir / "history.csv"
-    if last.exists() and not FLAGS.resume:
-        raise ValueError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
     train, test = load_data(devices)
     steps = FLAGS.steps_per_epoch or train.steps
