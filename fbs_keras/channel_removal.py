@@ -1,5 +1,6 @@
 """Copies a model without some of its channels: smaller layers, the weights that stay, the constants of the others."""
 
+import collections
 import contextlib
 
 import keras
@@ -87,31 +88,30 @@ def _constants(groups, kept):
     """What the removed channels bring about in the layers that read them.
 
     Returns:
-        `(biases, means)`: what to add to a layer's bias, or to the moving mean of the batch norm behind it, by `id`.
+        `(biases, means)`: what to add to a layer's bias, in a shared layer the mean over its calls, or to the moving
+        mean of the batch norm behind it, by `id`.
     """
-    biases: dict[int, np.ndarray] = {}
+    shifts: dict[int, list] = {}  # of a layer's outputs, at each of its calls
     means: dict[int, np.ndarray] = {}
     values: dict = {}  # of each tensor, the mean of its removed channels, [1, channels]; of others, anything
-    calls = [id(node.layer) for node in groups.graph.nodes]
+    calls = collections.Counter(id(node.layer) for node in groups.graph.nodes)
     for node in groups.graph.nodes:
         layer, output, kind = node.layer, node.output, groups.kinds.get(node.output)
-        known = [groups.tensors.get(ref) for ref in node.inputs]
-        if kind == "mix" and known[0] is not None and type(layer) not in TRANSPOSED and calls.count(id(layer)) == 1:
-            constant = np.where(kept[known[0].ids], 0, values[node.inputs[0]])
-            shift = _through(constant, layer)[0]
-            after = groups.graph.consumers(output)
-            normed = (
-                len(after) == 1 and groups.kinds.get(after[0].output) == "norm" and not groups.graph.is_output(output)
-            )
-            if shift.any() and normed and not layer.use_bias and calls.count(id(after[0].layer)) == 1:
-                means[id(after[0].layer)] = -shift
-            elif shift.any():
-                biases[id(layer)] = shift
+        known = groups.tensors.get(node.inputs[0]) if kind == "mix" else None
+        if known is not None and type(layer) not in TRANSPOSED:
+            shift = _through(np.where(kept[known.ids], 0, values[node.inputs[0]]), layer)[0]
+            norm = _only_norm(output, groups)
+            linear = layer.activation is keras.activations.linear and not layer.use_bias
+            if linear and norm is not None and calls[id(layer)] == calls[id(norm)] == 1:
+                means[id(norm)] = -shift
+            else:
+                shifts.setdefault(id(layer), []).append(shift)
         if output not in groups.tensors:
             continue
         inputs = [values.get(ref, np.zeros((1, 1), "float32")) for ref in node.inputs]
         values[output] = _value(node, kind, inputs, groups)
-    return biases, means
+    biases = {layer: np.mean(each, axis=0) for layer, each in shifts.items()}
+    return {layer: bias for layer, bias in biases.items() if bias.any()}, means
 
 
 def _only_norm(ref, groups):
@@ -141,7 +141,9 @@ def _value(node, kind, inputs, groups):
         ref = node.inputs[0]
         return flatten(layer, inputs[0][0], groups.tensors[ref].axis, groups.shapes[ref])[None]
     if kind == "mix":
-        return np.zeros((1, len(known.ids)), "float32")  # only a batch norm says where a channel's mean is
+        bias = to_numpy(layer.bias) if layer.use_bias else np.zeros(len(known.ids), "float32")
+        # As if the filter were zero. A function that mixes channels may not take this shape; all its channels stay.
+        return to_numpy(layer.activation(bias[None])) if groups.is_free(known.ids).any() else bias[None]
     return inputs[0]
 
 

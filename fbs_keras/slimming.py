@@ -39,9 +39,11 @@ def slim(
     What is kept whole: the model's output, what enters a nested model, and what a grouped or separable convolution
     or a layer that mixes channels or is unknown reads. Depthwise convolutions lose the channels that they read.
 
-    A removed channel is on average `beta` behind its batch norm, exactly so where gamma is 0. What that brings about
-    behind the activation is added to the bias of the layers that read it, or taken from the mean of their batch norm.
-    So the function stays the same where the removed gammas are 0, but at the borders of zero padding.
+    A removed channel is on average `beta` behind its batch norm, exactly so where gamma is 0; without batch norm it is
+    taken for its layer's bias. What that brings about behind the activation is added to the bias of the layers that
+    read it, or taken from the mean of their batch norm. So the function stays the same where the removed gammas, or
+    filters, are 0, but at the borders of zero padding, behind a gate that multiplies the channel, and in a transposed
+    convolution or a shared layer that read it.
 
     Fine-tune the result, then `fbs_keras.wrap` it to skip channels by the input on top.
 
@@ -178,7 +180,9 @@ def _unscaled(groups):
             scaled[node.output] = np.concatenate(parts)
         elif kind == "elementwise":
             together = np.logical_or if type(node.layer).__name__ == "Multiply" else np.logical_and
-            scaled[node.output] = together.reduce([value for value in inputs if len(value) == count])
+            # What has one channel, or none that is known, is spread over all: their gammas do not scale it.
+            whole = [scaled.get(ref, ()) for ref in node.inputs]
+            scaled[node.output] = together.reduce([v if len(v) == count else np.zeros(count, bool) for v in whole])
         elif kind == "flatten":
             scaled[node.output] = flatten(node.layer, inputs[0], groups.tensors[ref].axis, groups.shapes[ref])
         else:

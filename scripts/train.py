@@ -31,10 +31,11 @@ flags.DEFINE_string(
     "MCifarNet",
     "A model of fbs_keras.models or keras.applications to train from scratch, when --pretrained is not given.",
 )
-flags.DEFINE_string("pretrained", None, "A .keras file to start from; it is wrapped when --density is given.")
+flags.DEFINE_string("pretrained", None, "A .keras file to start from, wrapped with --density or --macs_saving.")
 flags.DEFINE_float(
     "density", None, "Wrap the model and train it to this density, in (0, 1]. Default: train it as it is."
 )
+flags.DEFINE_float("macs_saving", None, "Or to the highest density at which it needs so many times fewer MACs.")
 flags.DEFINE_enum("schedule", "stepdown", ["constant", "stepdown", "polynomial"], "How the density falls from 1.")
 flags.DEFINE_integer("density_epochs", None, "Epochs until the density is reached. Defaults to half of --epochs.")
 flags.DEFINE_enum("init", "preserve", ["preserve", "paper"], "How fbs_keras.wrap starts the gates.")
@@ -64,14 +65,22 @@ flags.DEFINE_string("run_dir", None, "Folder of checkpoints, curve and model.", 
 flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --run_dir.")
 
 
-def fbs_callbacks():
+def with_fbs():
+    """Whether the flags ask for FBS layers."""
+    if FLAGS.density is not None and FLAGS.macs_saving is not None:
+        raise ValueError("expected one of --density and --macs_saving, got both")
+    return FLAGS.density is not None or FLAGS.macs_saving is not None
+
+
+def fbs_callbacks(model):
     """The callbacks that lower the density and weigh the gates, as the flags say."""
     import fbs_keras
 
+    density = FLAGS.density if FLAGS.macs_saving is None else fbs_keras.density_for_macs(model, FLAGS.macs_saving)
     epochs = FLAGS.epochs // 2 if FLAGS.density_epochs is None else FLAGS.density_epochs
-    if FLAGS.density < 1 and FLAGS.schedule != "constant" and not 0 < epochs < FLAGS.epochs:
-        raise ValueError(f"--density_epochs must be in [1, --epochs), to reach --density in time, got {epochs}")
-    schedule = density_schedule(FLAGS.schedule, FLAGS.density, epochs)
+    if density < 1 and FLAGS.schedule != "constant" and not 0 < epochs < FLAGS.epochs:
+        raise ValueError(f"--density_epochs must be in [1, --epochs), to reach the density in time, got {epochs}")
+    schedule = density_schedule(FLAGS.schedule, density, epochs)
     return [
         fbs_keras.DensityScheduler(schedule),
         fbs_keras.SaliencyRegularizer(FLAGS.saliency_weight, print_fn=print),
@@ -105,7 +114,7 @@ def make_model(train, steps):
         model = network.by_name(FLAGS.model, train.image_shape, train.classes)
     if FLAGS.weight_decay is not None:
         model = network.with_weight_decay(model, FLAGS.weight_decay)
-    if FLAGS.density is not None:
+    if with_fbs():
         model = fbs_keras.wrap(
             model,
             init=FLAGS.init,
@@ -180,6 +189,10 @@ def load_data(devices):
 
 def train():
     """Trains as the flags say."""
+    run_dir = pathlib.Path(FLAGS.run_dir)
+    last, history = run_dir / "last.keras", run_dir / "history.csv"
+    if last.exists() and not FLAGS.resume:
+        raise ValueError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
     program.start_tensorflow()  # which reads the data, whatever backend trains
     import keras
 
@@ -188,20 +201,16 @@ def train():
 
     devices = distribution.all_devices() if FLAGS.distribute else distribution.Devices()
     keras.utils.set_random_seed(FLAGS.seed)
-    run_dir = pathlib.Path(FLAGS.run_dir)
-    last, history = run_dir / "last.keras", run_dir / "history.csv"
-    if last.exists() and not FLAGS.resume:
-        raise ValueError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
-    callbacks = fbs_callbacks() if FLAGS.density is not None else []
-    if FLAGS.slimming_weight is not None:
-        callbacks.append(fbs_keras.SlimmingRegularizer(FLAGS.slimming_weight, print_fn=print))
-    if FLAGS.ema is not None:
-        callbacks.append(keras.callbacks.SwapEMAWeights())  # while it evaluates; fit ends with the average
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
     train, test = load_data(devices)
     steps = FLAGS.steps_per_epoch or train.steps
     with devices.scope():
         model = keras.saving.load_model(last) if last.exists() else make_model(train, steps)
+    callbacks = fbs_callbacks(model) if with_fbs() else []
+    if FLAGS.slimming_weight is not None:
+        callbacks.append(fbs_keras.SlimmingRegularizer(FLAGS.slimming_weight, print_fn=print))
+    if FLAGS.ema is not None:
+        callbacks.append(keras.callbacks.SwapEMAWeights())  # while it evaluates; fit ends with the average
     start = int(model.optimizer.iterations.numpy()) // steps
     if start:
         print(f"resuming after epoch {start}")
@@ -218,6 +227,7 @@ def train():
         epochs=FLAGS.epochs,
         initial_epoch=start,
         steps_per_epoch=FLAGS.steps_per_epoch,
+        shuffle=False,  # the batches come shuffled
         validation_data=test.batches,
         callbacks=callbacks,
         verbose="auto" if devices.chief else 0,

@@ -1,4 +1,4 @@
-"""Tests of scripts/distribution.py: training on two devices, and in two processes, gives what one device gives."""
+"""Tests of scripts/distribution.py: several devices, and several processes, train to what one device trains to."""
 
 import csv
 import os
@@ -97,14 +97,15 @@ def test_all_devices_train_as_one(backend, shades_dir, tmp_path):
     common += ["--batch_size=16", "--epochs=3", "--density_epochs=1", f"--pretrained={tmp_path / 'start.keras'}"]
     common += ["--density=0.5", "--saliency_weight=0.1", "--learning_rate=0.05", "--ema=0.5"]
     runs = {"one": [start(backend, 1, [*common, f"--run_dir={tmp_path / 'one'}"])]}
-    # 17 images are no multiple of two devices: the last is left out.
+    # 17 images are no multiple of two or four devices: the last is left out.
     common = [*common, "--distribute", "--eval_split=validation"]
-    runs["devices"] = [start(backend, 2, [*common, f"--run_dir={tmp_path / 'devices'}"])]
-    if backend == "jax":
+    if backend == "tensorflow":
+        runs["devices"] = [start(backend, 2, [*common, f"--run_dir={tmp_path / 'devices'}"])]
+    else:
         addresses = [free_address(), free_address()]
         folders = [tmp_path / "processes", tmp_path / "no_files_here"]
         runs["processes"] = [
-            start(backend, 1, [*common, f"--run_dir={folder}"], (addresses, process))
+            start(backend, 2, [*common, f"--run_dir={folder}"], (addresses, process))
             for process, folder in enumerate(folders)
         ]
     outputs = {name: [finish(process) for process in processes] for name, processes in runs.items()}
@@ -114,6 +115,8 @@ def test_all_devices_train_as_one(backend, shades_dir, tmp_path):
     model = keras.saving.load_model(tmp_path / "one" / "model.keras")
     for name in list(runs)[1:]:
         for row, wanted in zip(history(tmp_path / name), expected, strict=True):
+            if backend == "tensorflow":  # where these are device 0's
+                row, wanted = ({key: each[key] for key in each if "gate_" not in key} for each in (row, wanted))
             assert row == pytest.approx(wanted, rel=1e-3, abs=1e-6), name
         trained = keras.saving.load_model(tmp_path / name / "model.keras")
         for variable, wanted in zip(trained.trainable_variables, model.trainable_variables, strict=True):

@@ -1,24 +1,18 @@
-import os
+"""Tests of scripts/slim.py."""
+
 import pathlib
-import subprocess
-import sys
 
 import keras
-import pytest
+from commands import run
 
 import fbs_keras
 
-SCRIPT = pathlib.Path(__file__).parents[1] / "scripts" / "slim.py"
 CHECKPOINT = pathlib.Path(__file__).parents[1] / "checkpoints" / "mcifarnet.keras"
-
-
-def run(*arguments):
-    return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, env=os.environ)
 
 
 def test_slims_a_file(tmp_path):
     path = tmp_path / "slim.keras"
-    result = run(f"--model={CHECKPOINT}", "--keep=0.6", f"--output={path}")
+    result = run("slim.py", f"--model={CHECKPOINT}", "--keep=0.6", f"--output={path}")
     assert result.returncode == 0, result.stderr
     lines = result.stdout.splitlines()
     model = keras.saving.load_model(path)
@@ -30,16 +24,8 @@ def test_slims_a_file(tmp_path):
     assert sum(filters) == round(0.6 * 1088) + 10
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([f"--model={CHECKPOINT}"], "slim: expected exactly one of keep, threshold and widths, got none"),
-        ([f"--model={CHECKPOINT}", "--keep=2"], "slim: keep must be in (0, 1], got 2.0"),
-        (["--model=nothing.keras", "--keep=0.5"], "nothing.keras"),
-    ],
-)
-def test_bad_flags_are_one_line(arguments, message):
-    result = run(*arguments)
+def test_bad_flags_are_one_line():
+    result = run("slim.py", f"--model={CHECKPOINT}")
     assert result.returncode == 1
-    assert message in result.stderr
+    assert result.stderr.splitlines()[-1] == "slim: expected exactly one of keep, threshold and widths, got none"
     assert "Traceback" not in result.stderr

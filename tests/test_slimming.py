@@ -98,6 +98,15 @@ def test_a_small_gamma_says_nothing_of_a_way_around_it():
     assert widths(slim(residual(bias=True), threshold=0.3), "a", "raw", "c") == [4, 4, 3]
 
 
+def test_a_small_gamma_says_nothing_of_what_is_added_to_all_channels():
+    inputs = keras.Input((8, 8, 1))
+    x = layers.Add()([unit(inputs, 4, "a"), inputs])
+    x = unit(layers.Multiply()([unit(x, 4, "b"), inputs]), 4, "c")
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    few = [0.9, 0.1, 0.1, 0.5]
+    assert widths(slim(set_gammas(model, a=few, b=few, c=few), threshold=0.3), "a", "b", "c") == [4, 2, 2]
+
+
 def test_models_without_gammas_are_ranked_by_their_filters():
     model, lines = chain(scale=False), []
     for name in "ab":

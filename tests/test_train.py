@@ -34,9 +34,10 @@ def interrupt_after_an_epoch(run_dir, arguments):
 
 @pytest.fixture(scope="module")
 def dense(cifar10_dir, tmp_path_factory):
-    """A dense model, trained for an epoch of four steps, and the command's output."""
+    """A dense model, trained for an epoch of four steps, to be slimmed."""
     folder = tmp_path_factory.mktemp("dense")
-    result = run("train.py", f"--data_dir={cifar10_dir}", "--epochs=1", f"--run_dir={folder}", *SMALL)
+    arguments = [f"--data_dir={cifar10_dir}", "--epochs=1", f"--run_dir={folder}", "--slimming_weight=1e-5"]
+    result = run("train.py", *arguments, *SMALL)
     assert result.returncode == 0, result.stderr
     return folder / "model.keras"
 
@@ -44,15 +45,16 @@ def dense(cifar10_dir, tmp_path_factory):
 def test_train_makes_a_model_a_curve_and_events(dense):
     folder = dense.parent
     assert epochs(folder / "history.csv") == [0]
+    assert "gamma_near_zero" in (folder / "history.csv").read_text()
     assert list((folder / "tensorboard").rglob("events*"))
     model = keras.saving.load_model(dense)
     assert model.output_shape == (None, 10)
 
 
 def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
-    arguments = [f"--data_dir={cifar10_dir}", f"--pretrained={dense}", "--density=0.45", "--epochs=4", *SMALL]
+    arguments = [f"--data_dir={cifar10_dir}", f"--pretrained={dense}", "--macs_saving=3.5", "--epochs=4", *SMALL]
     arguments += ["--schedule=polynomial", "--learning_rate=0.01", f"--run_dir={tmp_path}"]
-    arguments += ["--dtype_policy=mixed_bfloat16", "--round_channels=16"]
+    arguments += ["--dtype_policy=mixed_bfloat16", "--round_channels=16", "--ema=0.5"]
     interrupt_after_an_epoch(tmp_path, arguments)
     again = run("train.py", *arguments)
     assert again.returncode != 0
@@ -64,6 +66,7 @@ def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
     model = keras.saving.load_model(tmp_path / "model.keras")
     layers = fbs_keras.densities.fbs_layers(model)
     assert [layer.active_channels for layer in layers] == [32, 32, 64, 64, 64, 96, 96, 96]
+    assert fbs_keras.count_macs(model).saving >= 3.5
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert {layer.compute_dtype for layer in layers} == {"float32"}  # whatever it was trained in
 
@@ -98,32 +101,18 @@ def photos_dir(tmp_path_factory):
     return folder
 
 
-def test_photos_train_resnets_dense_then_with_fbs(photos_dir, tmp_path):
-    common = [f"--data_dir={photos_dir}", "--dataset=imagenet2012/small", "--epochs=2", "--batch_size=8"]
-    common += ["--label_smoothing=0.1", "--warmup_epochs=0.5", "--learning_rate=0.01"]
-    dense, fbs = tmp_path / "dense", tmp_path / "fbs"
-    arguments = [
-        *common,
-        "--model=ResNet18",
-        "--weight_decay=1e-3",
-        "--image_size=64",
-        "--ema=0.5",
-        f"--run_dir={dense}",
-    ]
-    interrupt_after_an_epoch(dense, arguments)
-    resumed = run("train.py", *arguments, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
-    assert "resuming after epoch 1" in resumed.stdout
-    model = keras.saving.load_model(dense / "model.keras")
+def test_photos_train_a_resnet_with_fbs(photos_dir, tmp_path):
+    data = ["--dataset=imagenet2012/small", f"--data_dir={photos_dir}", "--image_size=64"]
+    arguments = [*data, "--model=ResNet18", "--density=0.5", "--epochs=2", "--batch_size=8", "--label_smoothing=0.1"]
+    arguments += ["--weight_decay=1e-3", "--warmup_epochs=0.5", "--learning_rate=0.01", f"--run_dir={tmp_path}"]
+    result = run("train.py", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert epochs(tmp_path / "history.csv") == [0, 1]
+    model = keras.saving.load_model(tmp_path / "model.keras")
     assert model.input_shape == (None, 64, 64, 3)
     assert model.get_layer("stem").kernel_regularizer.l2 == pytest.approx(1e-3)
-    arguments = [*common, f"--pretrained={dense / 'model.keras'}", "--image_size=64", "--density=0.5"]
-    result = run("train.py", *arguments, f"--run_dir={fbs}")
-    assert result.returncode == 0, result.stderr
-    assert epochs(dense / "history.csv") == epochs(fbs / "history.csv") == [0, 1]
-    assert fbs_keras.count_macs(keras.saving.load_model(fbs / "model.keras")).saving > 2
-    arguments = [f"--model={fbs / 'model.keras'}", "--dataset=imagenet2012/small", f"--data_dir={photos_dir}"]
-    result = run("evaluate.py", *arguments, "--image_size=64")
+    assert fbs_keras.count_macs(model).saving > 1.9
+    result = run("evaluate.py", f"--model={tmp_path / 'model.keras'}", *data)
     assert result.returncode == 0, result.stderr
     assert "imagenet2012/small, validation, 10 images: top-1 " in result.stdout
 

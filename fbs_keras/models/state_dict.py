@@ -171,8 +171,14 @@ class _Unpickler(pickle.Unpickler):
 def _unpickle(file, storages):
     """Reads one pickle; the file is then at its end."""
     start = file.tell()
-    if sum(code.name.startswith("TUPLE") for code, _, _ in pickletools.genops(file)) > _MOST_TUPLES:
-        raise ValueError(f"it has more than {_MOST_TUPLES} tuples, as no state dict needs")
+    tuples = 0
+    for index, (code, argument, _) in enumerate(pickletools.genops(file)):
+        tuples += code.name.startswith("TUPLE")
+        if tuples > _MOST_TUPLES:
+            raise ValueError(f"it has more than {_MOST_TUPLES} tuples, as no state dict needs")
+        # Python makes a list as long as the largest place, gigabytes if it says so; writers count from 0.
+        if code.name.endswith("PUT") and int(argument or 0) > index:
+            raise ValueError(f"it notes a value at place {argument} after {index} steps")
     file.seek(start)
     return _Unpickler(file, storages).load()
 

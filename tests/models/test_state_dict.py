@@ -119,7 +119,9 @@ def entry(dtype="F32", shape=(6,), offsets=(0, 24)):
 
 VALUES = ONES.tobytes()
 DEEP = b"\x80\x02}(" + b")" + b"\x85" * 200_000 + b"K\x01u."  # hashing this key would overflow the stack
+FAR = b"\x80\x02}r\x00\x00\x00\x10."  # a note at place 2**28, for which Python would take 4 GB
 DAMAGED = {
+    "a note far away": (old_file({}, [])[: len(pickled(1 << 70))] + FAR, "it notes a value at place 268435456"),
     "a deep pickle": (old_file({}, [])[: len(pickled(1 << 70))] + DEEP, "more than 20000 tuples"),
     "nothing": (b"", "it starts like neither"),
     "an archive": (b"torch" * 200, "it starts like neither; expected what torch.save or safetensors write"),
