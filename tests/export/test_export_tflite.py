@@ -28,6 +28,6 @@ def test_error_is_one_line(tmp_path):
     done = export("--model=nowhere.keras", f"--output={tmp_path / 'model.tflite'}")
     assert done.returncode == 1
     assert done.stderr.strip().split("\n")[-1] == (
-        "export_tflite: 'nowhere.keras' does not exist; expected a .keras file or a Keras model"
+        "export_tflite: 'nowhere.keras' does not exist; expected a .keras or .h5 file, or a Keras model"
     )
     assert "Traceback" not in done.stderr
