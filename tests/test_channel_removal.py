@@ -63,6 +63,8 @@ def mobilenet():
 
 
 MAKE = {**MODELS, **{make.__name__: make for make in (concatenation, squeeze_excite, transposed, shared, mobilenet)}}
+if keras.backend.backend() == "jax":
+    del MAKE["mobilenet"]  # compiles each of its ops by itself, for a minute and a half
 
 
 def half(groups, seed=0):
