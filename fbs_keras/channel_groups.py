@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from fbs_keras import graph
+from fbs_keras.channelwise import treats_elements_apart
 from fbs_keras.layers import FBSConv2D
 
 # Exact types, here and below: a subclass may do something else.
@@ -43,13 +44,6 @@ _ELEMENTWISE_OPS = (
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Negative", "Absolute", "Square"),
     *("Relu", "Relu6", "Sigmoid", "HardSigmoid", "Silu", "HardSilu", "Tanh", "Gelu", "Elu", "LeakyRelu", "Softplus"),
 )
-# By name, since not every Keras release has all of them.
-_FUNCTION_NAMES = (
-    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "mish", "tanh"),
-    *("hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink", "softsign", "sigmoid", "hard_sigmoid", "log_sigmoid"),
-    *("softplus", "squareplus", "exponential"),
-)
-_FUNCTIONS = [getattr(keras.activations, name) for name in _FUNCTION_NAMES if hasattr(keras.activations, name)]
 
 
 class Channels(typing.NamedTuple):
@@ -194,12 +188,12 @@ class ChannelGroups:
         count = layer.units if isinstance(layer, keras.layers.Dense) else layer.filters
         ids = self.writes[id(layer)] if id(layer) in self.writes else self._new(count)
         self.tensors[node.output] = Channels(self._write(layer, ids, node.name), self._axis(layer, node.output))
-        if not _is_elementwise(layer.activation):
+        if not treats_elements_apart(layer.activation):
             self.keep(ids, f"its activation {_name(layer.activation)!r} may mix channels")
         return None
 
     def _visit_depthwise(self, node):
-        if not _is_elementwise(node.layer.activation):
+        if not treats_elements_apart(node.layer.activation):
             return f"its activation {_name(node.layer.activation)!r} may mix channels"
 
         def repeat(known):
@@ -329,7 +323,7 @@ def _kind(node):
     for kind, types in _SINGLE:
         if layer_type in types:
             return kind, None
-    if layer_type is keras.layers.Activation and _is_elementwise(layer.activation):
+    if layer_type is keras.layers.Activation and treats_elements_apart(layer.activation):
         return "elementwise", None
     return "", f"{layer_type.__name__} may mix channels"
 
@@ -358,7 +352,3 @@ def _why_not(layer):
 
 def _name(activation):
     return getattr(activation, "__name__", type(activation).__name__)
-
-
-def _is_elementwise(activation):
-    return activation in _FUNCTIONS or type(activation) in _ELEMENTWISE[:3]

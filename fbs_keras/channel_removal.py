@@ -1,13 +1,12 @@
 """Copies a model without some of its channels: smaller layers, the weights that stay, the constants of the others."""
 
 import collections
-import contextlib
 
 import keras
 import numpy as np
 
 from fbs_keras.channel_groups import TRANSPOSED, flatten, to_numpy
-from fbs_keras.rewriting import rewrite
+from fbs_keras.rewriting import compile_as, rewrite
 
 
 def remove_channels(model, groups, kept):
@@ -54,10 +53,7 @@ def remove_channels(model, groups, kept):
         for name, value in _weights(old, groups, kept, biases.get(id(old), 0.0), means.get(id(old), 0.0)).items():
             if getattr(new, name) is not None:
                 getattr(new, name).assign(value)
-    if model.compiled:
-        # A loss or metric of the user's own may not be copied; the user compiles then.
-        with contextlib.suppress(TypeError, ValueError):
-            slimmed.compile_from_config(model.get_compile_config())
+    compile_as(slimmed, model)
     return slimmed
 
 

@@ -42,7 +42,7 @@ def is_elementwise(activation):
     Returns:
         A bool. A function of the user's own is not known.
     """
-    return _treats_elements_apart(activation) and keeps_zero(activation)
+    return treats_elements_apart(activation) and keeps_zero(activation)
 
 
 # Operations in a Functional model, such as `keras.ops.relu(x)`, by the names of their classes. All keep zero.
@@ -99,9 +99,9 @@ def is_channelwise(layer, input_shape, channel_axis=-1):
     if type(layer) in (*_NOTHING_AT_INFERENCE, *_SPATIAL, *_ELEMENTWISE_LAYERS):
         return True
     if type(layer) is keras.layers.Activation:
-        return _treats_elements_apart(layer.activation)
+        return treats_elements_apart(layer.activation)
     if type(layer) is keras.layers.DepthwiseConv2D:
-        return layer.depth_multiplier == 1 and _treats_elements_apart(layer.activation)
+        return layer.depth_multiplier == 1 and treats_elements_apart(layer.activation)
     if type(layer) is keras.layers.BatchNormalization:
         return layer.axis % len(input_shape) == channel_axis % len(input_shape)
     if type(layer) is keras.layers.Rescaling:
@@ -142,5 +142,6 @@ def passes_channels(layer, input_shape):
     return is_channelwise(layer, input_shape) and not moves_zero(layer)
 
 
-def _treats_elements_apart(activation):
+def treats_elements_apart(activation):
+    """Whether an activation function, or an activation layer used as one, is known to treat every element by itself."""
     return activation in _ELEMENTWISE or type(activation) in _ELEMENTWISE_LAYERS

@@ -1,5 +1,7 @@
 """Copies Keras models layer by layer, with other layers in the place of some."""
 
+import contextlib
+
 import keras
 
 from fbs_keras import graph
@@ -88,6 +90,14 @@ class _Rewriting:
         if is_layer:
             self.copied.append((layer, new))
         return new
+
+
+def compile_as(copy, model):
+    """Compiles a copy of a model as the model is, unless with a loss or metric of the user's own."""
+    if model.compiled:
+        # What is no part of Keras may not be copied; the user compiles then.
+        with contextlib.suppress(TypeError, ValueError):
+            copy.compile_from_config(model.get_compile_config())
 
 
 def as_float32(model):

@@ -1,6 +1,5 @@
 """wrap(): turns the convolutions of a Keras model into FBS layers, keeping its weights and its function."""
 
-import contextlib
 import itertools
 
 import keras
@@ -12,7 +11,7 @@ from fbs_keras.channelwise import activation_function
 from fbs_keras.densities import by_path
 from fbs_keras.layers import FBSConv2D, check_count
 from fbs_keras.planning import is_separable, plan
-from fbs_keras.rewriting import rewrite
+from fbs_keras.rewriting import compile_as, rewrite
 from fbs_keras.suppress import Suppress
 
 # A gate starts no lower than this, so that beta / rho stays finite where batch norm's gamma is zero or nearly so.
@@ -121,10 +120,7 @@ def wrap(
         for layer in depthwise:
             layer.kernel.assign(old.depthwise_kernel)
         _carry_over(chosen[id(old)], fbs, init)
-    if model.compiled:
-        # A loss or metric of the user's own may not be copied; the user compiles then.
-        with contextlib.suppress(TypeError, ValueError):
-            wrapped.compile_from_config(model.get_compile_config())
+    compile_as(wrapped, model)
     return wrapped
 
 

@@ -72,10 +72,13 @@ def plan_graph(flat, specs, batch_size, aligned=False, compact=True):
         for ref, spec in specs.items()
     }
     suppressed = regions.suppressed(flat, tensors)
+    written: dict[tuple, list[graph.Ref]] = {}  # by each call
+    for ref in tensors:
+        written.setdefault(ref[:2], []).append(ref)
     steps: list[Step] = []
     fused: set[graph.Ref] = set()
     for node in flat.nodes:
-        refs = [ref for ref in tensors if ref[:2] == node.output[:2]]
+        refs = written[node.output[:2]]
         inputs, outputs = [tensors[ref] for ref in node.inputs], [tensors[ref] for ref in refs]
         call = rules.Call(node, inputs, outputs, flat, tensors, suppressed, aligned)
         fitting = [rules.fused] if node.output in fused else rules.RULES if compact else [rules.dense]
