@@ -22,14 +22,23 @@ def by_name(name, input_shape, classes):
 
 def with_weight_decay(model, weight):
     """A copy of a model whose kernels, but for the depthwise ones, have this L2 weight."""
+    return _with_config(model, "kernel_regularizer", keras.regularizers.L2(weight))
 
+
+def with_dropout(model, rate):
+    """A copy of a model whose dropout layers have this rate."""
+    return _with_config(model, "rate", rate, keras.layers.Dropout)
+
+
+def _with_config(model, key, value, kind=keras.layers.Layer):
     def make(layer):
         config = layer.get_config()
-        if "kernel_regularizer" not in config:
+        if not isinstance(layer, kind) or key not in config:
             return None
-        return type(layer).from_config({**config, "kernel_regularizer": keras.regularizers.L2(weight)})
+        return type(layer).from_config({**config, key: value})
 
     copy, pairs = rewriting.rewrite(model, make)
     for old, new in pairs:
-        new.set_weights(old.get_weights())
+        if old.weights:
+            new.set_weights(old.get_weights())
     return copy

@@ -53,6 +53,9 @@ flags.DEFINE_float(
     "L2 weight of convolutions' and dense layers' kernels. Default: the model's own, 1e-4 in fbs_keras.models, none in "
     "keras.applications.",
 )
+flags.DEFINE_float(
+    "dropout", None, "Rate of the model's dropout layers, in [0, 1). Default: the model's own, 0.5 in MCifarNet."
+)
 flags.DEFINE_float("label_smoothing", 0, "Share of a label's probability that is spread over all classes.")
 flags.DEFINE_float(
     "ema", None, "Evaluate and save a moving average of the weights, with this momentum, such as 0.9999. Default: none."
@@ -114,6 +117,8 @@ def make_model(train, steps):
         model = network.by_name(FLAGS.model, train.image_shape, train.classes)
     if FLAGS.weight_decay is not None:
         model = network.with_weight_decay(model, FLAGS.weight_decay)
+    if FLAGS.dropout is not None:
+        model = network.with_dropout(model, FLAGS.dropout)
     if with_fbs():
         model = fbs_keras.wrap(
             model,
