@@ -227,21 +227,33 @@ class FBSConv2D(keras.layers.Conv2D):
         mask = self.winners(g)
         self.add_loss(self.saliency_weight * ops.cast(ops.mean(ops.sum(g, axis=-1)), "float32"))
         if training:
-            self._update_average(self.usage, mask)
-            self._update_average(self.saliency, g)
-        pi = ops.expand_dims(g * mask, (1, 2) if self.channel_axis == -1 else (2, 3))
+            self._update_average(self.usage, ops.mean(mask, axis=0), self.momentum)
+            self._update_average(self.saliency, ops.mean(g, axis=0), self.momentum)
         y = self.convolution_op(inputs, self.kernel)
-        if self.norm is not None:
-            y = self.norm(y, training=training)
-        if self.use_bias:
-            y = y + (self.bias if self.channel_axis == -1 else ops.reshape(self.bias, (1, -1, 1, 1)))
-        y = self.activation(ops.cast(pi, y.dtype) * y)
+        y = ops.cast(y, keras.backend.result_type(y.dtype, "float32"))
+        mean, std = (0.0, 1.0) if self.norm is None else self._mean_and_std(y, training)
+        bias = self.bias if self.use_bias else 0.0
+        # pi * ((y - mean) / std + bias) in one pass over y, as batch norm alone would take.
+        pi = g * mask
+        scale, shift = pi / std, pi * (bias - mean / std)
+        per_channel = (1, 2) if self.channel_axis == -1 else (2, 3)
+        y = y * ops.expand_dims(scale, per_channel) + ops.expand_dims(shift, per_channel)
+        y = self.activation(ops.cast(y, self.compute_dtype))
         return (y, ops.cast(mask, y.dtype)) if self.return_mask else y
 
-    def _update_average(self, variable, rows):
-        """Moves a per-channel average towards the batch's, at batch norm's pace."""
-        mean = ops.cast(ops.mean(ops.stop_gradient(rows), axis=0), variable.dtype)
-        variable.assign(variable * self.momentum + mean * (1.0 - self.momentum))
+    def _mean_and_std(self, y, training):
+        """Each channel's mean and standard deviation: this batch's in training, else norm's moving averages."""
+        mean, variance = self.norm.moving_mean, self.norm.moving_variance
+        if training and self.norm.trainable:
+            mean, variance = ops.moments(y, axes=(0, 1, 2) if self.channel_axis == -1 else (0, 2, 3))
+            self._update_average(self.norm.moving_mean, mean, self.norm.momentum)
+            self._update_average(self.norm.moving_variance, variance, self.norm.momentum)
+        return mean, ops.sqrt(variance + self.norm.epsilon)
+
+    def _update_average(self, variable, value, momentum):
+        """Moves a per-channel moving average towards this batch's value."""
+        value = ops.cast(ops.stop_gradient(value), variable.dtype)
+        variable.assign(variable * momentum + value * (1.0 - momentum))
 
     @property
     def active_channels(self):
