@@ -2,7 +2,7 @@
 
 import keras
 
-from fbs_keras import models, rewriting
+from fbs_keras import graph, models, rewriting
 
 
 def by_name(name, input_shape, classes):
@@ -30,6 +30,18 @@ def with_dropout(model, rate):
     return _with_config(model, "rate", rate, keras.layers.Dropout)
 
 
+def with_policy(model, policy):
+    """A copy of a saved model that computes as a dtype policy says, but for float32 outputs, which the loss wants."""
+    outputs = {ref.layer for ref in graph.refs(graph.flatten(model).outputs)}
+
+    def make(layer):
+        if layer.name in outputs or layer.dtype_policy.name != "float32":
+            return None
+        return type(layer).from_config({**layer.get_config(), "dtype": policy})
+
+    return _with_weights(*rewriting.rewrite(model, make))
+
+
 def _with_config(model, key, value, kind=keras.layers.Layer):
     def make(layer):
         config = layer.get_config()
@@ -37,7 +49,10 @@ def _with_config(model, key, value, kind=keras.layers.Layer):
             return None
         return type(layer).from_config({**config, key: value})
 
-    copy, pairs = rewriting.rewrite(model, make)
+    return _with_weights(*rewriting.rewrite(model, make))
+
+
+def _with_weights(copy, pairs):
     for old, new in pairs:
         if old.weights:
             new.set_weights(old.get_weights())

@@ -31,7 +31,11 @@ flags.DEFINE_string(
     "MCifarNet",
     "A model of fbs_keras.models or keras.applications to train from scratch, when --pretrained is not given.",
 )
-flags.DEFINE_string("pretrained", None, "A .keras file to start from, wrapped with --density or --macs_saving.")
+flags.DEFINE_string(
+    "pretrained",
+    None,
+    "A .keras file to start from. With --density or --macs_saving it is wrapped, unless it has FBS layers already.",
+)
 flags.DEFINE_float(
     "density", None, "Wrap the model and train it to this density, in (0, 1]. Default: train it as it is."
 )
@@ -56,6 +60,8 @@ flags.DEFINE_float(
 flags.DEFINE_float(
     "dropout", None, "Rate of the model's dropout layers, in [0, 1). Default: the model's own, 0.5 in MCifarNet."
 )
+flags.DEFINE_string("teacher", None, "A .keras file whose probabilities are learnt too, such as the dense model's.")
+flags.DEFINE_float("teacher_weight", 0.5, "The teacher's share of the labels.", lower_bound=0.0, upper_bound=1.0)
 flags.DEFINE_float("label_smoothing", 0, "Share of a label's probability that is spread over all classes.")
 flags.DEFINE_float(
     "ema", None, "Evaluate and save a moving average of the weights, with this momentum, such as 0.9999. Default: none."
@@ -110,16 +116,17 @@ def make_model(train, steps):
     import network
 
     import fbs_keras
+    from fbs_keras.densities import fbs_layers
 
     if FLAGS.pretrained:
-        model = keras.saving.load_model(FLAGS.pretrained, compile=False)
+        model = network.with_policy(keras.saving.load_model(FLAGS.pretrained, compile=False), FLAGS.dtype_policy)
     else:
         model = network.by_name(FLAGS.model, train.image_shape, train.classes)
     if FLAGS.weight_decay is not None:
         model = network.with_weight_decay(model, FLAGS.weight_decay)
     if FLAGS.dropout is not None:
         model = network.with_dropout(model, FLAGS.dropout)
-    if with_fbs():
+    if with_fbs() and not fbs_layers(model):
         model = fbs_keras.wrap(
             model,
             init=FLAGS.init,
@@ -192,6 +199,16 @@ def load_data(devices):
     return load(FLAGS.train_split, True, FLAGS.seed + devices.process), load(eval_split, False)
 
 
+def soft_labels(train):
+    """The training batches, with labels that the teacher has a share in."""
+    import distillation
+    import keras
+    import network
+
+    teacher = network.with_policy(keras.saving.load_model(FLAGS.teacher, compile=False), FLAGS.dtype_policy)
+    return distillation.SoftLabels(train.batches, teacher, FLAGS.teacher_weight)
+
+
 def train():
     """Trains as the flags say."""
     run_dir = pathlib.Path(FLAGS.run_dir)
@@ -228,10 +245,10 @@ def train():
             checkpoint(last, devices),
         ]
     model.fit(
-        train.batches,
+        train.batches if FLAGS.teacher is None else iter(soft_labels(train)),
         epochs=FLAGS.epochs,
         initial_epoch=start,
-        steps_per_epoch=FLAGS.steps_per_epoch,
+        steps_per_epoch=FLAGS.steps_per_epoch if FLAGS.teacher is None else steps,
         shuffle=False,  # the batches come shuffled
         validation_data=test.batches,
         callbacks=callbacks,
