@@ -147,6 +147,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["fbs_keras", "fbs_keras.*"]),
+    package_data={"fbs_keras.models": ["checkpoints/*.keras"]},
     install_requires=KERAS,
     extras_require=EXTRAS,
     ext_modules=delegate(),

@@ -231,7 +231,7 @@ class FBSConv2D(keras.layers.Conv2D):
             self._update_average(self.saliency, ops.mean(g, axis=0), self.momentum)
         y = self.convolution_op(inputs, self.kernel)
         y = ops.cast(y, keras.backend.result_type(y.dtype, "float32"))
-        mean, std = (0.0, 1.0) if self.norm is None else self._mean_and_std(y, training)
+        mean, std = (0.0, 1.0) if self.norm is None else self._mean_and_std(self.norm, y, training)
         bias = self.bias if self.use_bias else 0.0
         # pi * ((y - mean) / std + bias) in one pass over y, as batch norm alone would take.
         pi = g * mask
@@ -241,14 +241,14 @@ class FBSConv2D(keras.layers.Conv2D):
         y = self.activation(ops.cast(y, self.compute_dtype))
         return (y, ops.cast(mask, y.dtype)) if self.return_mask else y
 
-    def _mean_and_std(self, y, training):
+    def _mean_and_std(self, norm, y, training):
         """Each channel's mean and standard deviation: this batch's in training, else norm's moving averages."""
-        mean, variance = self.norm.moving_mean, self.norm.moving_variance
-        if training and self.norm.trainable:
+        mean, variance = norm.moving_mean, norm.moving_variance
+        if training and norm.trainable:
             mean, variance = ops.moments(y, axes=(0, 1, 2) if self.channel_axis == -1 else (0, 2, 3))
-            self._update_average(self.norm.moving_mean, mean, self.norm.momentum)
-            self._update_average(self.norm.moving_variance, variance, self.norm.momentum)
-        return mean, ops.sqrt(variance + self.norm.epsilon)
+            self._update_average(norm.moving_mean, mean, norm.momentum)
+            self._update_average(norm.moving_variance, variance, norm.momentum)
+        return mean, ops.sqrt(variance + norm.epsilon)
 
     def _update_average(self, variable, value, momentum):
         """Moves a per-channel moving average towards this batch's value."""

@@ -1,6 +1,6 @@
 """Evaluates a Keras or a TFLite model on a TFDS image classification data set.
 
-    python scripts/evaluate.py --model checkpoints/mcifarnet_fbs.keras
+    python scripts/evaluate.py --model fbs_keras/models/checkpoints/mcifarnet_cifar10_50.keras
     python scripts/evaluate.py --model model.tflite --threads 2
 
 Prints top-1 and top-5 accuracy and, for a Keras model, its MACs.

@@ -1,6 +1,6 @@
 """Draws which channels of an FBS model fire for which class (the paper's figure 3).
 
-python scripts/plot_channels.py --model checkpoints/mcifarnet_fbs.keras --output channels.png
+python scripts/plot_channels.py --model fbs_keras/models/checkpoints/mcifarnet_cifar10_50.keras --output channels.png
 """
 
 import numpy as np

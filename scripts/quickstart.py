@@ -231,8 +231,8 @@ def main():
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("dense", str(ROOT / "checkpoints/mcifarnet.keras"), "The dense model.")
-    flags.DEFINE_string("fbs", str(ROOT / "checkpoints/mcifarnet_fbs.keras"), "The FBS model.")
+    flags.DEFINE_string("dense", str(ROOT / "fbs_keras/models/checkpoints/mcifarnet_cifar10.keras"), "The dense model.")
+    flags.DEFINE_string("fbs", str(ROOT / "fbs_keras/models/checkpoints/mcifarnet_cifar10_50.keras"), "The FBS model.")
     flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
     flags.DEFINE_string("split", "test", "The images of CIFAR-10 to evaluate on.")
     flags.DEFINE_string("output_dir", "runs/quickstart", "Folder of the figures, the files and the plot.")

@@ -4,7 +4,7 @@ import pytest
 from model_table import randomise
 
 import fbs_keras
-from fbs_keras.models import vgg16
+from fbs_keras.models import mcifarnet, vgg16
 
 
 def test_mcifarnet_is_the_papers():
@@ -14,6 +14,44 @@ def test_mcifarnet_is_the_papers():
     expected = {"conv0": (30, 30, 64), "conv2": (15, 15, 128), "conv5": (8, 8, 192), "conv7": (8, 8, 192)}
     assert expected.items() <= shapes.items()
     assert model.output_shape == (None, 10)
+
+
+TOP1 = {None: 0.8677, 0.5: 0.8623}  # of the 10,000 test images, as fbs_keras/models/checkpoints/README.md says
+
+
+@pytest.mark.skipif(keras.backend.backend() == "jax", reason="20,000 images take minutes on a CPU")
+@pytest.mark.parametrize("density", TOP1, ids=str)
+def test_trained_mcifarnet_is_as_accurate_as_it_was(density, cifar10_dir):
+    from fbs_keras import data
+
+    model = fbs_keras.models.MCifarNet(weights="cifar10", density=density)
+    test = data.load("cifar10", "test", 500, data_dir=cifar10_dir)
+    right = [
+        (np.argmax(model.predict_on_batch(images), -1) == labels).sum()
+        for images, labels in test.batches.as_numpy_iterator()
+    ]
+    assert sum(right) / 10_000 == pytest.approx(TOP1[density], abs=3e-4)  # a few images lie between two classes
+
+
+BAD_WEIGHTS = [
+    ({"weights": "cifar100"}, "there are trained weights for weights='cifar10', density=None.*got weights='cifar100'"),
+    ({"weights": "cifar10", "density": 0.55}, "got weights='cifar10', density=0.55"),
+    ({"weights": "cifar10", "classes": 7}, "are for input_shape=.* and classes=10, got .* and 7"),
+    ({"density": 1.5}, r"density must be in \(0, 1\], got 1.5"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_WEIGHTS, ids=str)
+def test_mcifarnet_has_no_other_weights(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        fbs_keras.models.MCifarNet(**arguments)
+
+
+def test_damaged_weights_are_noticed(monkeypatch):
+    name, sha256 = mcifarnet.WEIGHTS["cifar10", 0.5]
+    monkeypatch.setitem(mcifarnet.WEIGHTS, ("cifar10", 0.5), (name, sha256[::-1]))
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        fbs_keras.models.MCifarNet(weights="cifar10", density=0.5)
 
 
 def test_mcifarnet_takes_other_images_and_classes():

@@ -7,7 +7,7 @@ from commands import run
 
 import fbs_keras
 
-CHECKPOINT = pathlib.Path(__file__).parents[1] / "checkpoints" / "mcifarnet.keras"
+CHECKPOINT = pathlib.Path(__file__).parents[1] / "fbs_keras" / "models" / "checkpoints" / "mcifarnet_cifar10.keras"
 
 
 def test_slims_a_file(tmp_path):

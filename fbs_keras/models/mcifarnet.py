@@ -5,6 +5,9 @@ import typing
 import keras
 from keras import layers
 
+from fbs_keras import wrapping
+from fbs_keras.models import pretrained
+
 # (filters, strides, padding) of each 3x3 convolution; 0.5 marks a dropout rate.
 CONVOLUTIONS: list[typing.Any] = [
     (64, 1, "valid"),
@@ -19,8 +22,16 @@ CONVOLUTIONS: list[typing.Any] = [
     (192, 1, "same"),
 ]
 
+WEIGHTS = {
+    ("cifar10", None): ("mcifarnet_cifar10.keras", "abdbdb37a84d5b7691bd4617e9530e5e8b340a0a556ff5ea5487b26af85dfaa9"),
+    ("cifar10", 0.5): (
+        "mcifarnet_cifar10_50.keras",
+        "34d9fcf6eff871b0587222d86d39abed4c8c0df994ca2e456cbdfdb92f420b30",
+    ),
+}
 
-def MCifarNet(input_shape=(32, 32, 3), classes=10, weight_decay=1e-4, name="mcifarnet"):
+
+def MCifarNet(input_shape=(32, 32, 3), classes=10, weight_decay=1e-4, name="mcifarnet", weights=None, density=None):
     """M-CifarNet: eight 3x3 convolutions with batch norm and ReLU, average pooling and a 1x1 classifier.
 
     On 32x32x3 and 10 classes: 174.30 M MACs, 1,296,074 parameters.
@@ -30,17 +41,38 @@ def MCifarNet(input_shape=(32, 32, 3), classes=10, weight_decay=1e-4, name="mcif
         classes: The number of classes. Defaults to 10.
         weight_decay: L2 weight of the kernels. Defaults to 1e-4.
         name: The model's name.
+        weights: `"cifar10"` for our own trained weights, which come with the package, of 32x32 images as
+            `fbs_keras.data.normalise` scales them and 10 classes. Defaults to `None`, random ones.
+        density: Density of the FBS layers, in (0, 1], or `None` (default) for the dense network. Trained weights are
+            there for `None` and 0.5.
 
     Returns:
         A Functional Keras model from images to logits, `(batch, classes)`.
+
+    Raises:
+        TypeError, ValueError: If `density` is not in (0, 1], or there are no such weights.
 
     Example:
 
     >>> model = fbs_keras.wrap(fbs_keras.models.MCifarNet(), density=0.5)
 
+    Trained:
+
+    >>> model = fbs_keras.models.MCifarNet(weights="cifar10", density=0.5)
+
     Source: the paper, section 4.1, and its authors' released configuration.
     """
-    l2 = keras.regularizers.L2(weight_decay)
+    if weights is not None:
+        if (tuple(input_shape), classes) != ((32, 32, 3), 10):
+            raise ValueError(
+                f"weights={weights!r} are for input_shape=(32, 32, 3) and classes=10, got {input_shape} and {classes}"
+            )
+        return pretrained.load(WEIGHTS, weights, density)
+    model = _build(input_shape, classes, keras.regularizers.L2(weight_decay), name)
+    return model if density is None else wrapping.wrap(model, density)
+
+
+def _build(input_shape, classes, l2, name):
     x = inputs = keras.Input(input_shape, name="image")
     convolutions = dropouts = 0
     for item in CONVOLUTIONS:
