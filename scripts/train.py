@@ -42,6 +42,7 @@ flags.DEFINE_float(
 flags.DEFINE_float("macs_saving", None, "Or to the highest density at which it needs so many times fewer MACs.")
 flags.DEFINE_enum("schedule", "stepdown", ["constant", "stepdown", "polynomial"], "How the density falls from 1.")
 flags.DEFINE_integer("density_epochs", None, "Epochs until the density is reached. Defaults to half of --epochs.")
+flags.DEFINE_enum("gates", "learnt", ["learnt", "random"], "Random gates are a control: what are learnt ones worth?")
 flags.DEFINE_enum("init", "preserve", ["preserve", "paper"], "How fbs_keras.wrap starts the gates.")
 flags.DEFINE_integer("group_size", 1, "Winners are whole groups of so many neighbouring channels.", lower_bound=1)
 flags.DEFINE_integer("round_channels", 1, "The number of winners is rounded up to a multiple of this.", lower_bound=1)
@@ -112,6 +113,7 @@ def density_schedule(name, density, epochs):
 
 def make_model(train, steps):
     """Builds and compiles the model that the flags ask for."""
+    import controls
     import keras
     import network
 
@@ -134,6 +136,8 @@ def make_model(train, steps):
             round_channels=FLAGS.round_channels,
             print_fn=print,
         )
+        if FLAGS.gates == "random":
+            model = controls.with_random_gates(model)
     warmup = min(int(steps * FLAGS.warmup_epochs), steps * FLAGS.epochs // 5)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps * FLAGS.epochs - warmup, warmup_target=FLAGS.learning_rate, warmup_steps=warmup
@@ -216,6 +220,7 @@ def train():
     if last.exists() and not FLAGS.resume:
         raise ValueError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
     program.start_tensorflow()  # which reads the data, whatever backend trains
+    import controls  # noqa: F401  so that Keras knows its layer when it loads a model
     import keras
 
     import fbs_keras
