@@ -149,3 +149,42 @@ def _describe(rates):
     always, never = int((np.nanmin(rates, axis=0) > 0.99).sum()), int((np.nanmax(rates, axis=0) < 0.01).sum())
     depend = filters - always - never
     return f"{fire:.0f} of {filters} channels fire for an image; {always} always, {never} never, {depend} depend on it"
+
+
+def plot_tradeoff(rows, path=None):
+    """Draws top-1 accuracy against fewer MACs and against shorter time, a line for each method.
+
+    Args:
+        rows: Dicts with `method`, `density`, `top1`, `saving`, and `speedup`, which may be `None`; the dense model's
+            first. scripts/tradeoff.py makes them.
+        path: Where to write the figure; the suffix says the format, such as `.png`. Defaults to no file.
+
+    Returns:
+        The `matplotlib` figure.
+
+    Example:
+
+    >>> plots.plot_tradeoff(json.load(open("docs/results/tradeoff.json"))["rows"], "tradeoff.png")
+    """
+    from matplotlib.figure import Figure
+
+    dense, *others = rows
+    figure = Figure(figsize=(12, 4.8), layout="constrained", facecolor="white")
+    panels = figure.subplots(1, 2, sharey=True)
+    labels = {"saving": "times fewer MACs", "speedup": "times as fast as the dense model"}
+    for axes, (key, label) in zip(panels, labels.items(), strict=True):
+        for method in dict.fromkeys(row["method"] for row in others):
+            line = [row for row in others if row["method"] == method and row[key] is not None]
+            if line:
+                points = [row[key] for row in line], [100 * row["top1"] for row in line]
+                axes.plot(*points, "o-", markersize=4, linewidth=1.5, label=method)
+        axes.axhline(100 * dense["top1"], color="black", linewidth=1, linestyle="--", label="dense")
+        axes.set_xlabel(label)
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("top-1 accuracy, %")
+    panels[0].legend(fontsize=9)
+    if path is not None:
+        figure.savefig(path, dpi=130)
+    return figure

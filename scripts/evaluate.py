@@ -6,10 +6,9 @@
 Prints top-1 and top-5 accuracy and, for a Keras model, its MACs.
 """
 
-import numpy as np
+import accuracy
 import program
 from absl import flags
-from tqdm import tqdm
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras or .tflite file.", required=True)
@@ -23,20 +22,6 @@ flags.DEFINE_integer("batch_size", 250, "Batch size of a Keras model; a .tflite 
 flags.DEFINE_float("density", None, "Set this density before evaluating a Keras model. Default: the model's own.")
 flags.DEFINE_integer("threads", 1, "Threads of a .tflite file's interpreter.")
 flags.DEFINE_bool("delegate", True, "Run a .tflite file with our delegate.")
-
-
-def top_k(logits, labels, k):
-    """Share of rows whose label is among the k largest logits."""
-    return float((np.argsort(-logits, axis=-1, kind="stable")[:, :k] == labels[:, None]).any(axis=-1).mean())
-
-
-def predict(function, batches, steps):
-    """Runs `function` over batches of images; returns all logits and labels."""
-    logits, labels = [], []
-    for images, targets in tqdm(batches, total=steps, unit="batch", desc="evaluating"):
-        logits.append(function(np.asarray(images)))
-        labels.append(np.asarray(targets))
-    return np.concatenate(logits), np.concatenate(labels)
 
 
 def load_function(path):
@@ -70,11 +55,11 @@ def evaluate():
     function, what = load_function(FLAGS.model)
     split = FLAGS.split or data.evaluation_split(FLAGS.dataset, FLAGS.data_dir)
     test = data.load(FLAGS.dataset, split, FLAGS.batch_size, data_dir=FLAGS.data_dir, image_size=FLAGS.image_size)
-    logits, labels = predict(function, test.batches, test.steps)
+    logits, labels = accuracy.predict(function, test.batches, test.steps)
     print(what)
     print(
         f"{FLAGS.dataset}, {split}, {len(labels)} images: "
-        f"top-1 {top_k(logits, labels, 1):.2%}, top-5 {top_k(logits, labels, 5):.2%}"
+        f"top-1 {accuracy.top_k(logits, labels, 1):.2%}, top-5 {accuracy.top_k(logits, labels, 5):.2%}"
     )
 
 

@@ -1,0 +1,94 @@
+"""Tests of scripts/tradeoff.py, with stand-ins for the training but for one point."""
+
+import json
+import pathlib
+
+import pytest
+import tradeoff
+from absl import flags
+from commands import run
+
+import fbs_keras
+
+DENSITIES = [1.0, 0.9, 0.5]
+SHARES = {1.0: 1.0, 0.9: 0.82, 0.5: 0.25}
+LAST = {  # what tells a method's last point from the others
+    "FBS": ["train.py --pretrained=FBS/0.9/model.keras --density=0.5"],
+    "random gates": ["train.py --pretrained=random_gates/0.9/model.keras --density=0.5 --gates=random"],
+    "NS": [
+        "slim.py --model=NS/0.9/model.keras --keep=0.555556 --output=NS/slim_0.5.keras",
+        "train.py --pretrained=NS/slim_0.5.keras",
+    ],
+    "NS+FBS": ["train.py --pretrained=NS+FBS/0.9/model.keras --density=0.5"],
+    "magnitude": ["prune_magnitude.py --model=magnitude/0.9/model.keras --sparsity=0.7500"],
+}
+COMMON = ("--flagfile", "--run_dir", "--undefok")
+
+
+@pytest.fixture(autouse=True)
+def parsed_flags():
+    flags.FLAGS(["tradeoff.py"])
+
+
+@pytest.mark.parametrize("method", LAST)
+def test_each_point_is_trained_from_the_one_before_it(method):
+    points = tradeoff.plan(method, DENSITIES, "dense.keras", "runs", SHARES)
+    assert [point.density for point in points] == DENSITIES
+    commands = [
+        " ".join(part.replace("runs/", "") for part in command if not part.startswith(COMMON))
+        for command in points[-1].commands
+    ]
+    assert commands == LAST[method]
+    assert f"--run_dir={points[-1].folder}" in points[-1].commands[-1]
+    used = [part for point in points for command in point.commands for part in command]
+    assert any(part.endswith("=dense.keras") for part in used)
+
+
+def test_slimmed_networks_learn_sparse_gammas_first():
+    first, second, third = tradeoff.plan("NS", DENSITIES, "dense.keras", "runs", SHARES)
+    assert len(first.commands) == 1
+    sparse, slim, _ = second.commands
+    assert {"--run_dir=runs/NS/sparse", "--slimming_weight=0.001"} <= set(sparse)
+    assert "--model=runs/NS/sparse/model.keras" in slim
+    assert len(third.commands) == 2
+
+
+def row(method, density, **others):
+    return {
+        **{"method": method, "density": density, "top1": 0.9, "top5": 0.99, "macs": 10**8, "saving": 2.0},
+        **{"seconds": 60.0, "ms": 0.5, "speedup": 1.5},
+        **others,
+    }
+
+
+def test_table_and_figure_come_from_the_json_alone(tmp_path):
+    rows = [row("dense", 1.0, saving=1.0), row("FBS", 0.5), row("random gates", 0.5, ms=None, speedup=None)]
+    facts = {"command": "python scripts/tradeoff.py", "device": {"cpu": "a CPU", "isa": ["avx2"], "system": "Linux"}}
+    facts |= {"versions": {"keras": "3.15", "tensorflow": None}, "commit": "abc", "rows": rows}
+    (tmp_path / "rows.json").write_text(json.dumps(facts))
+    outputs = [f"--markdown={tmp_path / 'page.md'}", f"--plot={tmp_path / 'figure.png'}"]
+    result = run("tradeoff.py", f"--json={tmp_path / 'rows.json'}", *outputs)
+    assert result.returncode == 0, result.stderr
+    page = (tmp_path / "page.md").read_text()
+    assert "| FBS | 0.5 | 90.00% | 99.00% | 100.00 | 2.00x | 0.500 | 1.50x |" in page
+    assert "| random gates | 0.5 | 90.00% | 99.00% | 100.00 | 2.00x | - | - |" in page
+    assert "on a CPU (avx2), Linux; keras 3.15; commit abc" in page
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_trains_and_measures_points(cifar10_dir, tmp_path):
+    dense = tmp_path / "dense.keras"
+    fbs_keras.models.MCifarNet().save(dense)
+    small = "--train_split=train[:64],--eval_split=test[:32],--batch_size=16,--epochs=1"
+    arguments = [f"--dense={dense}", f"--run_dir={tmp_path}", "--densities=0.5", "--method=FBS", "--seconds=0.01"]
+    arguments += [f"--train_flags={small}", f"--data_dir={cifar10_dir}", f"--json={tmp_path / 'rows.json'}"]
+    result = run("tradeoff.py", *arguments)
+    assert result.returncode == 0, result.stderr
+    first, second = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert (first["method"], second["method"], second["density"]) == ("dense", "FBS", 0.5)
+    assert second["saving"] == pytest.approx(3.94, abs=0.01)
+    assert 0 <= second["top1"] < 0.5 < second["speedup"]
+    model = pathlib.Path(tmp_path, "FBS", "0.5", "model.keras")
+    written = model.stat().st_mtime_ns
+    assert run("tradeoff.py", *arguments).returncode == 0
+    assert model.stat().st_mtime_ns == written
