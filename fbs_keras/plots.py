@@ -1,4 +1,6 @@
-"""Which channels fire for which class: the paper's figure 3."""
+"""Pictures of trained models: which channels fire for which class (the paper's figure 3), and what accuracy costs."""
+
+import dataclasses
 
 import keras
 import numpy as np
@@ -38,6 +40,24 @@ def gate_model(model):
     return keras.Model(model.inputs, (graph.replace_refs(flat.outputs, values.__getitem__), gates))
 
 
+def fired_channels(model, gates):
+    """Tells which channels fire for which image: win, with a gate above 0.
+
+    Args:
+        model: The model that the gates are of.
+        gates: `{layer name: g [N, filters]}`, from `gate_model`.
+
+    Returns:
+        `{layer name: fires [N, filters]}`, booleans, in the order of the model's layers.
+    """
+    layers = {node.name: node.layer for node in graph.flatten(model).nodes}
+    fired = {}
+    for name in filter(gates.__contains__, layers):  # JAX's `predict` returns dicts in the order of their keys
+        wins = layers[name].winners(keras.ops.convert_to_tensor(gates[name]))
+        fired[name] = (keras.ops.convert_to_numpy(wins) > 0) & (gates[name] > 0)
+    return fired
+
+
 def firing_rates(model, gates, labels, classes):
     """Counts for how many images of each class a channel fires: wins, with a gate above 0.
 
@@ -51,14 +71,10 @@ def firing_rates(model, gates, labels, classes):
         `{layer name: rates [classes, filters]}`, in the order of the model's layers, each rate in 0..1; NaN for a class
         without images.
     """
-    layers = {node.name: node.layer for node in graph.flatten(model).nodes}
     labels = np.asarray(labels)
     rates = {}
-    for name in filter(gates.__contains__, layers):  # JAX's `predict` returns dicts in the order of their keys
-        g = gates[name]
-        wins = layers[name].winners(keras.ops.convert_to_tensor(g))
-        fires = (keras.ops.convert_to_numpy(wins) > 0) & (g > 0)
-        rates[name] = np.full((classes, g.shape[1]), np.nan)
+    for name, fires in fired_channels(model, gates).items():
+        rates[name] = np.full((classes, fires.shape[1]), np.nan)
         for i in np.unique(labels):
             rates[name][i] = fires[labels == i].mean(axis=0)
     return rates
@@ -149,6 +165,105 @@ def _describe(rates):
     always, never = int((np.nanmin(rates, axis=0) > 0.99).sum()), int((np.nanmax(rates, axis=0) < 0.01).sum())
     depend = filters - always - never
     return f"{fire:.0f} of {filters} channels fire for an image; {always} always, {never} never, {depend} depend on it"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """How the channels that fire in one layer differ from image to image.
+
+    Attributes:
+        always: Share of channels that fire for more than 99 % of the images.
+        never: Share of channels that fire for less than 1 % of them.
+        same: Mean overlap of two images of one class: channels that fire for both over those that fire for one.
+        others: Mean overlap of two images of different classes.
+        chance: The overlap that as many channels would have if they were drawn at random.
+    """
+
+    always: float
+    never: float
+    same: float
+    others: float
+    chance: float
+
+    @property
+    def by_input(self):
+        """Share of channels that fire for some images and not for others."""
+        return 1 - self.always - self.never
+
+
+def choices(fires, labels):
+    """Compares the channels that fire for each image of a set.
+
+    Args:
+        fires: `[N, filters]`, booleans, from `fired_channels`.
+        labels: The N images' classes, integers; at least two images of a class, and two classes.
+
+    Returns:
+        A `Choices`.
+
+    Example:
+
+    >>> for name, fires in plots.fired_channels(model, gates).items():
+    ...     print(name, plots.choices(fires, labels))
+    """
+    labels = np.asarray(labels)
+    each = fires.sum(axis=1).mean()
+
+    def pairs(rows):
+        """Overlaps summed over all pairs of rows, and the number of pairs: n images of a channel are n(n-1) pairs."""
+        n = rows.sum(axis=0, dtype=float)
+        return (n * (n - 1)).sum() / each, len(rows) * (len(rows) - 1)
+
+    same = np.sum([pairs(fires[labels == label]) for label in np.unique(labels)], axis=0)
+    others = np.array(pairs(fires)) - same
+    rates = fires.mean(axis=0)
+    return Choices(
+        always=float((rates > 0.99).mean()),
+        never=float((rates < 0.01).mean()),
+        same=float(same[0] / same[1]),
+        others=float(others[0] / others[1]),
+        chance=float(each / fires.shape[1]),
+    )
+
+
+def plot_choices(layers, path=None):
+    """Draws for each layer how many channels fire always, by the input and never, and how much images' choices overlap.
+
+    Args:
+        layers: `{layer name: Choices}`.
+        path: Where to write the figure; the suffix says the format, such as `.png`. Defaults to no file.
+
+    Returns:
+        The `matplotlib` figure.
+
+    Example:
+
+    >>> fired = plots.fired_channels(model, gates)
+    >>> plots.plot_choices({name: plots.choices(fires, labels) for name, fires in fired.items()}, "choices.png")
+    """
+    from matplotlib.figure import Figure
+
+    names, rows = list(layers), list(layers.values())
+    figure = Figure(figsize=(12, 4.2), layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2)
+    bottom = np.zeros(len(rows))
+    for label, colour in {"always": "#3b1f5b", "by_input": "#e8734a", "never": "#e6e6e6"}.items():
+        share = np.array([getattr(row, label) for row in rows])
+        left.bar(names, share, bottom=bottom, color=colour, label=label.replace("_", " "))
+        bottom += share
+    left.set_title("channels that fire ...", loc="left", fontsize=11)
+    for label, style in {"same": "o-", "others": "s-", "chance": "--"}.items():
+        right.plot(names, [getattr(row, label) for row in rows], style, color="0.6" if label == "chance" else None)
+    right.set_title("channels that two images share", loc="left", fontsize=11)
+    right.set_ylim(0, 1)
+    left.legend(fontsize=9, loc="lower right")
+    right.legend(["of one class", "of different classes", "drawn at random"], fontsize=9, loc="lower right")
+    for axes in (left, right):
+        axes.tick_params(axis="x", rotation=45 if len(names) > 8 else 0)
+        axes.spines[["top", "right"]].set_visible(False)
+    if path is not None:
+        figure.savefig(path, dpi=130)
+    return figure
 
 
 def plot_tradeoff(rows, path=None):

@@ -102,3 +102,41 @@ def test_class_examples():
     images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
     examples = plots.class_examples(images, np.array([1, 3, 3, 1]), 4)
     assert examples.ravel().tolist() == [0, 0, 0, 1]
+
+
+def overlap(fires, pairs):
+    return np.mean([(fires[i] & fires[j]).sum() for i, j in pairs]) / fires.sum(axis=1).mean()
+
+
+def test_choices_compare_all_pairs_of_images():
+    fires = np.random.default_rng(0).random((30, 16)) < np.linspace(-0.2, 1.2, 16)
+    labels = np.arange(30) % 3
+    found = plots.choices(fires, labels)
+    pairs = [(i, j) for i in range(30) for j in range(30) if i != j]
+    assert found.same == pytest.approx(overlap(fires, [p for p in pairs if labels[p[0]] == labels[p[1]]]))
+    assert found.others == pytest.approx(overlap(fires, [p for p in pairs if labels[p[0]] != labels[p[1]]]))
+    assert found.chance == pytest.approx(fires.mean())
+    assert (found.always, found.never, found.by_input) == (3 / 16, 3 / 16, 10 / 16)
+
+
+def test_static_choices_overlap_wholly():
+    found = plots.choices(np.tile([True, False], (6, 4)), [0, 0, 1, 1, 2, 2])
+    assert (found.always, found.never, found.same, found.others) == (0.5, 0.5, 1, 1)
+
+
+def test_plot_choices(model, images, tmp_path):
+    _, gates = plots.gate_model(model).predict(images, verbose=0)
+    layers = {
+        name: plots.choices(fires, np.arange(20) % 2) for name, fires in plots.fired_channels(model, gates).items()
+    }
+    figure = plots.plot_choices(layers, tmp_path / "choices.png")
+    assert isinstance(figure, Figure)
+    assert Image.open(tmp_path / "choices.png").size == (1560, 546)
+
+
+def test_plot_tradeoff_leaves_out_what_was_not_timed(tmp_path):
+    common = {"density": 0.5, "top1": 0.9, "saving": 2.0}
+    rows = [{"method": name, "speedup": speedup, **common} for name, speedup in (("dense", 1), ("FBS", 2), ("x", None))]
+    figure = plots.plot_tradeoff(rows, tmp_path / "tradeoff.png")
+    lines = [[line.get_label() for line in axes.get_lines()] for axes in figure.axes]
+    assert lines == [["FBS", "x", "dense"], ["FBS", "dense"]]
