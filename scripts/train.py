@@ -136,8 +136,8 @@ def make_model(train, steps):
             round_channels=FLAGS.round_channels,
             print_fn=print,
         )
-        if FLAGS.gates == "random":
-            model = controls.with_random_gates(model)
+    if with_fbs() and FLAGS.gates == "random":
+        model = controls.with_random_gates(model)
     warmup = min(int(steps * FLAGS.warmup_epochs), steps * FLAGS.epochs // 5)
     rate = keras.optimizers.schedules.CosineDecay(
         0.0, steps * FLAGS.epochs - warmup, warmup_target=FLAGS.learning_rate, warmup_steps=warmup
@@ -222,12 +222,14 @@ def train():
     program.start_tensorflow()  # which reads the data, whatever backend trains
     import controls  # noqa: F401  so that Keras knows its layer when it loads a model
     import keras
+    import tensorflow as tf
 
     import fbs_keras
     from fbs_keras.rewriting import as_float32
 
     devices = distribution.all_devices() if FLAGS.distribute else distribution.Devices()
     keras.utils.set_random_seed(FLAGS.seed)
+    tf.random.set_seed(FLAGS.seed)  # the data's; Keras does that on TensorFlow only
     keras.config.set_dtype_policy(FLAGS.dtype_policy)
     train, test = load_data(devices)
     steps = FLAGS.steps_per_epoch or train.steps

@@ -12,5 +12,7 @@ def command(script, *arguments):
     return [sys.executable, str(SCRIPTS / script), *map(str, arguments)]
 
 
-def run(script, *arguments):
-    return subprocess.run(command(script, *arguments), capture_output=True, text=True, env=os.environ)
+def run(script, *arguments, **environment):
+    return subprocess.run(
+        command(script, *arguments), capture_output=True, text=True, env={**os.environ, **environment}
+    )

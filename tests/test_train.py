@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 
+import controls
 import keras
 import numpy as np
 import pytest
@@ -69,6 +70,20 @@ def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
     assert fbs_keras.count_macs(model).saving >= 3.5
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert {layer.compute_dtype for layer in layers} == {"float32"}  # whatever it was trained in
+
+
+def test_a_teacher_and_a_trained_fbs_model(dense, cifar10_dir, tmp_path):
+    common = [f"--data_dir={cifar10_dir}", *SMALL, "--epochs=1", "--schedule=constant", "--dropout=0.1"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    result = run("train.py", *common, f"--pretrained={dense}", "--density=0.8", f"--run_dir={first}")
+    assert result.returncode == 0, result.stderr
+    on = [f"--pretrained={first / 'model.keras'}", "--density=0.5", f"--teacher={dense}", f"--run_dir={second}"]
+    result = run("train.py", *common, *on, "--gates=random", "--dtype_policy=mixed_bfloat16")
+    assert result.returncode == 0, result.stderr
+    model = keras.saving.load_model(second / "model.keras")
+    layers = fbs_keras.densities.fbs_layers(model)
+    assert {(type(layer), float(layer.density.numpy())) for layer in layers} == {(controls.RandomFBSConv2D, 0.5)}
+    assert {layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)} == {0.1}
 
 
 @pytest.fixture(scope="module")

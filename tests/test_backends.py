@@ -1,0 +1,43 @@
+"""FBS learns the same on every backend: from the same weights, on the same batches."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+STEPS = """
+import json, sys
+import keras, numpy as np
+import fbs_keras
+
+model = fbs_keras.models.MCifarNet(weights="cifar10")
+for layer in model.layers:
+    if isinstance(layer, keras.layers.Dropout):
+        layer.rate = 0.0
+model = fbs_keras.wrap(model, 0.5)
+model.compile(
+    keras.optimizers.SGD(0.002, momentum=0.9, nesterov=True, global_clipnorm=5.0),
+    keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+)
+random = np.random.default_rng(0)
+images, labels = random.standard_normal((5, 16, 32, 32, 3), "float32"), random.integers(0, 10, (5, 16))
+curve = [float(model.train_on_batch(*batch)) for batch in zip(images, labels)]
+usage = [float(np.sum(layer.usage.numpy())) for layer in fbs_keras.densities.fbs_layers(model)]
+json.dump({"curve": curve, "usage": usage}, sys.stdout)
+"""
+
+
+@pytest.mark.skipif(os.environ.get("KERAS_BACKEND") == "jax", reason="runs once, on both backends")
+def test_jax_and_tensorflow_learn_the_same():
+    found = {}
+    for backend in ("tensorflow", "jax"):
+        environment = {**os.environ, "KERAS_BACKEND": backend}
+        result = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+        found[backend] = json.loads(result.stdout)
+    curve = found["tensorflow"]["curve"]
+    assert curve[0] != pytest.approx(curve[1], rel=1e-2)
+    assert found["jax"]["curve"] == pytest.approx(curve, rel=1e-3)
+    assert found["jax"]["usage"] == pytest.approx(found["tensorflow"]["usage"], rel=1e-3)
