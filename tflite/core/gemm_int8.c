@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blocks_int8.h"
 #include "image_int8.h"
 #include "packing.h"
 #include "workspace.h"
@@ -38,7 +39,7 @@ struct FbsGemmInt8 {
    * zeros, which is as well followed. */
   int8_t* tail;
   int64_t tail_row;
-  int8_t* blocks; /* see blocks_serve, or NULL */
+  int8_t* blocks; /* see blocks_int8.h; NULL where they do not serve, or no memory is left for them */
   /* All weights in order, and their sums, where all channels are active, else NULL; see gemm.c. */
   int8_t* packed;
   int32_t* packed_sums;
@@ -88,51 +89,6 @@ static void find_rows(const FbsGemmInt8* gemm, const int32_t* in_indices, const 
   }
 }
 
-/* Where the winners are whole groups of a vector's width, and x holds quads of neighbouring channels, as it does when
- * they won in groups too, each packed vector of a quad is a block of a second copy of the weights, and packing copies
- * blocks: blocks[out_channels / lanes][taps][in_channels / 4][lanes][4]. The sums, which a zero point other than the
- * kernels' origin needs, come from packing as ever. */
-static int blocks_serve(const FbsGemmInt8* gemm) {
-  const FbsConv2dShape* s = &gemm->shape;
-  const int32_t group = s->out_active == s->out_channels ? s->out_channels : s->group_size;
-  return gemm->kernels->origin == 0 && group % gemm->kernels->lanes == 0 && s->in_channels % 4 == 0 &&
-         s->in_active % 4 == 0;
-}
-
-static size_t blocks_bytes(const FbsGemmInt8* gemm) {
-  return (size_t)gemm->taps * (size_t)gemm->shape.in_channels * (size_t)gemm->shape.out_channels;
-}
-
-static int copy_blocks(FbsGemmInt8* gemm) {
-  const int64_t lanes = gemm->kernels->lanes, taps = gemm->taps, width = gemm->shape.out_channels;
-  void* blocks;
-  if (posix_memalign(&blocks, 64, blocks_bytes(gemm)) != 0) return 0;
-  gemm->blocks = blocks;
-  const int8_t* w = gemm->weights.weights;
-  for (int64_t i = 0; i < gemm->shape.in_channels; i++) {
-    for (int64_t t = 0; t < taps; t++) {
-      for (int64_t o = 0; o < width; o++) {
-        const int64_t block = (o / lanes * taps + t) * (gemm->shape.in_channels / 4) + i / 4;
-        gemm->blocks[(block * lanes + o % lanes) * 4 + i % 4] = *w++;
-      }
-    }
-  }
-  return 1;
-}
-
-/* Where each quad's blocks are, from that of a vector's first quad on; 0 when the quads are not of neighbours. */
-static int find_quads(const FbsGemmInt8* gemm, const int32_t* in_indices, int32_t* quads) {
-  const int32_t depth = gemm->shape.in_active, step = 4 * gemm->kernels->lanes;
-  for (int32_t i = 0; in_indices != NULL && i < depth; i++) {
-    if (in_indices[i] % 4 != i % 4 || in_indices[i] - in_indices[i / 4 * 4] != i % 4) return 0;
-  }
-  for (int32_t t = 0; t < gemm->taps; t++) {
-    const int32_t tap = t * (gemm->shape.in_channels / 4);
-    for (int32_t i = 0; i < depth; i += 4) *quads++ = (tap + (in_indices == NULL ? i : in_indices[i]) / 4) * step;
-  }
-  return 1;
-}
-
 typedef struct {
   const FbsGemmInt8* gemm;
   FbsInt8Packing packing;
@@ -144,31 +100,13 @@ typedef struct {
   int32_t* sums; /* [thread][padded channels], or NULL */
 } PackTask;
 
-static void copy_quads(const PackTask* task, int64_t begin, int64_t end) {
-  const FbsGemmInt8* gemm = task->gemm;
-  const int64_t bytes = 4 * gemm->kernels->lanes, vector_bytes = gemm->taps * (gemm->shape.in_channels / 4) * bytes;
-  int8_t* packed = task->packed;
-  for (const FbsPanel* panel = task->panels; panel < task->panels + task->count; panel++) {
-    const int64_t step = panel->vectors * bytes;
-    for (int64_t v = 0; v < panel->vectors; v++) {
-      const int32_t vector = task->winners[(panel->first_vector + v) * gemm->kernels->lanes] / gemm->kernels->lanes;
-      const int8_t* blocks = gemm->blocks + vector * vector_bytes;
-      for (int64_t quad = begin; quad < end; quad++) {
-        const int8_t* from = blocks + task->quads[quad];
-        int8_t* to = packed + quad * step + v * bytes;
-        for (int64_t i = 0; i < bytes; i += 16) memcpy(to + i, from + i, 16);
-      }
-    }
-    packed += task->packing.quads * step;
-  }
-}
-
 static void pack_share(void* context, int32_t thread, int32_t count) {
   const PackTask* task = context;
   const int64_t quads = task->packing.quads;
   const int64_t begin = fbs_share(quads, thread, count), end = fbs_share(quads, thread + 1, count);
   if (task->quads != NULL) {
-    copy_quads(task, begin, end);
+    fbs_int8_copy_blocks(&task->gemm->shape, task->gemm->kernels->lanes, task->gemm->blocks, task->quads, task->winners,
+                         task->panels, task->count, begin, end, task->packed);
     return;
   }
   task->gemm->kernels->pack(&task->packing, task->panels, task->count, begin, end, task->packed,
@@ -179,7 +117,8 @@ static void pack_share(void* context, int32_t thread, int32_t count) {
 static PackTask pack_task(const FbsGemmInt8* gemm, const int32_t* in_indices, const int32_t* winners,
                           const int8_t** rows, FbsStretch* stretches, int32_t* first_stretch, int8_t* packed,
                           int32_t* sums) {
-  if (gemm->blocks != NULL && sums == NULL && find_quads(gemm, in_indices, (int32_t*)rows)) {
+  if (gemm->blocks != NULL && sums == NULL &&
+      fbs_int8_find_blocks(&gemm->shape, gemm->kernels->lanes, in_indices, (int32_t*)rows)) {
     return (PackTask){.gemm = gemm,
                       .packing = {.quads = quads_of(gemm)},
                       .winners = winners,
@@ -361,7 +300,8 @@ FbsGemmInt8* fbs_gemm_int8_create(const FbsConv2dShape* s, const FbsConv2dInt8We
   }
   gemm->panels = divide_into_panels(gemm->vectors, kernels->vectors, gemm->panel);
   const int all = s->in_active == s->in_channels && s->out_active == s->out_channels;
-  if (all ? !pack_all(gemm) : blocks_serve(gemm) && !copy_blocks(gemm)) {
+  if (!all && fbs_int8_blocks_serve(s, kernels)) gemm->blocks = fbs_int8_blocks_of(s, weights->weights, kernels->lanes);
+  if (all && !pack_all(gemm)) {
     fbs_gemm_int8_destroy(gemm);
     return NULL;
   }
@@ -374,7 +314,7 @@ size_t fbs_gemm_int8_plan_size(const FbsGemmInt8* gemm) {
   const size_t sums = sizeof *gemm->packed_sums * (size_t)padded_channels(gemm);
   const size_t packed = gemm->packed != NULL ? packed_bytes(gemm, gemm->vectors) + sums : 0;
   return sizeof *gemm + sizeof *gemm->panel * (size_t)gemm->vectors + sizeof *gemm->runs * (size_t)gemm->run_count +
-         tail_bytes(gemm) + packed + (gemm->blocks != NULL ? blocks_bytes(gemm) : 0);
+         tail_bytes(gemm) + packed + (gemm->blocks != NULL ? fbs_int8_blocks_bytes(&gemm->shape) : 0);
 }
 
 void fbs_gemm_int8_run(const FbsGemmInt8* gemm, FbsThreads* threads, const float* x, const int32_t* in_indices,
