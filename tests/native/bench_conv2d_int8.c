@@ -4,7 +4,8 @@
  *   ./bench_int8 [threads] [path] [part of a layer's name] [copies of the weights]
  *
  * The runs take turns with the copies, as in bench_conv2d.c. `gate` is the part of a run that chooses the channels and
- * finds the range, `quantise` and `pack` those of the convolution; `multiply` is the rest. GMAC/s counts the active
+ * finds the range, `quantise` and `pack` those of the convolution; `multiply` is the rest (with
+ * winners in groups, packing too). GMAC/s counts the active
  * MACs over the whole run, `of peak` is their share of what the instruction reaches in registers at the same time; R is
  * against XNNPACK's dense convolution with dynamic-range weights, where its time is known: for the machine of
  * docs/kernels.md. Medians.
@@ -192,8 +193,9 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count, in
   float* g = random_floats((size_t)s->out_channels, 0);
   int32_t* in_indices = malloc(sizeof(int32_t) * (size_t)s->in_active);
   int32_t* winners = malloc(sizeof(int32_t) * (size_t)s->out_active);
-  for (int32_t i = 0, n = 0; i < s->in_channels; i++) { /* a random subset in ascending order */
-    if (rand() % (s->in_channels - i) < s->in_active - n) in_indices[n++] = i;
+  for (int32_t i = 0, n = 0; i < s->in_channels; i += s->group_size) { /* random groups in ascending order */
+    if (rand() % (s->in_channels - i) >= s->in_active - n) continue;
+    for (int32_t j = 0; j < s->group_size; j++) in_indices[n++] = i + j;
   }
   const int32_t* indices = s->in_active < s->in_channels ? in_indices : NULL;
   const int all = indices == NULL && s->out_active == s->out_channels;
@@ -231,7 +233,7 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count, in
     times[i] = now() - start;
   }
   t.quantise = median(times, kRuns);
-  if (!all) t.pack = time_pack(s, kernels, weights->weights, indices, winners);
+  if (!all && s->group_size == 1) t.pack = time_pack(s, kernels, weights->weights, indices, winners);
   for (int i = 0; i < 20; i++) times[i] = peak_of(kernels);
   t.peak = median(times, 20);
   for (int32_t i = 0; i < copies; i++) {

@@ -83,6 +83,14 @@ static void random_subset(int32_t n, int32_t count, bool ascending, int32_t* sub
   }
 }
 
+/* The same in whole groups of neighbours. */
+static void random_groups(int32_t n, int32_t count, int32_t size, int32_t* subset) {
+  int32_t* groups = NEW(int32_t, count / size);
+  random_subset(n / size, count / size, random_between(0, 1), groups);
+  for (int32_t i = 0; i < count; i++) subset[i] = groups[i / size] * size + i % size;
+  free(groups);
+}
+
 /* A gate of 1 for as many random groups as win, and of 0 for the others. */
 static float* exact_gate(const FbsConv2dShape* s) {
   const int32_t groups = s->out_channels / s->group_size, winning = s->out_active / s->group_size;
@@ -109,8 +117,9 @@ static Problem problem_of(const FbsConv2dShape* s, bool sparse_in, Input input) 
   for (size_t i = 0; i < out; i++) scales[i] = ldexpf(1, random_between(-9, -2));
   if (sparse_in) {
     p.in_indices = NEW(int32_t, s->batch * s->in_active);
+    const bool quads = s->in_channels % 4 == 0 && s->in_active % 4 == 0 && random_between(0, 2) > 0;
     for (int32_t n = 0; n < s->batch; n++) {
-      random_subset(s->in_channels, s->in_active, random_between(0, 1), p.in_indices + n * s->in_active);
+      random_groups(s->in_channels, s->in_active, quads ? 4 : 1, p.in_indices + n * s->in_active);
     }
   }
   return p;
@@ -417,6 +426,9 @@ static void test_groups(void) {
         s.in_active = n % 3 == 0 ? s.in_channels : 1 + s.in_channels / 2;
         set_window(&s, &windows[n % 4]);
         test_shape(&s, n % 3 > 0, n % 2 ? kSigned : kPositive);
+        s.in_channels = 4 * (1 + n % 7); /* in quads */
+        s.in_active = n % 3 == 0 ? s.in_channels : 4 * (1 + n % 7 / 2);
+        for (Input input = kSigned; input <= kPositive; input++) test_shape(&s, n % 3 > 0, input);
       }
     }
   }

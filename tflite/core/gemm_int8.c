@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blocks_int8.h"
 #include "image_int8.h"
 #include "packing.h"
 #include "workspace.h"
@@ -38,6 +39,7 @@ struct FbsGemmInt8 {
    * zeros, which is as well followed. */
   int8_t* tail;
   int64_t tail_row;
+  int8_t* blocks; /* see blocks_int8.h; NULL where they do not serve, or no memory is left for them */
   /* All weights in order, and their sums, where all channels are active, else NULL; see gemm.c. */
   int8_t* packed;
   int32_t* packed_sums;
@@ -90,6 +92,8 @@ static void find_rows(const FbsGemmInt8* gemm, const int32_t* in_indices, const 
 typedef struct {
   const FbsGemmInt8* gemm;
   FbsInt8Packing packing;
+  const int32_t* winners;
+  const int32_t* quads; /* of the blocks to copy; NULL: there are none */
   const FbsPanel* panels;
   int32_t count;
   int8_t* packed;
@@ -99,14 +103,28 @@ typedef struct {
 static void pack_share(void* context, int32_t thread, int32_t count) {
   const PackTask* task = context;
   const int64_t quads = task->packing.quads;
-  task->gemm->kernels->pack(&task->packing, task->panels, task->count, fbs_share(quads, thread, count),
-                            fbs_share(quads, thread + 1, count), task->packed,
+  const int64_t begin = fbs_share(quads, thread, count), end = fbs_share(quads, thread + 1, count);
+  if (task->quads != NULL) {
+    fbs_int8_copy_blocks(&task->gemm->shape, task->gemm->kernels->lanes, task->gemm->blocks, task->quads, task->winners,
+                         task->panels, task->count, begin, end, task->packed);
+    return;
+  }
+  task->gemm->kernels->pack(&task->packing, task->panels, task->count, begin, end, task->packed,
                             task->sums == NULL ? NULL : task->sums + thread * padded_channels(task->gemm));
 }
 
+/* `rows` has room for the rows' pointers, or the quads of blocks instead. */
 static PackTask pack_task(const FbsGemmInt8* gemm, const int32_t* in_indices, const int32_t* winners,
                           const int8_t** rows, FbsStretch* stretches, int32_t* first_stretch, int8_t* packed,
                           int32_t* sums) {
+  if (gemm->blocks != NULL && sums == NULL &&
+      fbs_int8_find_blocks(&gemm->shape, gemm->kernels->lanes, in_indices, (int32_t*)rows)) {
+    return (PackTask){.gemm = gemm,
+                      .packing = {.quads = quads_of(gemm)},
+                      .winners = winners,
+                      .quads = (const int32_t*)rows,
+                      .packed = packed};
+  }
   find_rows(gemm, in_indices, rows);
   fbs_find_stretches(winners, gemm->shape.out_active, gemm->shape.out_channels, gemm->kernels->lanes,
                      gemm->kernels->stretch, stretches, first_stretch);
@@ -227,6 +245,7 @@ void fbs_gemm_int8_destroy(FbsGemmInt8* gemm) {
   if (gemm == NULL) return;
   free(gemm->packed_sums);
   free(gemm->packed);
+  free(gemm->blocks);
   free(gemm->tail);
   free(gemm->runs);
   free(gemm->panel);
@@ -281,6 +300,7 @@ FbsGemmInt8* fbs_gemm_int8_create(const FbsConv2dShape* s, const FbsConv2dInt8We
   }
   gemm->panels = divide_into_panels(gemm->vectors, kernels->vectors, gemm->panel);
   const int all = s->in_active == s->in_channels && s->out_active == s->out_channels;
+  if (!all && fbs_int8_blocks_serve(s, kernels)) gemm->blocks = fbs_int8_blocks_of(s, weights->weights, kernels->lanes);
   if (all && !pack_all(gemm)) {
     fbs_gemm_int8_destroy(gemm);
     return NULL;
@@ -294,7 +314,7 @@ size_t fbs_gemm_int8_plan_size(const FbsGemmInt8* gemm) {
   const size_t sums = sizeof *gemm->packed_sums * (size_t)padded_channels(gemm);
   const size_t packed = gemm->packed != NULL ? packed_bytes(gemm, gemm->vectors) + sums : 0;
   return sizeof *gemm + sizeof *gemm->panel * (size_t)gemm->vectors + sizeof *gemm->runs * (size_t)gemm->run_count +
-         tail_bytes(gemm) + packed;
+         tail_bytes(gemm) + packed + (gemm->blocks != NULL ? fbs_int8_blocks_bytes(&gemm->shape) : 0);
 }
 
 void fbs_gemm_int8_run(const FbsGemmInt8* gemm, FbsThreads* threads, const float* x, const int32_t* in_indices,
