@@ -137,7 +137,7 @@ static bool make_plan(FbsConvolution* op, const FbsConv2dShape* shape, const Fbs
   if (plan_serves(op, shape, constants)) return true;
   destroy_plan(op);
   op->shape = *shape;
-  const void* data[kFbsMostConstants];
+  const void* data[kFbsMaxConstants];
   for (int i = 0; i < op->kind->constant_count; ++i) {
     if (!fbs_constant_replace(&op->constants[i], &constants[i], message)) return false;
     data[i] = fbs_constant_data(&op->constants[i]);
@@ -159,7 +159,7 @@ bool fbs_convolution_prepare(void* state, TfLiteContext* context, const FbsSessi
                              FbsOpDescription* description, FbsMessage* message) {
   FbsConvolution* op = state;
   FbsConv2dShape s;
-  FbsConstant constants[kFbsMostConstants];
+  FbsConstant constants[kFbsMaxConstants];
   if (!check(context, op, &s, constants, message) || !make_plan(op, &s, constants, &session->options.conv, message)) {
     return false;
   }
@@ -205,5 +205,5 @@ bool fbs_convolution_invoke(const void* state, const TfLiteContext* context, con
 void fbs_convolution_destroy(void* state) {
   FbsConvolution* op = state;
   destroy_plan(op);
-  for (int i = 0; i < kFbsMostConstants; ++i) fbs_constant_release(&op->constants[i]);
+  for (int i = 0; i < kFbsMaxConstants; ++i) fbs_constant_release(&op->constants[i]);
 }

@@ -7,7 +7,7 @@
 #include "op.h"
 #include "window.h"
 
-enum { kFbsMostConstants = 5 };
+enum { kFbsMaxConstants = 5 };
 
 /* The rank says the shape: [C_in][taps][C_out], [C_in][C_out] or [C_out]. */
 typedef struct {
@@ -20,7 +20,7 @@ typedef struct {
 typedef struct {
   const char* operands; /* the constants' names, for messages */
   int constant_count;
-  FbsConstantKind constants[kFbsMostConstants]; /* the weights first */
+  FbsConstantKind constants[kFbsMaxConstants]; /* the weights first */
   const char* (*check)(const FbsConv2dShape* shape, const void* const* constants, char* message, size_t message_size);
   void* (*create)(const FbsConv2dShape* shape, const void* const* constants, const FbsConv2dOptions* options);
   void (*destroy)(void* plan);
@@ -41,7 +41,7 @@ typedef struct {
   FbsActivation activation;
   /* Indices into the context's tensors; in_indices and out_indices may be kFbsNoTensor. */
   int x, in_indices, y, out_indices;
-  FbsConstant constants[kFbsMostConstants];
+  FbsConstant constants[kFbsMaxConstants];
   FbsConv2dShape shape; /* what the plan is for */
   void* plan;
 } FbsConvolution;
