@@ -41,6 +41,7 @@ int fbs_int8_find_blocks(const FbsConv2dShape* s, int32_t lanes, const int32_t* 
       *quads++ = (t * (s->in_channels / 4) + quad) * 4 * lanes;
     }
   }
+  for (int32_t n = 0; n < kFbsInt8BlocksAhead; n++) *quads++ = 0;
   return 1;
 }
 
@@ -54,6 +55,7 @@ void fbs_int8_copy_blocks(const FbsConv2dShape* s, int32_t lanes, const int8_t* 
       const int8_t* vector = blocks + winners[(panel->first_vector + v) * lanes] / lanes * vector_bytes;
       for (int64_t quad = begin; quad < end; quad++) {
         int8_t* target = packed + quad * step + v * bytes;
+        __builtin_prefetch(vector + quads[quad + kFbsInt8BlocksAhead]);
         for (int64_t i = 0; i < bytes; i += 16) memcpy(target + i, vector + quads[quad] + i, 16);
       }
     }

@@ -8,6 +8,10 @@
 #include "conv2d.h"
 #include "kernels_int8.h"
 
+/* How many blocks are fetched ahead: where the weights come from memory, that layer takes 0.14 to 0.15 ms so, 0.16 to
+ * 0.17 with 16 and 0.2 without. */
+enum { kFbsInt8BlocksAhead = 64 };
+
 /* Whether the layer is such a one, but for the channels of x, and its kernels can do without the weights' sums. */
 int fbs_int8_blocks_serve(const FbsConv2dShape* shape, const FbsInt8Kernels* kernels);
 
@@ -16,8 +20,8 @@ size_t fbs_int8_blocks_bytes(const FbsConv2dShape* shape);
 /* Allocated; NULL when memory runs out. */
 int8_t* fbs_int8_blocks_of(const FbsConv2dShape* shape, const int8_t* weights, int32_t lanes);
 
-/* quads[taps * in_active / 4]: where each quad's block is, from the first one of a vector on. 0 when x does not hold
- * quads of neighbours. */
+/* quads[taps * in_active / 4]: where each quad's block is, from the first one of a vector on; kFbsInt8BlocksAhead
+ * entries follow that are only fetched. 0 when x does not hold quads of neighbours. */
 int fbs_int8_find_blocks(const FbsConv2dShape* shape, int32_t lanes, const int32_t* in_indices, int32_t* quads);
 
 /* As FbsInt8Kernels.pack. */

@@ -233,7 +233,8 @@ static Layout layout_of(const FbsGemmInt8* gemm, int32_t threads) {
   Layout layout = {0};
   layout.image = fbs_reserve(&layout.size, (size_t)fbs_int8_image_bytes(&gemm->image, INT32_MAX) + kFbsInt8Spare);
   layout.winners = fbs_reserve(&layout.size, (sizeof(int32_t) + 3 * sizeof(float)) * padded);
-  layout.rows = fbs_reserve(&layout.size, sizeof(int8_t*) * 4 * (size_t)quads_of(gemm));
+  const size_t ahead = sizeof(int32_t) * kFbsInt8BlocksAhead;
+  layout.rows = fbs_reserve(&layout.size, sizeof(int8_t*) * 4 * (size_t)quads_of(gemm) + ahead);
   layout.stretches = fbs_reserve(&layout.size, sizeof(FbsStretch) * (size_t)gemm->shape.out_active);
   layout.first_stretch = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(gemm->vectors + 1));
   layout.sums = fbs_reserve(&layout.size, sizeof(int32_t) * padded * (size_t)threads);

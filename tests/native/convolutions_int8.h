@@ -1,0 +1,308 @@
+/* A problem for the int8 convolution, and the comparison of every kind of kernels of this CPU with the reference.
+ *
+ * The winners' g is 1, scales are powers of 2 and the bias 0, so that y shows the sums and any two ways to compute it
+ * must agree in every bit; then another gate, scales and bias, where only roundings may differ.
+ */
+#ifndef FBS_TESTS_NATIVE_CONVOLUTIONS_INT8_H_
+#define FBS_TESTS_NATIVE_CONVOLUTIONS_INT8_H_
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "conv2d_int8.h"
+#include "gemm_int8.h"
+#include "quantisation.h"
+#include "select.h"
+#include "testing.h"
+
+enum { kPools = 3 }; /* of 1, 2 and 3 threads */
+static FbsThreads* pools[kPools];
+static uint64_t seed; /* of the shape at hand */
+
+/* ---- Inputs ---- */
+
+typedef enum { kSigned, kPositive, kNegative, kZero, kConstant, kHuge, kTiny, kTooTiny, kInputs } Input;
+static const char* const input_names[] = {"signed",   "positive", "negative", "zero",
+                                          "constant", "huge",     "tiny",     "too tiny"};
+
+static float value_of(Input input) {
+  const float unit = random_unit();
+  switch (input) {
+    case kSigned:
+      return 5 * unit - 2;
+    case kPositive:
+      return unit < 0.5f ? 0 : unit;
+    case kNegative:
+      return -3 * unit;
+    case kConstant:
+      return 0.7f;
+    case kHuge:
+      return (2 * unit - 1) * 3.4e38f;
+    case kTiny:
+      return (2 * unit - 1) * 1e-36f; /* their scale is a denormal number, its inverse still finite */
+    case kTooTiny:
+      return unit * 1e-40f;
+    case kZero:
+    case kInputs:
+      break;
+  }
+  return 0;
+}
+
+typedef struct {
+  FbsConv2dShape shape;
+  Input input;
+  FbsConv2dInt8Weights weights;
+  size_t x_size, y_size;
+  float* x;
+  int32_t* in_indices;
+} Problem;
+
+static int8_t* random_bytes(size_t n) {
+  int8_t* values = NEW(int8_t, n);
+  for (size_t i = 0; i < n; i++) values[i] = (int8_t)random_between(-127, 127);
+  return values;
+}
+
+static float* constants(size_t n, float value) {
+  float* values = NEW(float, n);
+  for (size_t i = 0; i < n; i++) values[i] = value;
+  return values;
+}
+
+/* `count` of the first n integers; in ascending order or, as any order is allowed, shuffled */
+static void random_subset(int32_t n, int32_t count, bool ascending, int32_t* subset) {
+  for (int32_t i = 0, found = 0; found < count; i++) {
+    if (random_between(0, n - i - 1) < count - found) subset[found++] = i;
+  }
+  for (int32_t i = 0; i < count && !ascending; i++) {
+    const int32_t j = random_between(i, count - 1), swapped = subset[i];
+    subset[i] = subset[j];
+    subset[j] = swapped;
+  }
+}
+
+/* The same in whole groups of neighbours. */
+static void random_groups(int32_t n, int32_t count, int32_t size, int32_t* subset) {
+  int32_t* groups = NEW(int32_t, count / size);
+  random_subset(n / size, count / size, random_between(0, 1), groups);
+  for (int32_t i = 0; i < count; i++) subset[i] = groups[i / size] * size + i % size;
+  free(groups);
+}
+
+/* A gate of 1 for as many random groups as win, and of 0 for the others. */
+static float* exact_gate(const FbsConv2dShape* s) {
+  const int32_t groups = s->out_channels / s->group_size, winning = s->out_active / s->group_size;
+  int32_t* winners = NEW(int32_t, winning);
+  random_subset(groups, winning, true, winners);
+  float* gate = constants((size_t)s->out_channels, 0);
+  for (int32_t i = 0; i < winning; i++) {
+    for (int32_t j = 0; j < s->group_size; j++) gate[winners[i] * s->group_size + j] = 1;
+  }
+  free(winners);
+  return gate;
+}
+
+static Problem problem_of(const FbsConv2dShape* s, bool sparse_in, Input input) {
+  Problem p = {.shape = *s, .input = input};
+  const size_t in = (size_t)s->in_channels, out = (size_t)s->out_channels;
+  p.x_size = (size_t)s->batch * (size_t)(s->in_height * s->in_width) * (size_t)s->in_active;
+  p.y_size = (size_t)s->batch * (size_t)(s->out_height * s->out_width) * (size_t)s->out_active;
+  p.x = NEW(float, p.x_size);
+  for (size_t i = 0; i < p.x_size; i++) p.x[i] = value_of(input);
+  p.weights = (FbsConv2dInt8Weights){random_bytes(in * (size_t)(s->kernel_height * s->kernel_width) * out),
+                                     constants(out, 1), constants(out, 0), constants(in * out, 0), exact_gate(s)};
+  float* scales = (float*)p.weights.scales;
+  for (size_t i = 0; i < out; i++) scales[i] = ldexpf(1, random_between(-9, -2));
+  if (sparse_in) {
+    p.in_indices = NEW(int32_t, s->batch * s->in_active);
+    const bool quads = s->in_channels % 4 == 0 && s->in_active % 4 == 0 && random_between(0, 2) > 0;
+    for (int32_t n = 0; n < s->batch; n++) {
+      random_groups(s->in_channels, s->in_active, quads ? 4 : 1, p.in_indices + n * s->in_active);
+    }
+  }
+  return p;
+}
+
+/* Any gate, scales and bias, with g of clearly different values in a random order, so that all agree who wins. */
+static void make_inexact(Problem* p) {
+  const FbsConv2dShape* s = &p->shape;
+  const int32_t out = s->out_channels, groups = out / s->group_size;
+  int32_t* order = NEW(int32_t, groups);
+  random_subset(groups, groups, false, order);
+  float mean = 0; /* of |x| in the largest image */
+  for (size_t i = 0; i < p->x_size; i++) mean = fmaxf(mean, fabsf(p->x[i]));
+  const float part = mean > 1e-30f ? 0.2f / mean / (float)(s->in_channels * groups) : 0;
+  for (int32_t o = 0; o < out; o++) {
+    ((float*)p->weights.gate_bias)[o] = 0.5f + (float)order[o / s->group_size] / (float)groups;
+    ((float*)p->weights.scales)[o] = 0.001f + 0.01f * random_unit();
+    ((float*)p->weights.bias)[o] = 4 * random_unit() - 2;
+  }
+  for (int32_t i = 0; i < s->in_channels * out; i++) {
+    ((float*)p->weights.gate_kernel)[i] = part * (2 * random_unit() - 1);
+  }
+  free(order);
+}
+
+static void free_problem(Problem* p) {
+  free(p->x);
+  free(p->in_indices);
+  free((void*)p->weights.weights);
+  free((void*)p->weights.scales);
+  free((void*)p->weights.bias);
+  free((void*)p->weights.gate_kernel);
+  free((void*)p->weights.gate_bias);
+}
+
+/* ---- Runs ---- */
+
+typedef struct {
+  float* y;
+  int32_t* indices;
+} Result;
+
+static Result new_result(const Problem* p) {
+  const int32_t winners = p->shape.batch * p->shape.out_active;
+  Result result = {constants(p->y_size, NAN), NEW(int32_t, winners)};
+  for (int32_t i = 0; i < winners; i++) result.indices[i] = i % p->shape.out_active;
+  return result;
+}
+
+static void free_result(Result* result) {
+  free(result->y);
+  free(result->indices);
+}
+
+static void* new_workspace(size_t bytes) {
+  const size_t size = (bytes + 63) / 64 * 64;
+  void* workspace = aligned_alloc(64, size);
+  CHECK(workspace != NULL, "no memory");
+  memset(workspace, 0xff, size); /* NaN */
+  return workspace;
+}
+
+static Result run(const Problem* p, FbsPath path, FbsThreads* threads) {
+  const FbsConv2dShape* s = &p->shape;
+  const FbsConv2dOptions options = {.path = path};
+  FbsConv2dInt8* plan = fbs_conv2d_int8_create(s, &p->weights, &options);
+  CHECK(plan != NULL, "no plan for path %s", fbs_path_name(path));
+  void* workspace = new_workspace(fbs_conv2d_int8_workspace_size(plan, fbs_threads_count(threads)));
+  Result result = new_result(p);
+  const int status = fbs_conv2d_int8_run(plan, threads, p->x, p->in_indices, result.y,
+                                         s->out_active < s->out_channels ? result.indices : NULL, workspace);
+  CHECK(status == 0, "status %d", status);
+  free(workspace);
+  fbs_conv2d_int8_destroy(plan);
+  return result;
+}
+
+/* With kernels that this CPU has, but does not choose; g is 1 for all winners, which the reference has found. */
+static Result run_gemm(const Problem* p, const FbsInt8Kernels* kernels, FbsThreads* threads, const Result* expected) {
+  const FbsConv2dShape* s = &p->shape;
+  FbsGemmInt8* gemm = fbs_gemm_int8_create(s, &p->weights, kernels);
+  CHECK(gemm != NULL, "no plan for %s", kernels->name);
+  void* workspace = new_workspace(fbs_gemm_int8_workspace_size(gemm, fbs_threads_count(threads)));
+  Result result = new_result(p);
+  const int64_t x_size = (int64_t)p->x_size / s->batch, y_size = (int64_t)p->y_size / s->batch;
+  for (int64_t n = 0; n < s->batch; n++) {
+    const float* x = p->x + n * x_size;
+    int32_t* winners = result.indices + n * s->out_active;
+    memcpy(winners, expected->indices + n * s->out_active, sizeof *winners * (size_t)s->out_active);
+    fbs_gemm_int8_run(gemm, threads, x, p->in_indices == NULL ? NULL : p->in_indices + n * s->in_active,
+                      fbs_finite_range(x, x_size), p->weights.gate_bias, winners, result.y + n * y_size, workspace);
+  }
+  free(workspace);
+  fbs_gemm_int8_destroy(gemm);
+  return result;
+}
+
+/* ---- Comparisons ---- */
+
+static void print_problem(const Problem* p, const char* name) {
+  const FbsConv2dShape* s = &p->shape;
+  fprintf(stderr, "seed %llu: ", (unsigned long long)seed);
+  fprintf(stderr,
+          "%s, %s input: batch %d, %dx%d, %d of %d channels%s -> %dx%d, %d of %d in groups of %d, kernel %dx%d, "
+          "stride %dx%d, dilation %dx%d, pad %d %d, activation %d\n",
+          name, input_names[p->input], s->batch, s->in_height, s->in_width, s->in_active, s->in_channels,
+          p->in_indices != NULL ? " (indexed)" : "", s->out_height, s->out_width, s->out_active, s->out_channels,
+          s->group_size, s->kernel_height, s->kernel_width, s->stride_height, s->stride_width, s->dilation_height,
+          s->dilation_width, s->pad_top, s->pad_left, (int)s->activation);
+}
+
+/* tolerance: 0 for equal bits, else relative to the terms of the output. */
+static void compare(const Problem* p, const char* name, const Result* got, const Result* want, float tolerance) {
+  const FbsConv2dShape* s = &p->shape;
+  const int32_t pixels = s->out_height * s->out_width, k = s->out_active;
+  for (int32_t i = 0; i < s->batch * k; i++) {
+    if (got->indices[i] == want->indices[i]) continue;
+    print_problem(p, name);
+    CHECK(false, "image %d: index %d is %d, expected %d", i / k, i % k, got->indices[i], want->indices[i]);
+  }
+  for (size_t i = 0; i < p->y_size; i++) {
+    const float a = got->y[i], b = want->y[i];
+    if (a == b || fabsf(a - b) <= tolerance * (fabsf(b) + 2)) continue; /* 2: the bias */
+    print_problem(p, name);
+    CHECK(false, "image %d, pixel %d, channel %d: %.9g, expected %.9g", (int)i / (pixels * k), (int)i / k % pixels,
+          (int)i % k, a, b);
+  }
+}
+
+/* Every kind of kernels that this CPU can run. */
+static int32_t find_kernels(const FbsInt8Kernels** found) {
+  int32_t count = 0;
+  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    if (fbs_path_available(path)) found[count++] = fbs_select_int8_kernels(path);
+  }
+  if (fbs_path_available(kFbsPathAvx2) && fbs_int8_kernels_avx2 != NULL) found[count++] = fbs_int8_kernels_avx2;
+  if (fbs_path_available(kFbsPathNeon)) found[count++] = fbs_int8_kernels_neon;
+  return count;
+}
+
+/* As the reference is what all must equal, one run of each is enough. */
+static FbsThreads* next_pool(void) {
+  static int32_t next;
+  return pools[next++ % kPools];
+}
+
+static void test_exactly(const Problem* p, const Result* expected) {
+  const FbsInt8Kernels* kernels[8];
+  const int32_t count = find_kernels(kernels);
+  for (int32_t i = 0; i < count; i++) {
+    Result result = run_gemm(p, kernels[i], next_pool(), expected);
+    compare(p, kernels[i]->name, &result, expected, 0);
+    free_result(&result);
+  }
+}
+
+/* tolerance: of y, relative */
+static void test_paths(const Problem* p, const Result* expected, float tolerance) {
+  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    if (!fbs_path_available(path)) continue;
+    Result result = run(p, path, next_pool());
+    compare(p, fbs_path_name(path), &result, expected, tolerance);
+    free_result(&result);
+  }
+}
+
+static void test_shape(const FbsConv2dShape* s, bool sparse_in, Input input) {
+  Problem p = problem_of(s, sparse_in, input);
+  char message[256];
+  const char* refused = fbs_conv2d_int8_check(s, &p.weights, message, sizeof message);
+  if (refused != NULL) print_problem(&p, "check");
+  CHECK(refused == NULL, "%s", refused);
+  Result expected = run(&p, kFbsPathReference, pools[0]);
+  test_exactly(&p, &expected);
+  if (input != kHuge) test_paths(&p, &expected, 0); /* the sums of |x| overflow where they are not of doubles */
+  free_result(&expected);
+  if (input != kHuge) {
+    make_inexact(&p);
+    expected = run(&p, kFbsPathReference, pools[0]);
+    test_paths(&p, &expected, 1e-5f);
+    free_result(&expected);
+  }
+  free_problem(&p);
+}
+
+#endif
