@@ -133,6 +133,10 @@ def test_neon(build, program, arguments):
     program = build(program, ["-O2", "-static"], compiler="aarch64-linux-gnu-gcc")
     out = run("qemu-aarch64", program, *arguments)
     assert program.stem != "test_conv2d" or " neon" in out
+    assert program.stem != "test_conv2d_int8" or " neondot neon" in out
+    if program.stem == "test_conv2d_int8":  # a core without SDOT
+        out = run("qemu-aarch64", "-cpu", "cortex-a53", program, SEED, 0)
+        assert " neon" in out and "neondot" not in out
 
 
 # The largest error of a method's outputs, relative to their rms: three times what was measured (docs/kernels.md).
@@ -152,8 +156,8 @@ def test_neon_loops():
     tool = neon_mca.missing_tool()
     if tool is not None:
         pytest.skip(f"{tool} is not installed")
-    for compiler, cpu, function, *_, rate, peak in neon_mca.measure():
-        assert rate >= 0.85 * peak, f"{compiler}, {cpu}, {function}: {rate:.2f} of {peak} FMLAs a cycle"
+    for compiler, cpu, instruction, function, *_, rate, peak in neon_mca.measure():
+        assert rate >= 0.85 * peak, f"{compiler}, {cpu}, {function}: {rate:.2f} of {peak} {instruction} a cycle"
 
 
 class Shape(ctypes.Structure):
