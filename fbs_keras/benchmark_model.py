@@ -144,7 +144,8 @@ def measure(
     """
     put_tool = device.put(Path(tool).read_bytes(), TOOL, executable=True)
     put_delegate = device.put(Path(delegate).read_bytes(), DELEGATE) if delegate else None
-    commands, files = {}, {}
+    commands: dict[str, list[str]] = {}
+    files: dict[str, str] = {}
     for each in candidates:
         content = each.model if isinstance(each.model, bytes) else Path(each.model).read_bytes()
         digest = hashlib.sha256(content).hexdigest()[:16]
@@ -152,7 +153,8 @@ def measure(
             files[digest] = device.put(content, f"{digest}.tflite")
         commands[each.name] = _command(each, files[digest], put_tool, put_delegate, settings)
 
-    random, results = Random(0), {each.name: [] for each in candidates}
+    random = Random(0)
+    results: dict[str, list[Run]] = {each.name: [] for each in candidates}
     with tqdm(total=settings.rounds * len(candidates), desc="timing", unit="run", disable=not progress) as bar:
         for _ in range(settings.rounds):
             for each in random.sample(list(candidates), len(candidates)):

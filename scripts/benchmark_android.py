@@ -85,8 +85,11 @@ def time_on(device):
     environment = benchmarking.environment() | {"device": device.describe()}
     print(f"\n{benchmarking.report_head(command, FLAGS.threads, environment)}\n\n{benchmarking.table(timings)}")
     if FLAGS.json:
-        numbers = {"timings_ms": [dataclasses.asdict(timing) for timing in timings]}
-        numbers |= {"rounds": benchmark_model.as_json(results), "settings": dataclasses.asdict(settings)}
+        numbers = {
+            "timings_ms": [dataclasses.asdict(timing) for timing in timings],
+            "rounds": benchmark_model.as_json(results),
+            "settings": dataclasses.asdict(settings),
+        }
         head = {"command": command, "threads": FLAGS.threads, "batch_size": FLAGS.batch_size}
         with open(FLAGS.json, "w", encoding="utf-8") as file:
             json.dump(head | environment | numbers, file, indent=2)
