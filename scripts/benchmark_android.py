@@ -104,8 +104,7 @@ def find_delegate():
     try:
         return runtime.delegate_path(None if FLAGS.local else "android-arm64")
     except FileNotFoundError as error:
-        remedy = "`make install`" if FLAGS.local else "`make android`"
-        raise FileNotFoundError(f"{error}. In a checkout, {remedy} builds it; or name one with --delegate") from None
+        raise FileNotFoundError(f"{error}. Another one is named by --delegate") from None
 
 
 if __name__ == "__main__":

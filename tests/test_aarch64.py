@@ -26,8 +26,8 @@ IMAGES, PROCESSES = 1000, os.cpu_count() or 1
 pytestmark = pytest.mark.skipif(bool(prepare.missing()), reason=f"no emulator or cross compiler; {prepare.missing()}")
 
 
-def compile_c(output, *arguments):
-    delegate_build.compile_c(output, *arguments, compiler=["aarch64-linux-gnu-gcc"])
+def compile_c(output, *arguments, **options):
+    delegate_build.compile_c(output, *arguments, compiler=["aarch64-linux-gnu-gcc"], **options)
 
 
 def run(command, environment=None):
