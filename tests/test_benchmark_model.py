@@ -152,6 +152,7 @@ class Script(devices.Device):
         self.files, self.commands, self.claimed, self.failing = {}, [], claimed, None
 
     def put(self, content, name, executable=False):
+        assert name not in self.files, "put twice"
         self.files[name] = content, executable
         return f"/folder/{name}"
 
@@ -201,7 +202,7 @@ class TestMeasure:
         benchmark_model.measure(device, paths[0], paths[1], candidates, SETTINGS)
         assert device.files.pop("benchmark_model") == (b"tool", True)
         assert device.files.pop("libfbs_delegate.so") == (b"delegate", False)
-        assert sorted(content for content, _ in device.files.values()) == [b"a file", b"dense.tflite"]  # each once
+        assert sorted(content for content, _ in device.files.values()) == [b"a file", b"dense.tflite"]
         names = {content: name for name, (content, _) in device.files.items()}
         common = "--num_threads=2 --num_runs=20 --min_secs=0.5"
         ours = "--external_delegate_path=/folder/libfbs_delegate.so --external_delegate_options=path:neon;winograd:0"
