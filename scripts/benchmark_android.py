@@ -17,6 +17,7 @@ that later rounds are as fast as earlier ones. What cannot be run ends with exit
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 import shlex
@@ -83,6 +84,10 @@ def time_on(device):
 
     command = shlex.join(["python", *sys.argv])
     environment = benchmarking.environment() | {"device": device.describe()}
+    # The runtime is the tool's, which does not tell its version.
+    with open(FLAGS.benchmark_model, "rb") as file:
+        environment["versions"]["benchmark_model"] = f"sha256:{hashlib.sha256(file.read()).hexdigest()[:16]}"
+    del environment["versions"]["ai-edge-litert"]
     print(f"\n{benchmarking.report_head(command, FLAGS.threads, environment)}\n\n{benchmarking.table(timings)}")
     if FLAGS.json:
         numbers = {

@@ -1,5 +1,6 @@
 """scripts/benchmark_android.py on this machine: its steps, and what it says of what is missing."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -78,6 +79,8 @@ def test_model(tmp_path, tool):
     assert [each["memory"] for each in report["rounds"]["dense"]] == [2.25, 2.25]
     assert all(each["delegate_kernels"] == 2 for each in report["rounds"]["FBS delegate"])  # a convolution, a sum
     assert report["threads"] == report["batch_size"] == 1 and report["settings"]["rounds"] == 2
+    digest = hashlib.sha256(tool.read_bytes()).hexdigest()[:16]
+    assert report["versions"]["benchmark_model"] == f"sha256:{digest}" and "ai-edge-litert" not in report["versions"]
     for text in ("speed-up", report["device"]["cpu"], "benchmark_android.py"):
         assert text in result.stdout
 
