@@ -20,7 +20,7 @@ class TestChoose:
             (f"{HEADER}abc\tdevice\n\n", None, "abc"),
             (f"{DAEMON}{HEADER}abc\tdevice\n", "abc", "abc"),
             (f"{HEADER}abc\tdevice\nemulator-5554\tdevice\n", "emulator-5554", "emulator-5554"),
-            (f"{HEADER}abc\tunauthorized\n10.0.0.2:5555\tdevice\n", "10.0.0.2:5555", "10.0.0.2:5555"),
+            (f"{HEADER}abc\tunauthorized\nxyz:5555\tdevice\n", "xyz:5555", "xyz:5555"),
         ],
     )
     def test_chosen(self, listed, serial, chosen):
