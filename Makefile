@@ -15,10 +15,10 @@ CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers densities bu
   schedules callbacks channel_groups channel_removal slimming channelwise macs summary models plots))
 
 .DEFAULT_GOAL := help
-.PHONY: help install data quickstart test check format clean
+.PHONY: help install data quickstart test test-aarch64 check format clean
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 install: $(VENV)/installed  ## Make .venv with the package, its native library, all extras and the developers' tools
 
@@ -43,6 +43,10 @@ quickstart: data  ## Evaluate, export and benchmark the trained models: the tabl
 test: data  ## Run all tests on TensorFlow, and those of the core on JAX too
 	KERAS_BACKEND=tensorflow TFDS_DATA_DIR=$(abspath $(DATA_DIR)) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_FLAGS) $(CORE_TESTS)
+
+test-aarch64: data  ## Run the C tests and an exported model on 64-bit ARM, in an emulator
+	$(BIN)/python tests/aarch64/prepare.py
+	TFDS_DATA_DIR=$(abspath $(DATA_DIR)) $(BIN)/python -m pytest $(PYTEST_FLAGS) tests/test_aarch64.py
 
 check: install  ## Lint and type-check
 	$(BIN)/ruff check

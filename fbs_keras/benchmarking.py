@@ -309,18 +309,25 @@ def _version(package):
 
 def _device():
     """CPU model, its vector instructions, cores, system."""
-    fields: dict[str, str] = {}
-    if os.path.exists("/proc/cpuinfo"):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    path = Path("/proc/cpuinfo")
+    cpu, isa = cpu_and_isa(path.read_text(encoding="utf-8") if path.exists() else "")
     return {
-        "cpu": fields.get("model name") or platform.processor() or platform.machine(),
-        "isa": [flag for flag in ("avx2", "fma", "avx512f", "avx512_vnni", "asimd", "asimddp") if flag in flags],
+        "cpu": cpu or platform.processor() or platform.machine(),
+        "isa": isa,
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
     }
+
+
+def cpu_and_isa(cpuinfo: str) -> tuple[str | None, list[str]]:
+    """The CPU's name, if it has one, and those of its vector instructions that matter, in Linux's /proc/cpuinfo."""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    names = ("avx2", "fma", "avx512f", "avx512_vnni", "asimd", "asimddp")
+    return fields.get("model name"), [flag for flag in names if flag in flags]
 
 
 def _commit():

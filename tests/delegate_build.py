@@ -21,8 +21,8 @@ def compile_library(output, *flags):
     return str(output)
 
 
-def compile_c(output, *arguments):
-    command = [*CC, "-std=gnu11", *arguments, "-o", str(output), "-lm", "-pthread"]
+def compile_c(output, *arguments, compiler=CC, libraries=("-lm", "-pthread")):
+    command = [*compiler, "-std=gnu11", *map(str, arguments), "-o", str(output), *libraries]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, f"{shlex.join(command)}\n{result.stderr}"
 
