@@ -220,9 +220,9 @@ def convolutions(layer: FBSConv2D, shape: Shape, density: float) -> tuple[bytes,
             return [output for output in outputs if output is not None]
 
         traced = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
-        return composite.name_outputs(converter.to_tflite(traced), tracer.names)
+        return composite.restore_ops(converter.to_tflite(traced), tracer.names)
 
-    return convert(tracing.Tracer(fuse=True), specs), convert(tracing.PlainTracer(static=True), specs[:1])
+    return convert(tracing.Tracer(), specs), convert(tracing.PlainTracer(static=True), specs[:1])
 
 
 def feed(interpreter: Interpreter, shape: Shape) -> None:
