@@ -274,6 +274,16 @@ def _(writer, op):
     writer.named("in_indices").shape = [1, 9]
 
 
+def constant(name, operand, values, message, op=None):
+    """Adds a file in which an operand is another constant."""
+
+    @row(name, message, op)
+    def _(writer, op):
+        inputs = writer.nodes[0].inputs
+        index = writer.graph.tensors.index(writer.named(f"conv0/{operand}"))
+        inputs[inputs.index(index)] = writer.constant("other", values)
+
+
 # Constants: wrong sizes, and none at all.
 for operand, values, message in [
     ("bias", np.zeros(15, np.float32), "dimension 0 of bias must be 16, got"),
@@ -281,12 +291,7 @@ for operand, values, message in [
     ("gate_kernel", np.zeros((7, 16), np.float32), "dimension 0 of gate_kernel must be 8, got"),
     ("weights", np.zeros((8, 9, 15), np.float32), "dimension 0 of bias must be 15, got"),
 ]:
-
-    @row(f"{operand} of another size", message)
-    def _(writer, op, operand=operand, values=values):
-        index = writer.graph.tensors.index(writer.named(f"conv0/{operand}"))
-        node = writer.nodes[0]
-        node.inputs[node.inputs.index(index)] = writer.constant("other", values)
+    constant(f"{operand} of another size", operand, values, message)
 
 
 for operand in ("weights", "bias", "gate_kernel", "gate_bias"):
@@ -421,6 +426,134 @@ def _(writer, op):
         operator(1, [integers[0], rank, integers[1]], bias),
     ]
     writer.graph.outputs.append(bias)
+    writer.run_with = [np.ones(op.x_shape, np.float32)]
+
+
+# Weights of 8 bits: what the op's parse and checks do by themselves; they share the rest with the op above.
+INT8 = {"quantize": "int8"}
+FLOAT16 = {"quantize": "float16"}
+TYPES = schema.TensorType
+
+
+attribute("int8: version 2", "FbsConv2DInt8 'conv0': the file holds version 2", INT8, version=2)
+attribute("int8: version 2, composite", "FbsConv2DInt8 'conv0': the file holds version 2", INT8, "composite", version=2)
+attribute("int8: k missing", "attribute 'k' is missing", INT8, k=None)
+attribute("int8: k above the channels", r"k must be in \[1, 16\], the channels of the weights, got 17", INT8, k=17)
+attribute("int8: kernel unlike the weights", "dimension 1 of weights must be 15, got", INT8, kernel_w=5)
+attribute("int8: group_size no divisor", "group_size must divide out_channels 16, got 3", INT8, group_size=3)
+attribute("int8: sparse_in without indices", "expected 7 inputs .* with sparse_in 1, got 6", INT8, sparse_in=1)
+row(
+    "int8: sums that may overflow",
+    "65,?000",
+    {"quantize": "int8", "in_channels": 1021, "kernel": (8, 8), "filters": 1, "k": 1},
+)(lambda writer, op: None)
+
+
+@row("int8: no scales", "expected 6 inputs .x, weights, weight_scales, bias, gate_kernel, gate_bias.*, got 5", INT8)
+def _(writer, op):
+    del writer.nodes[0].inputs[2]
+
+
+@row("int8: weights and scales exchanged", "weights must be int8 .9., got TFLite's type 1", INT8)
+def _(writer, op):
+    inputs = writer.nodes[0].inputs
+    inputs[1], inputs[2] = inputs[2], inputs[1]
+
+
+for operand, name, message in [
+    ("weights", "UINT8", "weights must be int8 .9., got TFLite's type 3"),
+    ("weights", "BOOL", "weights must be int8 .9., got TFLite's type 6"),
+    ("weight_scales", "INT32", "weight_scales must be float32 .1., got TFLite's type 2"),
+    ("gate_kernel", "INT16", "gate_kernel must be float32 .1. or float16 .10., got TFLite's type 7"),
+]:
+
+    @row(f"int8: {operand} {name}", message, INT8)
+    def _(writer, op, operand=operand, name=name):
+        writer.named(f"conv0/{operand}").type = getattr(TYPES, name)
+
+
+for operand, dtype, message in [
+    ("weights", np.float32, "weights must be int8 .9., got TFLite's type 1"),
+    ("weights", np.float16, "weights must be int8 .9., got TFLite's type 10"),
+    ("weight_scales", np.float16, "weight_scales must be float32 .1., got TFLite's type 10"),
+    ("bias", np.float16, "bias must be float32 .1., got TFLite's type 10"),
+    ("gate_kernel", np.int8, "gate_kernel must be float32 .1. or float16 .10., got TFLite's type 9"),
+    ("gate_bias", np.float16, "gate_bias must be float32 .1., got TFLite's type 10"),
+]:
+    values = getattr(Op(**INT8), operand).astype(dtype)
+    constant(f"int8: {operand} of {np.dtype(dtype)}", operand, values, message, INT8)
+
+for operand, values, message in [
+    ("weights", np.zeros((8, 9, 15), np.int8), "dimension 0 of weight_scales must be 15, got"),
+    ("weights", np.zeros((7, 9, 16), np.int8), "dimension 0 of gate_kernel must be 7, got"),
+    ("weight_scales", np.zeros(15, np.float32), "dimension 0 of weight_scales must be 16, got"),
+    ("weight_scales", np.zeros((16, 1), np.float32), "weight_scales must have 1 dimensions, got 2"),
+    ("bias", np.zeros(15, np.float32), "dimension 0 of bias must be 16, got"),
+    ("gate_kernel", np.zeros((16, 8), np.float16), r"dimension 0 of gate_kernel must be 8, got \[16, 8\]"),
+]:
+    constant(f"int8: {operand} {values.shape}", operand, values, message, INT8)
+
+for value, at in ((-128, (0, 0, 0)), (-128, (7, 8, 15))):
+    values = Op(**INT8).weights.copy()
+    values[at] = value
+    constant(f"int8: a weight of {value} at {at}", "weights", values, r"\[-127, 127\]", INT8)
+
+for operand in ("weights", "weight_scales", "gate_kernel"):
+
+    @row(f"int8: {operand} not constant", f"{operand} must be a constant of the file", INT8)
+    def _(writer, op, operand=operand):
+        tensor = writer.named(f"conv0/{operand}")
+        tensor.buffer = 0
+        writer.graph.inputs.append(writer.graph.tensors.index(tensor))
+
+
+for quantize, operand, held in [
+    ("int8", "weights", 1152),
+    ("float16", "weights", 2304),
+    ("float16", "gate_kernel", 256),
+]:
+
+    @row(
+        f"{quantize}: {operand} longer than its shape",
+        rf"{operand} .* must hold {held} bytes, got {held + 1}",
+        {"quantize": quantize},
+    )
+    def _(writer, op, operand=operand):
+        buffer = writer.model.buffers[writer.named(f"conv0/{operand}").buffer]
+        buffer.data = np.append(buffer.data, np.zeros(1, np.uint8))
+
+    @row(
+        f"{quantize}: {operand} shorter than its shape", "required_bytes <= bytes was not true", {"quantize": quantize}
+    )
+    def _(writer, op, operand=operand):
+        buffer = writer.model.buffers[writer.named(f"conv0/{operand}").buffer]
+        buffer.data = buffer.data[:-1]
+
+
+for operand in ("bias", "gate_bias"):
+    values = getattr(Op(), operand).astype(np.float16)
+    constant(
+        f"float16: {operand} too", operand, values, f"{operand} must be float32 .1., got TFLite's type 10", FLOAT16
+    )
+
+for value in (-1, 8):
+
+    @row(f"int8: constant index {value}", rf"in_indices must be in \[0, 8\), got {value}", {**INT8, **SPARSE})
+    def _(writer, op, value=value):
+        index = writer.constant("constant_indices", np.array([[0, 1, 2, value]], np.int32))
+        writer.nodes[0].inputs[1] = index
+        del writer.graph.inputs[1]
+
+    @row(f"int8: computed index {value}", r"in_indices holds a value outside \[0, 8\)", {**INT8, **SPARSE})
+    def _(writer, op, value=value):
+        writer.run_with = [np.zeros(op.x_shape, np.float32), np.array([[0, 1, 2, value]], np.int32)]
+
+
+@row("int8: two ops write one y", RESIZED, {**INT8, "height": 200, "width": 200})
+def _(writer, op):
+    smaller = Op(height=200, width=200, strides=(200, 200), k=16, quantize="int8")
+    writer.node(1, smaller, writer.graph.inputs[0], None)
+    writer.nodes[1].outputs = [writer.nodes[0].outputs[0]]
     writer.run_with = [np.ones(op.x_shape, np.float32)]
 
 
@@ -634,6 +767,21 @@ def _(writer, op):
 @row("depthwise: two outputs", r"expected 1 output \(y\), got 2", Depthwise())
 def _(writer, op):
     writer.nodes[0].outputs.append(writer.tensor("more", (1, 8)))
+
+
+@row("depthwise: float16 weights of another size", r"weights \[24, 9\] must hold 432 bytes, got 864", Depthwise())
+def _(writer, op):
+    writer.named("weights").type = TYPES.FLOAT16
+
+
+@row("depthwise: float16 bias", "bias must be float32 .1., got TFLite's type 10", Depthwise())
+def _(writer, op):
+    writer.nodes[0].inputs[3] = writer.constant("other", op.bias.astype(np.float16))
+
+
+@row("depthwise: int8 weights", "weights must be float32 .1. or float16 .10., got TFLite's type 9", Depthwise())
+def _(writer, op):
+    writer.nodes[0].inputs[2] = writer.constant("other", op.weights.astype(np.int8))
 
 
 for number, operand in enumerate(("x", "indices", "weights", "bias")):

@@ -13,6 +13,12 @@ from flatbuffers import flexbuffers
 
 FLOAT32 = schema.TensorType.FLOAT32
 INT32 = schema.TensorType.INT32
+TYPES = {
+    np.dtype(np.float32): FLOAT32,
+    np.dtype(np.float16): schema.TensorType.FLOAT16,
+    np.dtype(np.int32): INT32,
+    np.dtype(np.int8): schema.TensorType.INT8,
+}
 
 
 class Windowed:
@@ -57,9 +63,21 @@ class Windowed:
         return y if self.activation == "NONE" else np.clip(y, 0, 6 if self.activation == "RELU6" else None)
 
 
+def quantized(image):
+    """The image as fbs.conv2d_int8 reads it: each value in the nearest of 256 steps from its least to its largest."""
+    image = image.astype(np.float32)
+    low, high = min(image.min(), np.float32(0)), max(image.max(), np.float32(0))
+    scale = np.float32((np.float64(high) - low) / 255) or np.float32(1)
+    zero = np.clip(np.rint(-low / scale), 0, 255)
+    return (np.clip(np.rint(image * (np.float32(1) / scale)) + zero, 0, 255) - zero).astype(np.float64) * scale
+
+
 @dataclasses.dataclass
 class Op(Windowed):
-    """One FBS convolution. `active` is how many of `in_channels` the input holds; None: it is dense."""
+    """One FBS convolution. `active` is how many of `in_channels` the input holds; None: it is dense.
+
+    `quantize`: how the file stores the weights: None, "float16", or "int8", which is the op fbs.conv2d_int8.
+    """
 
     batch: int = 1
     height: int = 6
@@ -75,6 +93,7 @@ class Op(Windowed):
     activation: str = "RELU"
     group_size: int = 1
     seed: int = 0
+    quantize: str | None = None
 
     def __post_init__(self):
         random = np.random.default_rng(self.seed)
@@ -88,6 +107,15 @@ class Op(Windowed):
         self.bias = normal(self.filters) * np.float32(0.1)
         self.gate_kernel = normal(self.in_channels, self.filters) * np.float32(0.5)
         self.gate_bias = 1 + normal(self.filters) * np.float32(0.5)
+        self.constants = ["weights", "bias", "gate_kernel", "gate_bias"]
+        if self.quantize is not None:
+            self.gate_kernel = self.gate_kernel.astype(np.float16)
+        if self.quantize == "float16":
+            self.weights = self.weights.astype(np.float16)
+        if self.quantize == "int8":
+            self.weight_scales = np.abs(self.weights).max((0, 1)) / np.float32(127)
+            self.weights = np.rint(self.weights / self.weight_scales).astype(np.int8)
+            self.constants.insert(1, "weight_scales")
 
     @property
     def sparse_in(self):
@@ -130,11 +158,13 @@ class Op(Windowed):
         out_indices = np.zeros((len(x), self.k), np.int32)
         for image, rows, result, winners in zip(x, in_indices, y, out_indices, strict=True):
             saliency = np.abs(image).mean(axis=(0, 1))
-            gate = np.maximum(saliency @ self.gate_kernel[rows] + self.gate_bias, 0)
+            gate = np.maximum(saliency @ self.gate_kernel[rows].astype(np.float64) + self.gate_bias, 0)
             score = gate.reshape(-1, self.group_size).mean(axis=1)
             groups = np.sort(np.argsort(-score, kind="stable")[: self.k // self.group_size])
             winners[:] = (groups[:, None] * self.group_size + np.arange(self.group_size)).ravel()
             weights = self.weights[rows][:, :, winners].astype(np.float64)
+            if self.quantize == "int8":
+                image, weights = quantized(image), weights * self.weight_scales[winners]
             for i in range(out_h):
                 for j in range(out_w):
                     total = self.bias[winners].astype(np.float64)
@@ -148,7 +178,10 @@ class Op(Windowed):
 
 @dataclasses.dataclass
 class Depthwise(Windowed):
-    """One depthwise convolution. `active` is how many of `channels` the input holds."""
+    """One depthwise convolution. `active` is how many of `channels` the input holds.
+
+    `quantize`: how the file stores the weights, None or "float16".
+    """
 
     batch: int = 1
     height: int = 6
@@ -160,10 +193,12 @@ class Depthwise(Windowed):
     dilation: tuple[int, int] = (1, 1)
     padding: str = "SAME"
     activation: str = "RELU"
+    quantize: str | None = None
 
     def __post_init__(self):
         random = np.random.default_rng(0)
-        self.weights = random.normal(size=(self.channels, self.kernel[0] * self.kernel[1])).astype(np.float32)
+        dtype = np.float16 if self.quantize == "float16" else np.float32
+        self.weights = random.normal(size=(self.channels, self.kernel[0] * self.kernel[1])).astype(dtype)
         self.bias = random.normal(size=self.channels).astype(np.float32)
 
     @property
@@ -191,7 +226,7 @@ class Depthwise(Windowed):
                     for tap in range(self.weights.shape[1]):
                         pixel = self.pixel_of(tap, i, j)
                         if pixel is not None:
-                            result[i, j] += image[pixel] * self.weights[rows, tap]
+                            result[i, j] += image[pixel] * self.weights[rows, tap].astype(np.float64)
         return self.activate(y)
 
 
@@ -243,6 +278,15 @@ class Add:
         return y
 
 
+def name_of(op):
+    """An op's name as a custom op, and as a composite."""
+    if isinstance(op, Add):
+        return "FbsAdd", "fbs.add"
+    if isinstance(op, Depthwise):
+        return "FbsDepthwiseConv2D", "fbs.depthwise_conv2d"
+    return ("FbsConv2DInt8", "fbs.conv2d_int8") if op.quantize == "int8" else ("FbsConv2D", "fbs.conv2d")
+
+
 class Writer:
     """Builds a model whose main graph is a chain of FBS convolutions, a depthwise convolution or a sum.
 
@@ -254,8 +298,7 @@ class Writer:
         self.model.version = 3
         self.model.description = "FBS ops"
         self.model.buffers = [schema.BufferT()]
-        custom_names = {Op: b"FbsConv2D", Depthwise: b"FbsDepthwiseConv2D", Add: b"FbsAdd"}
-        self.model.operatorCodes = [self._operator_code(form, custom_names[type(ops[0])])]
+        self.model.operatorCodes = [self._operator_code(form, name_of(ops[0])[0].encode())]
         self.graph = self._subgraph(b"main")
         self.model.subgraphs = [self.graph]
         self.nodes = []
@@ -318,13 +361,13 @@ class Writer:
         """Adds an op; returns its y and its out_indices, or None where y is dense."""
         name = f"conv{number}"
         operands = [x] if indices is None else [x, indices]
-        for part in ("weights", "bias", "gate_kernel", "gate_bias"):
+        for part in op.constants:
             operands.append(self.constant(f"{name}/{part}", getattr(op, part)))
         sizes, _ = op.windows()
         results = [self.tensor(name, (op.batch, *sizes, op.k))]
         if op.sparse_out:
             results.append(self.tensor(f"{name}/out_indices", (op.batch, op.k), INT32))
-        self._append("fbs.conv2d", name, operands, results, op.attributes, form)
+        self._append(name_of(op)[1], name, operands, results, op.attributes, form)
         return results[0], results[1] if op.sparse_out else None
 
     def _append(self, composite_name, name, operands, results, attributes, form):
@@ -366,7 +409,7 @@ class Writer:
 
     def constant(self, name, values):
         """Adds a constant tensor; returns its index."""
-        index = self.tensor(name, values.shape, INT32 if values.dtype == np.int32 else FLOAT32)
+        index = self.tensor(name, values.shape, TYPES[values.dtype])
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(values.tobytes(), np.uint8)
         self.model.buffers.append(buffer)

@@ -73,6 +73,7 @@ def links(flags, directory):
     "program, arguments",
     [
         ("test_conv2d.c", [SEED, 2000]),
+        ("test_conv2d_int8.c", [SEED, 500]),
         ("test_add.c", [SEED, 2000]),
         ("test_depthwise.c", [SEED, 1000]),
         ("test_winners.c", [SEED, 5000]),
@@ -91,6 +92,7 @@ def test_with_address_and_undefined_sanitizers(build, tmp_path, program, argumen
     "program, arguments",
     [
         ("test_conv2d.c", [SEED + 1, 100]),
+        ("test_conv2d_int8.c", [SEED + 1, 20]),
         ("test_add.c", [SEED + 1, 200]),
         ("test_depthwise.c", [SEED + 1, 30]),
         ("test_threads.c", []),
@@ -106,6 +108,7 @@ def test_with_thread_sanitizer(build, tmp_path, program, arguments):
 def test_optimised(build):
     """As shipped: optimisation may break what the sanitizers' builds do not show."""
     run(build("test_conv2d.c", OPTIMISED), SEED + 2, 10000)
+    run(build("test_conv2d_int8.c", OPTIMISED), SEED + 2, 3000)
     run(build("test_add.c", OPTIMISED), SEED + 2, 3000)
     run(build("test_depthwise.c", OPTIMISED), SEED + 2, 5000)
 
@@ -114,6 +117,7 @@ def test_optimised(build):
     "program, arguments",
     [
         ("test_conv2d.c", [SEED + 3, 200]),
+        ("test_conv2d_int8.c", [SEED + 3, 50]),
         ("test_add.c", [SEED + 3, 500]),
         ("test_depthwise.c", [SEED + 3, 200]),
         ("test_winners.c", [SEED, 300]),
@@ -128,7 +132,7 @@ def test_neon(build, program, arguments):
             pytest.skip(f"{tool} is not installed")
     program = build(program, ["-O2", "-static"], compiler="aarch64-linux-gnu-gcc")
     out = run("qemu-aarch64", program, *arguments)
-    assert "test_conv2d" not in str(program) or " neon" in out
+    assert program.stem != "test_conv2d" or " neon" in out
 
 
 # The largest error of a method's outputs, relative to their rms: three times what was measured (docs/kernels.md).
@@ -148,8 +152,8 @@ def test_neon_loops():
     tool = neon_mca.missing_tool()
     if tool is not None:
         pytest.skip(f"{tool} is not installed")
-    for compiler, cpu, function, *_, rate, peak in neon_mca.measure():
-        assert rate >= 0.85 * peak, f"{compiler}, {cpu}, {function}: {rate:.2f} of {peak} FMLAs a cycle"
+    for compiler, cpu, instruction, function, *_, rate, peak in neon_mca.measure():
+        assert rate >= 0.85 * peak, f"{compiler}, {cpu}, {function}: {rate:.2f} of {peak} {instruction} a cycle"
 
 
 class Shape(ctypes.Structure):

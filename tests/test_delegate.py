@@ -1,5 +1,6 @@
 """The delegate in the stock LiteRT runtime: right results, and a refusal for every wrong file."""
 
+import ctypes
 import json
 import os
 import re
@@ -59,6 +60,18 @@ OPS = {
     "more than a tile": Op(height=13, width=11, in_channels=48, active=29, filters=96, k=71),
     "groups of 16, more than a tile": Op(height=9, width=9, in_channels=64, active=32, filters=96, k=48, group_size=16),
 }
+QUANTIZED = {
+    "density 1, dense out": Op(k=16, quantize="int8"),
+    "sparse in": Op(active=5, quantize="int8"),
+    "1x1": Op(kernel=(1, 1), active=5, quantize="int8"),
+    "batch 3": Op(batch=3, active=5, strides=(2, 1), quantize="int8"),
+    "valid, dilation 2": Op(padding="VALID", dilation=(2, 2), height=9, width=8, quantize="int8"),
+    "groups of 4, relu6": Op(group_size=4, k=8, activation="RELU6", quantize="int8"),
+    "more than a tile": Op(height=13, width=11, in_channels=48, active=29, filters=96, k=71, quantize="int8"),
+    "float16": Op(quantize="float16"),
+    "float16, sparse in": Op(active=5, quantize="float16"),
+    "float16, density 1": Op(k=16, quantize="float16"),
+}
 ADDS = {
     "dense + compact": Add(),
     "compact + dense": Add(active=(10, None)),
@@ -91,6 +104,7 @@ DEPTHWISE = {
     "stride larger than the kernel": Depthwise(kernel=(1, 2), strides=(3, 4), height=8, width=10),
     "batch 3": Depthwise(batch=3, activation="NONE"),
     "one pixel": Depthwise(height=1, width=1, active=20),
+    "float16": Depthwise(quantize="float16", batch=2, activation="NONE"),
 }
 
 
@@ -134,7 +148,7 @@ class TestResults:
         except ValueError as error:
             assert f"'{path}' is not available on this CPU" in str(error)
             pytest.skip(f"{path} is not available on this CPU")
-        for name, op in OPS.items():
+        for name, op in (OPS | QUANTIZED).items():
             interpreter = interpret(op_file(op), delegate, threads)
             for seed in (1, 2):
                 inputs = op.inputs(seed)
@@ -221,7 +235,9 @@ class TestResults:
         outputs = run(interpret(op_file(first, second, form=form), load(library)), inputs)
         check(outputs, second.reference(*first.reference(*inputs)))
 
-    @pytest.mark.parametrize("op", [Op(), Op(k=16), Op(active=4)])
+    @pytest.mark.parametrize(
+        "op", [Op(), Op(k=16), Op(active=4), Op(active=4, quantize="int8"), Op(quantize="float16")]
+    )
     def test_composite(self, library, op):
         inputs = op.inputs()
         check(run(interpret(op_file(op, form="composite"), load(library)), inputs), op.reference(*inputs))
@@ -235,10 +251,12 @@ class TestResults:
             assert sorted(set(chosen[0])) == sorted(chosen[0]) and set(chosen[0]) <= set(range(op.filters))
         check(run(interpreter, [x, indices]), op.reference(x, indices))
 
-    def test_resize(self, library):
+    @pytest.mark.parametrize("quantize", [None, "float16", "int8"])
+    def test_resize(self, library, quantize):
         """Another batch, another size, and back: Prepare runs again."""
-        interpreter = interpret(op_file(Op()), load(library))
-        for op in (Op(), Op(batch=3), Op(height=9, width=12), Op()):
+        interpreter = interpret(op_file(Op(quantize=quantize)), load(library))
+        for sizes in ({}, {"batch": 3}, {"height": 9, "width": 12}, {}):
+            op = Op(quantize=quantize, **sizes)
             interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], op.x_shape)
             interpreter.allocate_tensors()
             inputs = op.inputs()
@@ -275,6 +293,23 @@ class TestResults:
             expected = op.reference(*op.inputs())
             for outputs in results[op.seed]:
                 check(outputs, expected)
+
+
+class TestFloat16:
+    def test_every_value(self, tmp_path):
+        """NumPy's conversion of all 65,536, bit for bit; a NaN is a NaN."""
+        path = tmp_path / "libfloat16.so"
+        source = delegate_build.ROOT / "tflite" / "delegate" / "float16.c"
+        delegate_build.compile_c(path, *delegate_build.WARNINGS, "-O2", "-fPIC", "-shared", str(source))
+        halves = np.arange(2**16, dtype=np.uint16)
+        values = np.zeros(2**16, np.float32)
+        ctypes.CDLL(str(path)).fbs_float16_expand(
+            ctypes.c_void_p(halves.ctypes.data), ctypes.c_size_t(halves.size), ctypes.c_void_p(values.ctypes.data)
+        )
+        expected = halves.view(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(np.isnan(values), np.isnan(expected))
+        number = ~np.isnan(expected)
+        np.testing.assert_array_equal(values.view(np.uint32)[number], expected.view(np.uint32)[number])
 
 
 class TestOptions:
@@ -346,6 +381,33 @@ class TestOptions:
             *("depthwise", "depthwise_plain"),
             *("1x6x5x10/24 -> 3x5x10/24, 3x3 stride 2x1 dilation 1x1", str(3 * 5 * 9 * 10)),
         ]
+
+    def test_profile_of_float16_weights(self, library, tmp_path):
+        """The plan's bytes count the float32 copies."""
+        sizes = {}
+        for op in (Op(), Op(quantize="float16"), Depthwise(), Depthwise(quantize="float16")):
+            path = tmp_path / "profile.tsv"
+            interpreter = interpret(op_file(op), load(library, profile=path, path="plain"))
+            run(interpreter, op.inputs())
+            del interpreter
+            sizes[type(op), op.quantize] = int(read_profile(path)[-1]["plan_bytes"])
+            path.unlink()
+        copies = 4 * (Op().weights.size + Op().gate_kernel.size)
+        assert sizes[Op, "float16"] == sizes[Op, None] + copies
+        assert sizes[Depthwise, "float16"] == sizes[Depthwise, None] + 4 * Depthwise().weights.size
+
+    def test_profile_of_int8(self, library, tmp_path):
+        path = tmp_path / "profile.tsv"
+        op = Op(quantize="int8")
+        interpreter = interpret(op_file(op), load(library, profile=path, path="plain"))
+        run(interpreter, op.inputs())
+        del interpreter
+        (row,) = read_profile(path)
+        assert [row[key] for key in ("op", "kernel", "shape", "macs")] == [
+            *("conv0", "int8_plain", "1x6x5x8/8 -> 6x5x8/16, 3x3 stride 1x1 dilation 1x1"),
+            str(6 * 5 * 9 * 8 * 8 + 8 * 16),
+        ]
+        assert int(row["workspace_bytes"]) > 0 and int(row["plan_bytes"]) >= 4 * op.gate_kernel.size
 
     def test_profile_of_several_shapes(self, library, tmp_path):
         path = tmp_path / "profile.tsv"

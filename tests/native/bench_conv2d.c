@@ -202,7 +202,7 @@ static Times time_layer(const FbsConv2dShape* s, const FbsConv2dOptions* options
   }
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    fbs_gate_run(s, &weights[0], fbs_select_kernels(options->path), threads, x, indices, g, winners, workspace);
+    fbs_gate_run(s, &weights[0], fbs_select_kernels(options->path), threads, x, indices, g, winners, NULL, workspace);
     gate[i] = now() - start;
   }
   for (int i = 0; i < kRuns; i++) peak[i] = peak_of(options->path);

@@ -4,9 +4,9 @@
  *   delegate_host ROUNDS
  *
  * runs each valid op by each method, checks that running it allocates nothing, then spoils it ROUNDS times at random:
- * bytes of the attributes, tensor indices, types, shapes, sizes, allocation types, data pointers. Each must be refused
- * with a message or computed within its memory; the program is built with sanitizers, and every buffer is exactly as
- * large as its tensor. Prints how many were refused.
+ * bytes of the attributes and the tensors, tensor indices, types, shapes, sizes, allocation types, data pointers. Each
+ * must be refused with a message or computed within its memory; the program is built with sanitizers, and every buffer
+ * is exactly as large as its tensor. Prints how many were refused.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -51,7 +51,7 @@ int __wrap_posix_memalign(void** memory, size_t alignment, size_t size) {
 
 enum { kArenaRw = 2, kDynamic = 4 };
 enum { kMostBytes = 1 << 24 }; /* what this host is willing to allocate */
-enum { kMostTensors = 8 };
+enum { kMostTensors = 9 };
 
 typedef struct {
   const char* name;
@@ -99,6 +99,56 @@ static const struct {
       {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
       {"y", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 8}},
       {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 8}}}},
+    {"FbsConv2D",
+     "fbs.conv2d",
+     kConv2dAttributes,
+     sizeof kConv2dAttributes,
+     6,
+     2,
+     1,
+     5,
+     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
+      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
+      {"weights", kTfLiteFloat16, kTfLiteMmapRo, 3, {5, 6, 6}},
+      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
+      {"gate_kernel", kTfLiteFloat16, kTfLiteMmapRo, 2, {5, 6}},
+      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
+      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 3}},
+      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}}}},
+    {"FbsConv2DInt8",
+     "fbs.conv2d_int8",
+     kConv2dAttributes,
+     sizeof kConv2dAttributes,
+     7,
+     2,
+     1,
+     5,
+     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
+      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
+      {"weights", kTfLiteInt8, kTfLiteMmapRo, 3, {5, 6, 6}},
+      {"weight_scales", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
+      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
+      {"gate_kernel", kTfLiteFloat16, kTfLiteMmapRo, 2, {5, 6}},
+      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
+      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 3}},
+      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}}}},
+    {"FbsConv2DInt8",
+     "fbs.conv2d_int8",
+     k3x3Attributes,
+     sizeof k3x3Attributes,
+     7,
+     2,
+     1,
+     5,
+     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
+      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
+      {"weights", kTfLiteInt8, kTfLiteMmapRo, 3, {5, 9, 12}},
+      {"weight_scales", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
+      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
+      {"gate_kernel", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 12}},
+      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
+      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 8}},
+      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 8}}}},
     {"FbsDepthwiseConv2D",
      "fbs.depthwise_conv2d",
      kDepthwiseAttributes,
@@ -109,7 +159,7 @@ static const struct {
      5,
      {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
       {"indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
-      {"weights", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 6}},
+      {"weights", kTfLiteFloat16, kTfLiteMmapRo, 2, {5, 6}},
       {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {5}},
       {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 4}}}},
     {"FbsDepthwiseConv2D",
@@ -201,7 +251,7 @@ static TfLiteStatus resize_tensor(TfLiteContext* context, TfLiteTensor* tensor, 
   if (index < 0 || index >= host->tensor_count) die("resize of no tensor", host);
   free(tensor->dims);
   tensor->dims = dims;
-  size_t bytes = 4;
+  size_t bytes = 4; /* outputs are float32 or int32 */
   for (int i = 0; i < dims->size; ++i) bytes *= (size_t)dims->data[i];
   if (bytes > kMostBytes) {
     report_error(context, "the host has no %zu bytes", bytes);
@@ -213,13 +263,25 @@ static TfLiteStatus resize_tensor(TfLiteContext* context, TfLiteTensor* tensor, 
   return kTfLiteOk;
 }
 
+static size_t size_of(int type) { return type == kTfLiteInt8 ? 1 : type == kTfLiteFloat16 ? 2 : 4; }
+
 static void fill(Host* host, int index) {
-  float* values = host->memory[index];
-  for (size_t i = 0; i < host->tensors[index].bytes / 4; ++i) {
-    if (index == kOps[host->op].indices) {
-      ((int32_t*)values)[i] = (int32_t)(i * 3) % kOps[host->op].channels;
-    } else {
-      values[i] = (float)((int)(i * 7 + (size_t)index) % 11 - 4) / 8;
+  const TfLiteTensor* tensor = &host->tensors[index];
+  void* memory = host->memory[index];
+  for (size_t i = 0; i < tensor->bytes / size_of(tensor->type); ++i) {
+    const int value = (int)(i * 7 + (size_t)index) % 11 - 4;
+    switch (tensor->type) {
+      case kTfLiteInt32: /* the indices */
+        ((int32_t*)memory)[i] = (int32_t)(i * 3) % kOps[host->op].channels;
+        break;
+      case kTfLiteInt8:
+        ((int8_t*)memory)[i] = (int8_t)value;
+        break;
+      case kTfLiteFloat16: /* 0.25 to 1.5, and negative */
+        ((uint16_t*)memory)[i] = (uint16_t)(value < 0 ? 0xb400 : 0x3400 + 256 * value);
+        break;
+      default:
+        ((float*)memory)[i] = (float)value / 8;
     }
   }
 }
@@ -244,12 +306,12 @@ static Host* create_host(int op, int composite) {
     tensor->type = valid->type;
     tensor->allocation_type = valid->allocation_type;
     tensor->dims = int_array(valid->rank, valid->sizes);
-    tensor->bytes = 4;
+    tensor->bytes = size_of(valid->type);
     for (int i = 0; i < valid->rank; ++i) tensor->bytes *= (size_t)valid->sizes[i];
     tensor->data = host->memory[t] = __real_malloc(tensor->bytes);
     fill(host, t);
   }
-  const int tensors[kMostTensors] = {0, 1, 2, 3, 4, 5, 6, 7};
+  const int tensors[kMostTensors] = {0, 1, 2, 3, 4, 5, 6, 7, 8};
   host->inputs = int_array(kOps[op].inputs, tensors);
   host->outputs = int_array(kOps[op].outputs, tensors + kOps[op].inputs);
   host->plan = int_array(1, (int[]){0});
@@ -316,8 +378,8 @@ static unsigned random_below(unsigned limit) { /* xorshift64* */
 }
 
 static int interesting(void) {
-  static const int kValues[] = {-1, 0,   1,   2,   3,     4,     5,       6,          7,
-                                8,  127, 128, 255, 65535, 65536, 1 << 30, 2147483647, -2147483647 - 1};
+  static const int kValues[] = {-1, 0,  1,   2,   3,   4,     5,     6,       7,          8,
+                                9,  10, 127, 128, 255, 65535, 65536, 1 << 30, 2147483647, -2147483647 - 1};
   return kValues[random_below(sizeof kValues / sizeof *kValues)];
 }
 
@@ -345,8 +407,8 @@ static void spoil_tensor(Host* host) {
     case 2:
       tensor->bytes = random_below(2) ? (size_t)interesting() : tensor->bytes - 4;
       break;
-    case 3:
-      tensor->data = random_below(2) ? NULL : (char*)tensor->data + 1;
+    case 3: /* int8 needs no alignment, so there this would be a lie about its size */
+      tensor->data = tensor->type == kTfLiteInt8 || random_below(2) ? NULL : (char*)tensor->data + 1;
       break;
     case 4:
       tensor->dims->data[random_below((unsigned)tensor->dims->size)] = interesting();
@@ -387,6 +449,15 @@ static void spoil_node(Host* host) {
     default:
       ((int32_t*)host->memory[kOps[host->op].indices])[random_below(8)] = interesting();
       if (random_below(2)) host->tensors[kOps[host->op].indices].allocation_type = kTfLiteMmapRo;
+  }
+}
+
+/* What a file or an earlier op may hold: weights of -128, scales that are NaN. */
+static void spoil_values(Host* host) {
+  const int index = host->inputs->data[random_below((unsigned)host->inputs->size)];
+  uint8_t* memory = host->memory[index];
+  for (unsigned n = 1 + random_below(4); n > 0; --n) {
+    memory[random_below((unsigned)host->tensors[index].bytes)] = (uint8_t)interesting();
   }
 }
 
@@ -433,12 +504,15 @@ int main(int argc, char** argv) {
     host->context.recommended_num_threads = (int)random_below(4) - 1;
     host->path = random_below(2) ? "auto" : "plain";
     host->method = kMethods[random_below(kMethodCount)];
-    switch (random_below(3)) {
+    switch (random_below(4)) {
       case 0:
         spoil_attributes(host);
         break;
       case 1:
         spoil_tensor(host);
+        break;
+      case 2:
+        spoil_values(host);
         break;
       default:
         spoil_node(host);

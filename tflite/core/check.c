@@ -5,7 +5,9 @@
 
 #include "add.h"
 #include "conv2d.h"
+#include "conv2d_int8.h"
 #include "depthwise.h"
+#include "image_int8.h"
 
 /* Bytes are counted in size_t, as products of element counts that are checked here. */
 _Static_assert(SIZE_MAX >= UINT64_MAX, "the kernels need a 64-bit machine");
@@ -129,6 +131,28 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
   return check_last_window((Axis){s->out_height, s->stride_height, s->kernel_height, s->dilation_height, s->pad_top},
                            (Axis){s->out_width, s->stride_width, s->kernel_width, s->dilation_width, s->pad_left},
                            message, message_size);
+}
+
+/* The most products in a sum: as many of 255 * 127 as 32 bits hold, rounded. */
+enum { kMostProducts = 65000 };
+
+const char* fbs_conv2d_int8_check(const FbsConv2dShape* s, const FbsConv2dInt8Weights* weights, char* message,
+                                  size_t message_size) {
+  const char* refusal = fbs_conv2d_check(s, message, message_size);
+  if (refusal != NULL) return refusal;
+  const int64_t rows = (int64_t)s->kernel_height * s->kernel_width * s->in_channels;
+  const FbsInt8Image image = fbs_int8_image_of(s);
+  const Size sizes[] = {
+      {"a window with int8 weights", rows, kMostProducts},
+      {"the padded int8 image", fbs_int8_image_bytes(&image, kMost), kMost},
+  };
+  refusal = check_sizes(sizes, sizeof sizes / sizeof sizes[0], message, message_size);
+  if (refusal != NULL) return refusal;
+  for (int64_t i = 0; i < rows * s->out_channels; i++) {
+    if (weights->weights[i] >= -127) continue;
+    return refuse(message, message_size, "int8 weights must be from -127 to 127, got -128 at element %" PRId64, i);
+  }
+  return NULL;
 }
 
 const char* fbs_depthwise_check(const FbsDepthwiseShape* s, char* message, size_t message_size) {

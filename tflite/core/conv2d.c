@@ -92,7 +92,7 @@ int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, c
     int32_t* winners = out_indices == NULL ? (int32_t*)(memory + layout.winners) : out_indices + n * s->out_active;
     const float* image = x + n * s->in_height * s->in_width * s->in_active;
     const int32_t* image_indices = in_indices == NULL ? NULL : in_indices + n * s->in_active;
-    fbs_gate_run(s, &plan->weights, plan->kernels, threads, image, image_indices, g, winners, scratch);
+    fbs_gate_run(s, &plan->weights, plan->kernels, threads, image, image_indices, g, winners, NULL, scratch);
     plan->driver->run(plan->convolution, threads, image, image_indices, g, winners,
                       y + n * s->out_height * s->out_width * s->out_active, scratch);
   }

@@ -15,12 +15,13 @@ static int32_t blocks_of(const FbsConv2dShape* s) {
 }
 
 typedef struct {
-  size_t sums, saliency, keys, size;
+  size_t sums, ranges, saliency, keys, size;
 } Layout;
 
 static Layout layout_of(const FbsConv2dShape* s) {
   Layout layout = {0};
   layout.sums = fbs_reserve(&layout.size, sizeof(float) * (size_t)blocks_of(s) * (size_t)s->in_active);
+  layout.ranges = fbs_reserve(&layout.size, sizeof(FbsRange) * (size_t)blocks_of(s));
   layout.saliency = fbs_reserve(&layout.size, sizeof(float) * (size_t)s->in_active);
   layout.keys = fbs_reserve(&layout.size, sizeof(int32_t) * (size_t)(s->out_channels / s->group_size));
   return layout;
@@ -32,7 +33,8 @@ typedef struct {
   const FbsConv2dShape* shape;
   const FbsKernels* kernels;
   const float* x;
-  float* sums; /* [blocks][in_active] */
+  float* sums;      /* [blocks][in_active] */
+  FbsRange* ranges; /* [blocks], or NULL */
 } SaliencyTask;
 
 static void sum_blocks(void* context, int32_t thread, int32_t count) {
@@ -42,7 +44,13 @@ static void sum_blocks(void* context, int32_t thread, int32_t count) {
   for (int64_t i = fbs_share(blocks, thread, count); i < fbs_share(blocks, thread + 1, count); i++) {
     const int32_t first = (int32_t)i * kBlockPixels;
     const int32_t size = pixels - first < kBlockPixels ? pixels - first : kBlockPixels;
-    task->kernels->saliency(task->x + first * channels, size, (int32_t)channels, task->sums + i * channels);
+    const float* x = task->x + first * channels;
+    float* sums = task->sums + i * channels;
+    if (task->ranges == NULL) {
+      task->kernels->saliency(x, size, (int32_t)channels, sums);
+    } else {
+      task->kernels->saliency_and_range(x, size, (int32_t)channels, sums, &task->ranges[i]);
+    }
   }
 }
 
@@ -70,13 +78,14 @@ static void predict_share(void* context, int32_t thread, int32_t count) {
 
 void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const FbsKernels* kernels,
                   FbsThreads* threads, const float* x, const int32_t* in_indices, float* g, int32_t* winners,
-                  void* workspace) {
+                  FbsRange* range, void* workspace) {
   const Layout layout = layout_of(shape);
   float* sums = (float*)((char*)workspace + layout.sums);
   float* saliency = (float*)((char*)workspace + layout.saliency);
   int32_t* keys = (int32_t*)((char*)workspace + layout.keys);
 
-  SaliencyTask task = {shape, kernels, x, sums};
+  FbsRange* ranges = range == NULL ? NULL : (FbsRange*)((char*)workspace + layout.ranges);
+  SaliencyTask task = {shape, kernels, x, sums, ranges};
   fbs_threads_run(threads, sum_blocks, &task);
   const int32_t blocks = blocks_of(shape), channels = shape->in_active;
   const float pixels = (float)shape->in_height * (float)shape->in_width;
@@ -85,6 +94,11 @@ void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, 
     for (int32_t c = 0; c < channels; c++) saliency[c] += sums[i * channels + c];
   }
   for (int32_t c = 0; c < channels; c++) saliency[c] /= pixels;
+  if (range != NULL) *range = (FbsRange){0, 0};
+  for (int64_t i = 0; range != NULL && i < blocks; i++) {
+    range->low = ranges[i].low < range->low ? ranges[i].low : range->low;
+    range->high = ranges[i].high > range->high ? ranges[i].high : range->high;
+  }
 
   PredictTask predict = {shape, weights, kernels, in_indices, saliency, g};
   if ((int64_t)channels * shape->out_channels < kParallelPredictor) {

@@ -97,7 +97,8 @@ static void pack_share(void* context, int32_t thread, int32_t count) {
 static PackTask pack_task(const Gemm* gemm, const int32_t* in_indices, const int32_t* winners, FbsStretch* stretches,
                           int32_t* first_stretch, float* packed) {
   if (packs_stretches(gemm)) {
-    fbs_find_stretches(winners, gemm->shape.out_active, gemm->shape.out_channels, gemm->kernels->lanes, stretches,
+    const int32_t lanes = gemm->kernels->lanes;
+    fbs_find_stretches(winners, gemm->shape.out_active, gemm->shape.out_channels - lanes, lanes, lanes, stretches,
                        first_stretch);
   }
   return (PackTask){.gemm = gemm,

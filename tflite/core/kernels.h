@@ -39,6 +39,11 @@ typedef struct {
   int32_t column;
 } FbsStretch;
 
+/* From the smallest to the largest of some values and 0. */
+typedef struct {
+  float low, high;
+} FbsRange;
+
 /* Output channels that are multiplied together: `vectors` packed vectors. */
 typedef struct {
   int32_t first_vector, vectors;
@@ -169,6 +174,9 @@ typedef struct {
 
   /* sums[c] = sum over pixels of |x[pixel][c]| */
   void (*saliency)(const float* x, int32_t pixels, int32_t channels, float* sums);
+
+  /* The same, and the range of x, in which NaN does not count. */
+  void (*saliency_and_range)(const float* x, int32_t pixels, int32_t channels, float* sums, FbsRange* range);
 
   /* g[o] = sum_i s[i] * gate_kernel[in_indices[i] * out_channels + o] for o = begin..end */
   void (*predict)(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,

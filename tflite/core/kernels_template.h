@@ -229,25 +229,72 @@ static void add(const FbsAddition* all, int64_t begin, int64_t end) {
 /* Vectors of sums that are held in registers while the loop runs over pixels or rows. */
 enum { kSums = 4 };
 
-INLINE void sum_absolute(const float* x, int32_t pixels, int64_t stride, const int vectors, float* sums) {
-  V sum[kSums];
-  UNROLL for (int v = 0; v < vectors; v++) sum[v] = ZERO();
-  for (int32_t p = 0; p < pixels; p++, x += stride) {
-    UNROLL for (int v = 0; v < vectors; v++) sum[v] = ADD(sum[v], ABS(LOAD(x + v * LANES)));
-  }
-  UNROLL for (int v = 0; v < vectors; v++) STORE(sums + v * LANES, sum[v]);
+/* Of the values seen by each lane. */
+typedef struct {
+  V low, high;
+} Ranges;
+
+INLINE void widen(Ranges* ranges, V x) {
+  ranges->low = MIN(x, ranges->low);
+  ranges->high = MAX(x, ranges->high);
 }
 
-static void saliency(const float* x, int32_t pixels, int32_t channels, float* sums) {
+/* `ranges` is NULL where they are not wanted. */
+INLINE void sum_absolute(const float* x, int32_t pixels, int64_t stride, const int vectors, float* sums,
+                         Ranges* ranges) {
+  V sum[kSums];
+  Ranges seen[kSums];
+  UNROLL for (int v = 0; v < vectors; v++) {
+    sum[v] = ZERO();
+    if (ranges != NULL) seen[v] = *ranges;
+  }
+  for (int32_t p = 0; p < pixels; p++, x += stride) {
+    UNROLL for (int v = 0; v < vectors; v++) {
+      const V value = LOAD(x + v * LANES);
+      sum[v] = ADD(sum[v], ABS(value));
+      if (ranges != NULL) widen(&seen[v], value);
+    }
+  }
+  UNROLL for (int v = 0; v < vectors; v++) {
+    STORE(sums + v * LANES, sum[v]);
+    if (ranges != NULL) {
+      widen(ranges, seen[v].low);
+      widen(ranges, seen[v].high);
+    }
+  }
+}
+
+INLINE void sum_all_absolute(const float* x, int32_t pixels, int32_t channels, float* sums, Ranges* ranges) {
   int32_t c = 0;
-  for (; c + kSums * LANES <= channels; c += kSums * LANES) sum_absolute(x + c, pixels, channels, kSums, sums + c);
-  for (; c + LANES <= channels; c += LANES) sum_absolute(x + c, pixels, channels, 1, sums + c);
+  for (; c + kSums * LANES <= channels; c += kSums * LANES) {
+    sum_absolute(x + c, pixels, channels, kSums, sums + c, ranges);
+  }
+  for (; c + LANES <= channels; c += LANES) sum_absolute(x + c, pixels, channels, 1, sums + c, ranges);
   if (c < channels) {
     V sum = ZERO();
     for (int32_t p = 0; p < pixels; p++) {
-      sum = ADD(sum, ABS(LOAD_FIRST(x + (int64_t)p * channels + c, channels - c)));
+      const V value = LOAD_FIRST(x + (int64_t)p * channels + c, channels - c);
+      sum = ADD(sum, ABS(value));
+      if (ranges != NULL) widen(ranges, value);
     }
     STORE_FIRST(sums + c, sum, channels - c);
+  }
+}
+
+static void saliency(const float* x, int32_t pixels, int32_t channels, float* sums) {
+  sum_all_absolute(x, pixels, channels, sums, NULL);
+}
+
+static void saliency_and_range(const float* x, int32_t pixels, int32_t channels, float* sums, FbsRange* range) {
+  Ranges ranges = {ZERO(), ZERO()};
+  sum_all_absolute(x, pixels, channels, sums, &ranges);
+  float low[LANES], high[LANES];
+  STORE(low, ranges.low);
+  STORE(high, ranges.high);
+  *range = (FbsRange){low[0], high[0]};
+  for (int lane = 1; lane < LANES; lane++) {
+    range->low = low[lane] < range->low ? low[lane] : range->low;
+    range->high = high[lane] > range->high ? high[lane] : range->high;
   }
 }
 
@@ -309,5 +356,6 @@ static const FbsKernels kernels = {
     .multiply_in_place = multiply_in_place,
     .activate_pixels = activate_pixels,
     .saliency = saliency,
+    .saliency_and_range = saliency_and_range,
     .predict = predict,
 };

@@ -4,9 +4,9 @@
 
 int32_t fbs_vectors_of(int32_t channels, int32_t lanes) { return channels / lanes + (channels % lanes != 0); }
 
-void fbs_find_stretches(const int32_t* winners, int32_t count, int32_t out_channels, int32_t lanes,
+void fbs_find_stretches(const int32_t* winners, int32_t count, int32_t last_column, int32_t lanes, int32_t width,
                         FbsStretch* stretches, int32_t* first_stretch) {
-  const int32_t vectors = fbs_vectors_of(count, lanes), last_column = out_channels - lanes;
+  const int32_t vectors = fbs_vectors_of(count, lanes);
   int32_t found = 0;
   for (int32_t v = 0; v < vectors; v++) {
     first_stretch[v] = found;
@@ -16,7 +16,7 @@ void fbs_find_stretches(const int32_t* winners, int32_t count, int32_t out_chann
       FbsStretch* stretch = &stretches[found++];
       stretch->column = winner[lane] < last_column ? winner[lane] : last_column;
       memset(stretch->select, -1, sizeof stretch->select);
-      for (; lane < used && winner[lane] - stretch->column < lanes; lane++) {
+      for (; lane < used && winner[lane] - stretch->column < width; lane++) {
         stretch->select[lane] = winner[lane] - stretch->column;
       }
     }

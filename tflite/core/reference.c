@@ -7,8 +7,8 @@
 static bool greater(double a, double b) { return isnan(b) ? !isnan(a) : a > b; }
 
 /* g = ReLU(s @ gate_kernel[in_indices] + gate_bias), s = mean_{h,w} |x| */
-static void gate(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x, const int32_t* in_indices,
-                 double* saliency, float* g) {
+static void predict(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x, const int32_t* in_indices,
+                    double* saliency, float* g) {
   const int64_t pixels = (int64_t)s->in_height * s->in_width;
   for (int32_t i = 0; i < s->in_active; i++) {
     double sum = 0;
@@ -48,7 +48,7 @@ static void choose(const FbsConv2dShape* s, const float* g, bool* chosen, int32_
   }
 }
 
-static double activate(double v, FbsActivation activation) {
+double fbs_reference_activate(double v, FbsActivation activation) {
   if (activation != kFbsActivationNone && v < 0) return 0;
   if (activation == kFbsActivationRelu6 && v > 6) return 6;
   return v;
@@ -74,7 +74,7 @@ static void convolve(const FbsConv2dShape* s, const FbsConv2dWeights* weights, c
           }
         }
         y[(oy * s->out_width + ox) * s->out_active + n] =
-            (float)activate(g[winners[n]] * (sum + weights->bias[winners[n]]), s->activation);
+            (float)fbs_reference_activate(g[winners[n]] * (sum + weights->bias[winners[n]]), s->activation);
       }
     }
   }
@@ -85,19 +85,27 @@ size_t fbs_reference_workspace_size(const FbsConv2dShape* s) {
          (size_t)s->out_active * sizeof(int32_t);
 }
 
-void fbs_reference_run(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x,
-                       const int32_t* in_indices, float* y, int32_t* out_indices, void* workspace) {
+FbsReferenceGate fbs_reference_gate(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x,
+                                    const int32_t* in_indices, void* workspace) {
   double* saliency = workspace;
   float* g = (float*)(saliency + s->in_active);
   int32_t* winners = (int32_t*)(g + s->out_channels);
   bool* chosen = (bool*)(winners + s->out_active);
+  predict(s, weights, x, in_indices, saliency, g);
+  choose(s, g, chosen, winners);
+  return (FbsReferenceGate){g, winners};
+}
+
+void fbs_reference_run(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x,
+                       const int32_t* in_indices, float* y, int32_t* out_indices, void* workspace) {
   for (int64_t n = 0; n < s->batch; n++) {
     const float* image = x + n * s->in_height * s->in_width * s->in_active;
     const int32_t* indices = in_indices == NULL ? NULL : in_indices + n * s->in_active;
-    gate(s, weights, image, indices, saliency, g);
-    choose(s, g, chosen, winners);
-    convolve(s, weights, image, indices, g, winners, y + n * s->out_height * s->out_width * s->out_active);
-    for (int32_t i = 0; out_indices != NULL && i < s->out_active; i++) out_indices[n * s->out_active + i] = winners[i];
+    const FbsReferenceGate gate = fbs_reference_gate(s, weights, image, indices, workspace);
+    convolve(s, weights, image, indices, gate.g, gate.winners, y + n * s->out_height * s->out_width * s->out_active);
+    for (int32_t i = 0; out_indices != NULL && i < s->out_active; i++) {
+      out_indices[n * s->out_active + i] = gate.winners[i];
+    }
   }
 }
 
@@ -124,7 +132,7 @@ void fbs_reference_depthwise(const FbsDepthwiseShape* s, const FbsDepthwiseWeigh
       for (int64_t ox = 0; ox < s->out_width; ox++) {
         for (int64_t j = 0; j < s->active; j++) {
           const double sum = convolve_channel(s, weights->weights + indices[j] * taps, x, j, oy, ox);
-          *y++ = (float)activate(sum + weights->bias[indices[j]], s->activation);
+          *y++ = (float)fbs_reference_activate(sum + weights->bias[indices[j]], s->activation);
         }
       }
     }

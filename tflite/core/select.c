@@ -1,5 +1,9 @@
 #include "select.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 static int has_avx2(void) {
 #if defined(__x86_64__)
   __builtin_cpu_init(); /* looks at what the operating system saves, too */
@@ -34,6 +38,14 @@ int fbs_path_available(FbsPath path) {
   return 0;
 }
 
+static FbsPath fastest_path(void) {
+  static const FbsPath fastest_first[] = {kFbsPathAvx512, kFbsPathAvx2, kFbsPathNeon};
+  for (size_t i = 0; i < sizeof fastest_first / sizeof fastest_first[0]; i++) {
+    if (fbs_path_available(fastest_first[i])) return fastest_first[i];
+  }
+  return kFbsPathPlain;
+}
+
 const FbsKernels* fbs_select_kernels(FbsPath path) {
   switch (path) {
     case kFbsPathAuto:
@@ -49,11 +61,49 @@ const FbsKernels* fbs_select_kernels(FbsPath path) {
     case kFbsPathNeon:
       return fbs_kernels_neon;
   }
-  static const FbsPath fastest_first[] = {kFbsPathAvx512, kFbsPathAvx2, kFbsPathNeon};
-  for (size_t i = 0; i < sizeof fastest_first / sizeof fastest_first[0]; i++) {
-    if (fbs_path_available(fastest_first[i])) return fbs_select_kernels(fastest_first[i]);
+  return fbs_select_kernels(fastest_path());
+}
+
+static int has_avxvnni(void) {
+#if defined(__x86_64__)
+  unsigned eax, ebx, ecx, edx;
+  return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
+#else
+  return 0;
+#endif
+}
+
+static int has_avx512vnni(void) {
+#if defined(__x86_64__)
+  return has_avx512() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni") &&
+         __builtin_cpu_supports("avx512vbmi");
+#else
+  return 0;
+#endif
+}
+
+const FbsInt8Kernels* fbs_select_int8_kernels(FbsPath path) {
+  const FbsInt8Kernels* kernels = NULL;
+  switch (path) {
+    case kFbsPathAuto:
+      kernels = fbs_select_int8_kernels(fastest_path());
+      break;
+    case kFbsPathReference:
+      return NULL;
+    case kFbsPathPlain:
+      break;
+    case kFbsPathAvx2:
+      kernels = has_avxvnni() ? fbs_int8_kernels_avxvnni : NULL;
+      if (kernels == NULL) kernels = fbs_int8_kernels_avx2;
+      break;
+    case kFbsPathAvx512:
+      kernels = has_avx512vnni() ? fbs_int8_kernels_avx512vnni : fbs_select_int8_kernels(kFbsPathAvx2);
+      break;
+    case kFbsPathNeon:
+      kernels = fbs_int8_kernels_neon;
+      break;
   }
-  return fbs_kernels_plain;
+  return kernels != NULL ? kernels : fbs_int8_kernels_plain;
 }
 
 const FbsDriver* fbs_driver_of(FbsMethod method) {

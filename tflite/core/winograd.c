@@ -180,7 +180,8 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
   int32_t* first_stretch = (int32_t*)(memory + layout.first_stretch);
   const FbsMultiplication multiplication =
       fbs_multiplication_of(s, plan->offsets, plan->weights.bias, x, g, winners, y, memory + layout.multiplication);
-  fbs_find_stretches(winners, s->out_active, s->out_channels, plan->kernels->lanes, stretches, first_stretch);
+  const int32_t lanes = plan->kernels->lanes;
+  fbs_find_stretches(winners, s->out_active, s->out_channels - lanes, lanes, lanes, stretches, first_stretch);
   Task task = {.plan = plan,
                .layout = &layout,
                .packing = {.weights = plan->weights.weights,

@@ -13,7 +13,7 @@
 
 typedef enum { kTfLiteOk = 0, kTfLiteError = 1 } TfLiteStatus;
 
-enum { kTfLiteFloat32 = 1, kTfLiteInt32 = 2 };
+enum { kTfLiteFloat32 = 1, kTfLiteInt32 = 2, kTfLiteInt8 = 9, kTfLiteFloat16 = 10 };
 
 enum { kTfLiteMmapRo = 1, kTfLitePersistentRo = 5, kTfLiteVariantObject = 7, kTfLiteNonCpu = 8 };
 

@@ -4,15 +4,16 @@
 
 #include "../core/depthwise.h"
 #include "attributes.h"
+#include "constants.h"
 #include "op.h"
-#include "tensors.h"
 #include "window.h"
 
 typedef struct {
   FbsWindow window;
   FbsActivation activation;
   /* Indices into the context's tensors. */
-  int x, indices, weights, bias, y;
+  int x, indices, y;
+  FbsConstant weights, bias;
   FbsDepthwiseShape shape;
 } Op;
 
@@ -29,22 +30,27 @@ static bool parse(void* state, const TfLiteNode* node, const void* attributes, s
   if (outputs != 1) return fbs_fail(message, "expected 1 output (y), got %d", outputs);
   op->x = node->inputs->data[0];
   op->indices = node->inputs->data[1];
-  op->weights = node->inputs->data[2];
-  op->bias = node->inputs->data[3];
+  op->weights.tensor = node->inputs->data[2];
+  op->bias.tensor = node->inputs->data[3];
   op->y = node->outputs->data[0];
   return true;
 }
 
-static bool check(const TfLiteContext* context, const Op* op, FbsDepthwiseShape* shape, FbsMessage* message) {
+static bool check(const TfLiteContext* context, const Op* op, FbsDepthwiseShape* shape, FbsConstant* weights,
+                  FbsConstant* bias, FbsMessage* message) {
   const FbsWindow* window = &op->window;
   int32_t taps;
   if (!fbs_window_taps(window, &taps, message)) return false;
   const TfLiteTensor* x = fbs_find_input(context, op->x, "x", kTfLiteFloat32, 4, message);
   if (x == NULL) return false;
-  const TfLiteTensor* weights = fbs_find_constant(context, op->weights, "weights", 2, (int32_t[]){0, taps}, message);
-  if (weights == NULL) return false;
-  const int32_t channels = weights->dims->data[0], active = x->dims->data[3];
-  if (fbs_find_constant(context, op->bias, "bias", 1, (int32_t[]){channels}, message) == NULL) return false;
+  const TfLiteTensor* w =
+      fbs_constant_find(context, op->weights.tensor, "weights", kFbsFloat, 2, (int32_t[]){0, taps}, weights, message);
+  if (w == NULL) return false;
+  const int32_t channels = w->dims->data[0], active = x->dims->data[3];
+  if (fbs_constant_find(context, op->bias.tensor, "bias", kTfLiteFloat32, 1, (int32_t[]){channels}, bias, message) ==
+      NULL) {
+    return false;
+  }
   if (active > channels) {
     return fbs_fail(message, "x must hold at most the %" PRId32 " channels of the weights, got %" PRId32, channels,
                     active);
@@ -78,7 +84,11 @@ static bool prepare(void* state, TfLiteContext* context, const FbsSession* sessi
                     FbsMessage* message) {
   Op* op = state;
   const FbsPath path = session->options.conv.path;
-  if (!check(context, op, &op->shape, message)) return false;
+  FbsConstant weights, bias;
+  if (!check(context, op, &op->shape, &weights, &bias, message) ||
+      !fbs_constant_replace(&op->weights, &weights, message) || !fbs_constant_replace(&op->bias, &bias, message)) {
+    return false;
+  }
   const FbsDepthwiseShape* s = &op->shape;
   snprintf(description->kernel, sizeof description->kernel, "depthwise_%s", fbs_depthwise_kernel_name(path));
   snprintf(description->shape, sizeof description->shape,
@@ -88,6 +98,7 @@ static bool prepare(void* state, TfLiteContext* context, const FbsSession* sessi
   const int64_t outputs = (int64_t)s->batch * s->out_height * s->out_width * s->active;
   description->macs = outputs * s->kernel_height * s->kernel_width;
   description->workspace_bytes = fbs_depthwise_workspace_size(s, path);
+  description->plan_bytes = fbs_constant_copy_bytes(&op->weights);
   const int32_t y[] = {s->batch, s->out_height, s->out_width, s->active};
   return fbs_resize(context, op->y, "y", 4, y, message);
 }
@@ -95,21 +106,21 @@ static bool prepare(void* state, TfLiteContext* context, const FbsSession* sessi
 static bool invoke(const void* state, const TfLiteContext* context, const FbsSession* session, FbsMessage* message) {
   const Op* op = state;
   const FbsDepthwiseShape* s = &op->shape;
-  const int64_t images = (int64_t)s->batch * s->active, taps = (int64_t)s->kernel_height * s->kernel_width;
-  bool usable = true;
+  const int64_t images = (int64_t)s->batch * s->active;
+  bool usable = fbs_constant_stayed(&op->weights, context) && fbs_constant_stayed(&op->bias, context);
   const FbsMemory inputs[] = {fbs_memory_of(context, op->x, images * s->in_height * s->in_width, &usable),
-                              fbs_memory_of(context, op->indices, images, &usable),
-                              fbs_memory_of(context, op->weights, taps * s->channels, &usable),
-                              fbs_memory_of(context, op->bias, s->channels, &usable)};
+                              fbs_memory_of(context, op->indices, images, &usable)};
   const FbsMemory y = fbs_memory_of(context, op->y, images * s->out_height * s->out_width, &usable);
-  if (!fbs_check_memory(usable, &y, 1, inputs, 4, message)) return false;
-  const FbsDepthwiseWeights weights = {inputs[2].data, inputs[3].data};
+  if (!fbs_check_memory(usable, &y, 1, inputs, 2, message)) return false;
+  const FbsDepthwiseWeights weights = {fbs_constant_data(&op->weights), fbs_constant_data(&op->bias)};
   if (fbs_depthwise_run(s, &weights, session->options.conv.path, session->threads, inputs[0].data, inputs[1].data,
                         y.data, session->workspace) != 0) {
     return fbs_fail(message, "indices holds a value outside [0, %d)", (int)s->channels);
   }
   return true;
 }
+
+static void destroy(void* op) { fbs_constant_release(&((Op*)op)->weights); }
 
 const FbsOpKind fbs_depthwise_conv2d_op = {
     .custom_name = "FbsDepthwiseConv2D",
@@ -118,4 +129,5 @@ const FbsOpKind fbs_depthwise_conv2d_op = {
     .parse = parse,
     .prepare = prepare,
     .invoke = invoke,
+    .destroy = destroy,
 };

@@ -15,6 +15,26 @@ FbsDimsText fbs_dims_text(const TfLiteIntArray* dims) {
   return result;
 }
 
+size_t fbs_type_size(int type) { return type == kTfLiteInt8 ? 1 : type == kTfLiteFloat16 ? 2 : 4; }
+
+static const char* type_name(int type) {
+  switch (type) {
+    case kFbsFloat:
+      return "float32 (1) or float16 (10)";
+    case kTfLiteFloat32:
+      return "float32 (1)";
+    case kTfLiteInt8:
+      return "int8 (9)";
+    default:
+      return "int32 (2)";
+  }
+}
+
+static bool is_of(int type, int expected) {
+  if (expected != kFbsFloat) return type == expected;
+  return type == kTfLiteFloat32 || type == kTfLiteFloat16;
+}
+
 static const TfLiteTensor* find_tensor(const TfLiteContext* context, int index, const char* name, int type,
                                        FbsMessage* message) {
   if (index < 0 || (size_t)index >= context->tensors_size) {
@@ -22,9 +42,8 @@ static const TfLiteTensor* find_tensor(const TfLiteContext* context, int index, 
     return NULL;
   }
   const TfLiteTensor* tensor = &context->tensors[index];
-  if (tensor->type != type) {
-    fbs_fail(message, "%s must be %s, got TFLite's type %d", name, type == kTfLiteFloat32 ? "float32 (1)" : "int32 (2)",
-             tensor->type);
+  if (!is_of(tensor->type, type)) {
+    fbs_fail(message, "%s must be %s, got TFLite's type %d", name, type_name(type), tensor->type);
     return NULL;
   }
   return tensor;
@@ -38,8 +57,7 @@ const TfLiteTensor* fbs_find_input(const TfLiteContext* context, int index, cons
     fbs_fail(message, "%s must have %d dimensions, got %d", name, rank, tensor->dims != NULL ? tensor->dims->size : 0);
     return NULL;
   }
-  const size_t element = 4; /* float32 and int32 */
-  size_t bytes = element;
+  size_t bytes = fbs_type_size(tensor->type);
   for (int i = 0; i < tensor->dims->size; ++i) {
     const int size = tensor->dims->data[i];
     if (size < 1) {
@@ -66,29 +84,6 @@ const TfLiteTensor* fbs_find_input(const TfLiteContext* context, int index, cons
 
 bool fbs_is_constant(const TfLiteTensor* tensor) {
   return tensor->allocation_type == kTfLiteMmapRo || tensor->allocation_type == kTfLitePersistentRo;
-}
-
-const TfLiteTensor* fbs_find_constant(const TfLiteContext* context, int index, const char* name, int rank,
-                                      const int32_t* sizes, FbsMessage* message) {
-  const TfLiteTensor* tensor = fbs_find_input(context, index, name, kTfLiteFloat32, rank, message);
-  if (tensor == NULL) return NULL;
-  for (int i = 0; i < rank; ++i) {
-    if (sizes[i] == 0 || tensor->dims->data[i] == sizes[i]) continue;
-    fbs_fail(message, "dimension %d of %s must be %" PRId32 ", got %s", i, name, sizes[i],
-             fbs_dims_text(tensor->dims).text);
-    return NULL;
-  }
-  if (!fbs_is_constant(tensor) || tensor->data == NULL) {
-    fbs_fail(message,
-             "%s must be a constant of the file; if it is stored as float16 or quantized, convert the model as float32",
-             name);
-    return NULL;
-  }
-  if ((uintptr_t)tensor->data % 4 != 0) {
-    fbs_fail(message, "%s must be aligned to 4 bytes in the file", name);
-    return NULL;
-  }
-  return tensor;
 }
 
 bool fbs_check_indices(const TfLiteContext* context, int index, const char* name, const char* x_name, int32_t batch,

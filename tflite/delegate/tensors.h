@@ -9,6 +9,12 @@
 
 enum { kFbsNoTensor = -1 };
 
+/* A type beside TFLite's: float32 or float16. */
+enum { kFbsFloat = -1 };
+
+/* Bytes of an element of the types that ops take. */
+size_t fbs_type_size(int type);
+
 /* "[1, 32, 32, 64]" */
 typedef struct {
   char text[96];
@@ -18,13 +24,10 @@ FbsDimsText fbs_dims_text(const TfLiteIntArray* dims);
 
 bool fbs_is_constant(const TfLiteTensor* tensor);
 
-/* Finds an input: of the type and rank (0: any), with sizes of at least 1, and as many bytes as they ask for. */
+/* Finds an input: of the type (kFbsFloat, or one of TFLite's) and rank (0: any), with sizes of at least 1, and as many
+ * bytes as they ask for. */
 const TfLiteTensor* fbs_find_input(const TfLiteContext* context, int index, const char* name, int type, int rank,
                                    FbsMessage* message);
-
-/* Finds a float32 constant of the given shape, e.g. {C_in, C_out}; a size of 0 allows any. */
-const TfLiteTensor* fbs_find_constant(const TfLiteContext* context, int index, const char* name, int rank,
-                                      const int32_t* sizes, FbsMessage* message);
 
 /* Checks the indices of `active` of `channels` channels that the tensor `x_name` holds; the values of constant ones
  * too, those of others when the op runs. */

@@ -1,0 +1,668 @@
+/* The int8 convolution on every kind of kernels of this CPU against the reference: a table of shapes, then random ones.
+ *
+ *   test_conv2d_int8 SEED COUNT
+ *
+ * The winners' g is 1, scales are powers of 2 and the bias 0, so that y shows the sums and any two ways to compute it
+ * must agree in every bit; then another gate, scales and bias, where only roundings may differ. The random shape that
+ * fails comes first with the seed that is printed with it.
+ */
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "conv2d_int8.h"
+#include "gemm_int8.h"
+#include "quantisation.h"
+#include "select.h"
+#include "testing.h"
+
+enum { kPools = 3 }; /* of 1, 2 and 3 threads */
+static FbsThreads* pools[kPools];
+static uint64_t seed; /* of the shape at hand */
+
+/* ---- Inputs ---- */
+
+typedef enum { kSigned, kPositive, kNegative, kZero, kConstant, kHuge, kTiny, kTooTiny, kInputs } Input;
+static const char* const input_names[] = {"signed",   "positive", "negative", "zero",
+                                          "constant", "huge",     "tiny",     "too tiny"};
+
+static float value_of(Input input) {
+  const float unit = random_unit();
+  switch (input) {
+    case kSigned:
+      return 5 * unit - 2;
+    case kPositive:
+      return unit < 0.5f ? 0 : unit;
+    case kNegative:
+      return -3 * unit;
+    case kConstant:
+      return 0.7f;
+    case kHuge:
+      return (2 * unit - 1) * 3.4e38f;
+    case kTiny:
+      return (2 * unit - 1) * 1e-36f; /* their scale is a denormal number, its inverse still finite */
+    case kTooTiny:
+      return unit * 1e-40f;
+    case kZero:
+    case kInputs:
+      break;
+  }
+  return 0;
+}
+
+typedef struct {
+  FbsConv2dShape shape;
+  Input input;
+  FbsConv2dInt8Weights weights;
+  size_t x_size, y_size;
+  float* x;
+  int32_t* in_indices;
+} Problem;
+
+static int8_t* random_bytes(size_t n) {
+  int8_t* values = NEW(int8_t, n);
+  for (size_t i = 0; i < n; i++) values[i] = (int8_t)random_between(-127, 127);
+  return values;
+}
+
+static float* constants(size_t n, float value) {
+  float* values = NEW(float, n);
+  for (size_t i = 0; i < n; i++) values[i] = value;
+  return values;
+}
+
+/* `count` of the first n integers; in ascending order or, as any order is allowed, shuffled */
+static void random_subset(int32_t n, int32_t count, bool ascending, int32_t* subset) {
+  for (int32_t i = 0, found = 0; found < count; i++) {
+    if (random_between(0, n - i - 1) < count - found) subset[found++] = i;
+  }
+  for (int32_t i = 0; i < count && !ascending; i++) {
+    const int32_t j = random_between(i, count - 1), swapped = subset[i];
+    subset[i] = subset[j];
+    subset[j] = swapped;
+  }
+}
+
+/* A gate of 1 for as many random groups as win, and of 0 for the others. */
+static float* exact_gate(const FbsConv2dShape* s) {
+  const int32_t groups = s->out_channels / s->group_size, winning = s->out_active / s->group_size;
+  int32_t* winners = NEW(int32_t, winning);
+  random_subset(groups, winning, true, winners);
+  float* gate = constants((size_t)s->out_channels, 0);
+  for (int32_t i = 0; i < winning; i++) {
+    for (int32_t j = 0; j < s->group_size; j++) gate[winners[i] * s->group_size + j] = 1;
+  }
+  free(winners);
+  return gate;
+}
+
+static Problem problem_of(const FbsConv2dShape* s, bool sparse_in, Input input) {
+  Problem p = {.shape = *s, .input = input};
+  const size_t in = (size_t)s->in_channels, out = (size_t)s->out_channels;
+  p.x_size = (size_t)s->batch * (size_t)(s->in_height * s->in_width) * (size_t)s->in_active;
+  p.y_size = (size_t)s->batch * (size_t)(s->out_height * s->out_width) * (size_t)s->out_active;
+  p.x = NEW(float, p.x_size);
+  for (size_t i = 0; i < p.x_size; i++) p.x[i] = value_of(input);
+  p.weights = (FbsConv2dInt8Weights){random_bytes(in * (size_t)(s->kernel_height * s->kernel_width) * out),
+                                     constants(out, 1), constants(out, 0), constants(in * out, 0), exact_gate(s)};
+  float* scales = (float*)p.weights.scales;
+  for (size_t i = 0; i < out; i++) scales[i] = ldexpf(1, random_between(-9, -2));
+  if (sparse_in) {
+    p.in_indices = NEW(int32_t, s->batch * s->in_active);
+    for (int32_t n = 0; n < s->batch; n++) {
+      random_subset(s->in_channels, s->in_active, random_between(0, 1), p.in_indices + n * s->in_active);
+    }
+  }
+  return p;
+}
+
+/* Any gate, scales and bias, with g of clearly different values in a random order, so that all agree who wins. */
+static void make_inexact(Problem* p) {
+  const FbsConv2dShape* s = &p->shape;
+  const int32_t out = s->out_channels, groups = out / s->group_size;
+  int32_t* order = NEW(int32_t, groups);
+  random_subset(groups, groups, false, order);
+  float mean = 0; /* of |x| in the largest image */
+  for (size_t i = 0; i < p->x_size; i++) mean = fmaxf(mean, fabsf(p->x[i]));
+  const float part = mean > 1e-30f ? 0.2f / mean / (float)(s->in_channels * groups) : 0;
+  for (int32_t o = 0; o < out; o++) {
+    ((float*)p->weights.gate_bias)[o] = 0.5f + (float)order[o / s->group_size] / (float)groups;
+    ((float*)p->weights.scales)[o] = 0.001f + 0.01f * random_unit();
+    ((float*)p->weights.bias)[o] = 4 * random_unit() - 2;
+  }
+  for (int32_t i = 0; i < s->in_channels * out; i++) {
+    ((float*)p->weights.gate_kernel)[i] = part * (2 * random_unit() - 1);
+  }
+  free(order);
+}
+
+static void free_problem(Problem* p) {
+  free(p->x);
+  free(p->in_indices);
+  free((void*)p->weights.weights);
+  free((void*)p->weights.scales);
+  free((void*)p->weights.bias);
+  free((void*)p->weights.gate_kernel);
+  free((void*)p->weights.gate_bias);
+}
+
+/* ---- Runs ---- */
+
+typedef struct {
+  float* y;
+  int32_t* indices;
+} Result;
+
+static Result new_result(const Problem* p) {
+  const int32_t winners = p->shape.batch * p->shape.out_active;
+  Result result = {constants(p->y_size, NAN), NEW(int32_t, winners)};
+  for (int32_t i = 0; i < winners; i++) result.indices[i] = i % p->shape.out_active;
+  return result;
+}
+
+static void free_result(Result* result) {
+  free(result->y);
+  free(result->indices);
+}
+
+static void* new_workspace(size_t bytes) {
+  const size_t size = (bytes + 63) / 64 * 64;
+  void* workspace = aligned_alloc(64, size);
+  CHECK(workspace != NULL, "no memory");
+  memset(workspace, 0xff, size); /* NaN */
+  return workspace;
+}
+
+static Result run(const Problem* p, FbsPath path, FbsThreads* threads) {
+  const FbsConv2dShape* s = &p->shape;
+  const FbsConv2dOptions options = {.path = path};
+  FbsConv2dInt8* plan = fbs_conv2d_int8_create(s, &p->weights, &options);
+  CHECK(plan != NULL, "no plan for path %s", fbs_path_name(path));
+  void* workspace = new_workspace(fbs_conv2d_int8_workspace_size(plan, fbs_threads_count(threads)));
+  Result result = new_result(p);
+  const int status = fbs_conv2d_int8_run(plan, threads, p->x, p->in_indices, result.y,
+                                         s->out_active < s->out_channels ? result.indices : NULL, workspace);
+  CHECK(status == 0, "status %d", status);
+  free(workspace);
+  fbs_conv2d_int8_destroy(plan);
+  return result;
+}
+
+/* With kernels that this CPU has, but does not choose; g is 1 for all winners, which the reference has found. */
+static Result run_gemm(const Problem* p, const FbsInt8Kernels* kernels, FbsThreads* threads, const Result* expected) {
+  const FbsConv2dShape* s = &p->shape;
+  FbsGemmInt8* gemm = fbs_gemm_int8_create(s, &p->weights, kernels);
+  CHECK(gemm != NULL, "no plan for %s", kernels->name);
+  void* workspace = new_workspace(fbs_gemm_int8_workspace_size(gemm, fbs_threads_count(threads)));
+  Result result = new_result(p);
+  const int64_t x_size = (int64_t)p->x_size / s->batch, y_size = (int64_t)p->y_size / s->batch;
+  for (int64_t n = 0; n < s->batch; n++) {
+    const float* x = p->x + n * x_size;
+    int32_t* winners = result.indices + n * s->out_active;
+    memcpy(winners, expected->indices + n * s->out_active, sizeof *winners * (size_t)s->out_active);
+    fbs_gemm_int8_run(gemm, threads, x, p->in_indices == NULL ? NULL : p->in_indices + n * s->in_active,
+                      fbs_finite_range(x, x_size), p->weights.gate_bias, winners, result.y + n * y_size, workspace);
+  }
+  free(workspace);
+  fbs_gemm_int8_destroy(gemm);
+  return result;
+}
+
+/* ---- Comparisons ---- */
+
+static void print_problem(const Problem* p, const char* name) {
+  const FbsConv2dShape* s = &p->shape;
+  fprintf(stderr, "seed %llu: ", (unsigned long long)seed);
+  fprintf(stderr,
+          "%s, %s input: batch %d, %dx%d, %d of %d channels%s -> %dx%d, %d of %d in groups of %d, kernel %dx%d, "
+          "stride %dx%d, dilation %dx%d, pad %d %d, activation %d\n",
+          name, input_names[p->input], s->batch, s->in_height, s->in_width, s->in_active, s->in_channels,
+          p->in_indices != NULL ? " (indexed)" : "", s->out_height, s->out_width, s->out_active, s->out_channels,
+          s->group_size, s->kernel_height, s->kernel_width, s->stride_height, s->stride_width, s->dilation_height,
+          s->dilation_width, s->pad_top, s->pad_left, (int)s->activation);
+}
+
+/* tolerance: 0 for equal bits, else relative to the terms of the output. */
+static void compare(const Problem* p, const char* name, const Result* got, const Result* want, float tolerance) {
+  const FbsConv2dShape* s = &p->shape;
+  const int32_t pixels = s->out_height * s->out_width, k = s->out_active;
+  for (int32_t i = 0; i < s->batch * k; i++) {
+    if (got->indices[i] == want->indices[i]) continue;
+    print_problem(p, name);
+    CHECK(false, "image %d: index %d is %d, expected %d", i / k, i % k, got->indices[i], want->indices[i]);
+  }
+  for (size_t i = 0; i < p->y_size; i++) {
+    const float a = got->y[i], b = want->y[i];
+    if (a == b || fabsf(a - b) <= tolerance * (fabsf(b) + 2)) continue; /* 2: the bias */
+    print_problem(p, name);
+    CHECK(false, "image %d, pixel %d, channel %d: %.9g, expected %.9g", (int)i / (pixels * k), (int)i / k % pixels,
+          (int)i % k, a, b);
+  }
+}
+
+/* Every kind of kernels that this CPU can run. */
+static int32_t find_kernels(const FbsInt8Kernels** found) {
+  int32_t count = 0;
+  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    if (fbs_path_available(path)) found[count++] = fbs_select_int8_kernels(path);
+  }
+  if (fbs_path_available(kFbsPathAvx2) && fbs_int8_kernels_avx2 != NULL) found[count++] = fbs_int8_kernels_avx2;
+  return count;
+}
+
+static void test_exactly(const Problem* p, const Result* expected) {
+  const FbsInt8Kernels* kernels[8];
+  const int32_t count = find_kernels(kernels);
+  for (int32_t i = 0; i < count; i++) {
+    for (int32_t pool = 0; pool < kPools; pool++) {
+      Result result = run_gemm(p, kernels[i], pools[pool], expected);
+      compare(p, kernels[i]->name, &result, expected, 0);
+      free_result(&result);
+    }
+  }
+}
+
+/* tolerance: of y, relative */
+static void test_paths(const Problem* p, const Result* expected, float tolerance) {
+  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    if (!fbs_path_available(path)) continue;
+    for (int32_t pool = 0; pool < kPools; pool++) {
+      Result result = run(p, path, pools[pool]);
+      compare(p, fbs_path_name(path), &result, expected, tolerance);
+      free_result(&result);
+    }
+  }
+}
+
+static void test_shape(const FbsConv2dShape* s, bool sparse_in, Input input) {
+  Problem p = problem_of(s, sparse_in, input);
+  char message[256];
+  const char* refused = fbs_conv2d_int8_check(s, &p.weights, message, sizeof message);
+  if (refused != NULL) print_problem(&p, "check");
+  CHECK(refused == NULL, "%s", refused);
+  Result expected = run(&p, kFbsPathReference, pools[0]);
+  test_exactly(&p, &expected);
+  if (input != kHuge) test_paths(&p, &expected, 0); /* the sums of |x| overflow where they are not of doubles */
+  free_result(&expected);
+  if (input != kHuge) {
+    make_inexact(&p);
+    expected = run(&p, kFbsPathReference, pools[0]);
+    test_paths(&p, &expected, 1e-5f);
+    free_result(&expected);
+  }
+  free_problem(&p);
+}
+
+/* ---- Shapes ---- */
+
+typedef struct {
+  int32_t kernel_height, kernel_width, stride, dilation;
+  bool same;
+} Window;
+
+/* Sets what follows from the input size and the window; false where VALID leaves no output. */
+static bool set_window(FbsConv2dShape* s, const Window* w) {
+  const int32_t reach_y = (w->kernel_height - 1) * w->dilation + 1, reach_x = (w->kernel_width - 1) * w->dilation + 1;
+  s->kernel_height = w->kernel_height;
+  s->kernel_width = w->kernel_width;
+  s->stride_height = s->stride_width = w->stride;
+  s->dilation_height = s->dilation_width = w->dilation;
+  if (!w->same) {
+    s->pad_top = s->pad_left = 0;
+    s->out_height = (s->in_height - reach_y) / w->stride + 1;
+    s->out_width = (s->in_width - reach_x) / w->stride + 1;
+    return s->in_height >= reach_y && s->in_width >= reach_x;
+  }
+  s->out_height = (s->in_height + w->stride - 1) / w->stride;
+  s->out_width = (s->in_width + w->stride - 1) / w->stride;
+  const int32_t pad_y = (s->out_height - 1) * w->stride + reach_y - s->in_height;
+  const int32_t pad_x = (s->out_width - 1) * w->stride + reach_x - s->in_width;
+  s->pad_top = pad_y > 0 ? pad_y / 2 : 0;
+  s->pad_left = pad_x > 0 ? pad_x / 2 : 0;
+  return true;
+}
+
+static void test_windows(void) {
+  static const Window windows[] = {
+      {1, 1, 1, 1, true},  {3, 3, 1, 1, true},  {3, 3, 1, 1, false}, {3, 3, 2, 1, true},  {3, 3, 2, 1, false},
+      {3, 3, 3, 1, true},  {5, 5, 1, 1, true},  {5, 5, 2, 1, true},  {7, 3, 1, 1, true},  {7, 3, 2, 1, true},
+      {1, 1, 2, 1, true},  {1, 1, 3, 1, false}, {1, 3, 2, 1, true},  {3, 1, 2, 1, true},  {3, 3, 1, 2, true},
+      {3, 3, 1, 2, false}, {3, 3, 2, 2, false}, {2, 4, 1, 3, true},  {2, 2, 3, 1, false},
+  };
+  for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++) {
+    for (Input input = 0; input < kInputs; input++) {
+      for (int32_t in_active = 4; in_active <= 6; in_active++) { /* 6 is dense */
+        FbsConv2dShape s = {.batch = 1 + (int32_t)input % 2,
+                            .in_height = 9,
+                            .in_width = 7,
+                            .in_channels = 6,
+                            .in_active = in_active,
+                            .out_channels = 40,
+                            .out_active = in_active == 5 ? 40 : 20,
+                            .group_size = in_active == 4 ? 1 : 4,
+                            .activation = (FbsActivation)(input % 3)};
+        CHECK(set_window(&s, &windows[w]), "window %zu does not fit", w);
+        test_shape(&s, in_active < 6, input);
+        s.pad_top += 3; /* more than SAME has, and more rows than the input */
+        s.pad_left += 2;
+        s.out_height += 4;
+        s.out_width += 3;
+        test_shape(&s, in_active < 6, input);
+      }
+    }
+  }
+}
+
+/* k at the edges of one to nine vectors of each width, over every size of the last pixel tile. */
+static void test_tiles(void) {
+  static const int32_t lanes[] = {4, 8, 16};
+  const Window window = {3, 2, 1, 1, true}, point = {1, 1, 1, 1, true};
+  for (size_t l = 0; l < sizeof lanes / sizeof lanes[0]; l++) {
+    for (int32_t vectors = 0; vectors <= 9; vectors++) {
+      for (int32_t more = -1; more <= 1; more++) {
+        const int32_t k = vectors * lanes[l] + more;
+        if (k < 1) continue;
+        for (int32_t out_channels = k; out_channels <= 7 * k + 1; out_channels += 2 * k + more + 1) {
+          FbsConv2dShape s = {.batch = 1,
+                              .in_height = 1 + k % 3,
+                              .in_width = 1 + (k * 7) % 29,
+                              .in_channels = 7,
+                              .in_active = out_channels == k ? 7 : 3,
+                              .out_channels = out_channels,
+                              .out_active = k,
+                              .group_size = 1,
+                              .activation = kFbsActivationRelu};
+          set_window(&s, &window);
+          test_shape(&s, out_channels != k, k % 2 ? kSigned : kPositive);
+        }
+      }
+    }
+  }
+  for (int32_t pixels = 1; pixels <= 40; pixels++) {
+    for (int32_t k = 16; k <= 64; k += 16) {
+      FbsConv2dShape s = {.batch = 1,
+                          .in_height = 1,
+                          .in_width = pixels,
+                          .in_channels = 9,
+                          .in_active = 5,
+                          .out_channels = 66,
+                          .out_active = k,
+                          .group_size = 1,
+                          .activation = kFbsActivationNone};
+      set_window(&s, &point);
+      test_shape(&s, true, kSigned);
+    }
+  }
+}
+
+/* Whole groups of winners, of each vector's width and its multiples. */
+static void test_groups(void) {
+  static const int32_t sizes[] = {4, 8, 16, 32, 48};
+  static const Window windows[] = {{3, 3, 1, 1, true}, {3, 3, 2, 1, true}, {1, 1, 1, 1, true}, {2, 3, 1, 2, true}};
+  int32_t n = 0;
+  for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+    for (int32_t groups = 1; groups <= 5; groups++) {
+      for (int32_t winning = 1; winning <= groups; winning++, n++) {
+        FbsConv2dShape s = {.batch = 1 + n % 2,
+                            .in_height = 1 + n % 7,
+                            .in_width = 1 + n % 5,
+                            .in_channels = 1 + n % 11,
+                            .out_channels = groups * sizes[i],
+                            .out_active = winning * sizes[i],
+                            .group_size = sizes[i],
+                            .activation = kFbsActivationRelu};
+        s.in_active = n % 3 == 0 ? s.in_channels : 1 + s.in_channels / 2;
+        set_window(&s, &windows[n % 4]);
+        test_shape(&s, n % 3 > 0, n % 2 ? kSigned : kPositive);
+      }
+    }
+  }
+}
+
+/* More packed weights than one chunk holds, and a predictor so large that threads share it. */
+static void test_large(void) {
+  const Window window = {3, 3, 1, 1, true};
+  FbsConv2dShape s = {.batch = 2,
+                      .in_height = 2,
+                      .in_width = 2,
+                      .in_channels = 620,
+                      .in_active = 600,
+                      .out_channels = 360,
+                      .out_active = 260,
+                      .group_size = 1,
+                      .activation = kFbsActivationRelu};
+  set_window(&s, &window);
+  test_shape(&s, true, kSigned);
+}
+
+static void test_random(int32_t count) {
+  for (int32_t i = 0; i < count; i++, seed++) {
+    random_state = seed;
+    const Window any = {random_between(1, 4), random_between(1, 4), random_between(1, 3), random_between(1, 2),
+                        random_between(0, 1)};
+    const Window window = random_between(0, 2) > 0 ? any : (Window){3, 3, 1, 1, any.same};
+    const int32_t group = random_between(0, 2) > 0 ? 1 : random_between(2, 5);
+    const int32_t groups = random_between(1, random_between(0, 3) > 0 ? 20 : 90) / group + 1;
+    FbsConv2dShape s = {.batch = random_between(1, 3),
+                        .in_height = random_between(1, 9),
+                        .in_width = random_between(1, 9),
+                        .in_channels = random_between(1, 20),
+                        .out_channels = groups * group,
+                        .out_active = random_between(1, groups) * group,
+                        .group_size = group,
+                        .activation = (FbsActivation)random_between(0, 2)};
+    s.in_active = random_between(1, s.in_channels);
+    const bool sparse_in = s.in_active < s.in_channels || random_between(0, 1);
+    const Input input = random_between(0, 2) > 0 ? kSigned : (Input)random_between(0, kInputs - 1);
+    if (set_window(&s, &window)) test_shape(&s, sparse_in, input);
+  }
+}
+
+/* ---- Everything else ---- */
+
+/* By the rules of conv2d_int8.h, written with doubles. */
+static int32_t quantised(float x, float low, float high) {
+  const float scale = (float)(((double)high - (double)low) / 255);
+  const float s = scale > 0 && 1 / scale <= 3.4028235e38f ? scale : 1;
+  const double zero = fmin(rint((double)(-low / s)), 255);
+  const float inverse = 1 / s;
+  return isnan(x) ? (int32_t)zero : (int32_t)fmax(0, fmin(255, rint((double)(x * inverse)) + zero));
+}
+
+/* Every value of quantise, next to values that round either way, infinite and NaN, in rows of all lengths. */
+static void test_quantise(void) {
+  static const float ranges[][2] = {{0, 255},        {-128, 127}, {-255, 0},   {-1, 2},       {0, 0},
+                                    {-3e38f, 3e38f}, {0, 1e-36f}, {0, 1e-40f}, {-0.1f, 6.3f}, {-1e-36f, 7e-37f}};
+  static const float special[] = {NAN, INFINITY, -INFINITY, 0, -0.0f, 1e-45f, 3.4e38f, -3.4e38f};
+  const FbsInt8Kernels* kernels[8];
+  const int32_t count = find_kernels(kernels);
+  for (size_t r = 0; r < sizeof ranges / sizeof ranges[0]; r++) {
+    const float low = ranges[r][0], high = ranges[r][1];
+    const FbsQuantisation q = fbs_quantisation_of((FbsRange){low, high});
+    for (int32_t n = 0; n <= 200; n++) {
+      float* x = NEW(float, n);
+      uint8_t* got = NEW(uint8_t, n);
+      for (int32_t i = 0; i < n; i++) {
+        const int32_t kind = random_between(0, 3);
+        const float step = kind == 0 ? 0.5f : kind == 1 ? 0.49999f : kind == 2 ? 0.50001f : 1;
+        x[i] = q.scale * ((float)(random_between(0, 255) - q.zero) + step);
+        x[i] = x[i] < low ? low : x[i] > high ? high : x[i];
+        if (random_between(0, 9) == 0) x[i] = special[random_between(0, 7)];
+      }
+      for (int32_t k = 0; k < count; k++) {
+        kernels[k]->quantise(x, n, q.inverse, q.zero, got);
+        for (int32_t i = 0; i < n; i++) {
+          const int32_t value = (got[i] + kernels[k]->origin) & 255, want = quantised(x[i], low, high);
+          CHECK(value == want, "%s, range %g to %g: %g becomes %d, not %d", kernels[k]->name, low, high, x[i], value,
+                want);
+        }
+      }
+      free(got);
+      free(x);
+    }
+  }
+}
+
+/* NaN and infinities make g NaN or infinite, and y; the winners are those of the reference where all g are NaN, and the
+ * other image is not touched. */
+static void test_not_finite(void) {
+  const Window window = {3, 3, 1, 1, true};
+  FbsConv2dShape s = {.batch = 2,
+                      .in_height = 5,
+                      .in_width = 5,
+                      .in_channels = 8,
+                      .in_active = 8,
+                      .out_channels = 40,
+                      .out_active = 12,
+                      .group_size = 2,
+                      .activation = kFbsActivationRelu};
+  set_window(&s, &window);
+  const float values[] = {NAN, -NAN, INFINITY, -INFINITY};
+  for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
+    Problem p = problem_of(&s, false, kSigned);
+    p.x[17] = values[v]; /* in the first image only */
+    const size_t half = p.y_size / 2;
+    Result expected = run(&p, kFbsPathReference, pools[0]);
+    for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+      if (!fbs_path_available(path)) continue;
+      Result result = run(&p, path, pools[1]);
+      for (size_t i = 0; i < half; i++) { /* an infinite g: 0 * infinity may be NaN or not */
+        CHECK(isnan(result.y[i]) == isnan(expected.y[i]), "%s: %g, expected %g", fbs_path_name(path), result.y[i],
+              expected.y[i]);
+      }
+      CHECK(memcmp(result.indices, expected.indices, sizeof(int32_t) * 24) == 0, "other winners");
+      CHECK(memcmp(result.y + half, expected.y + half, sizeof(float) * half) == 0, "the other image has changed");
+      free_result(&result);
+    }
+    free_result(&expected);
+    /* With a range and a gate that are finite, the bytes count. */
+    expected = new_result(&p);
+    for (int32_t i = 0; i < s.batch * s.out_active; i++) expected.indices[i] = i % s.out_active + 7;
+    Result plain = run_gemm(&p, fbs_int8_kernels_plain, pools[0], &expected);
+    CHECK(!isnan(plain.y[0]), "the sums became NaN");
+    test_exactly(&p, &plain);
+    free_result(&plain);
+    free_result(&expected);
+    free_problem(&p);
+  }
+}
+
+/* Indices outside the weights are refused, double ones are safe. */
+static void test_indices(void) {
+  const Window window = {3, 3, 1, 1, true};
+  FbsConv2dShape s = {.batch = 2,
+                      .in_height = 4,
+                      .in_width = 4,
+                      .in_channels = 8,
+                      .in_active = 4,
+                      .out_channels = 20,
+                      .out_active = 9,
+                      .group_size = 1};
+  set_window(&s, &window);
+  Problem p = problem_of(&s, true, kSigned);
+  static const int32_t outside[] = {-1, 8, INT32_MIN, INT32_MAX};
+  for (FbsPath path = kFbsPathReference; path <= kFbsPathNeon; path++) {
+    if (!fbs_path_available(path)) continue;
+    const FbsConv2dOptions options = {.path = path};
+    for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
+      const int32_t saved = p.in_indices[7];
+      p.in_indices[7] = outside[i];
+      FbsConv2dInt8* plan = fbs_conv2d_int8_create(&s, &p.weights, &options);
+      void* workspace = new_workspace(fbs_conv2d_int8_workspace_size(plan, 1));
+      float* y = NEW(float, p.y_size);
+      int32_t winners[18];
+      CHECK(fbs_conv2d_int8_run(plan, pools[0], p.x, p.in_indices, y, winners, workspace) == -1, "index %d accepted",
+            outside[i]);
+      p.in_indices[7] = saved;
+      free(y);
+      free(workspace);
+      fbs_conv2d_int8_destroy(plan);
+    }
+  }
+  for (int32_t i = 0; i < s.batch * s.in_active; i++) p.in_indices[i] = 7;
+  Result expected = run(&p, kFbsPathReference, pools[0]);
+  test_paths(&p, &expected, 0);
+  free_result(&expected);
+  free_problem(&p);
+}
+
+static void test_check(void) {
+  const Window window = {3, 3, 1, 1, true};
+  FbsConv2dShape s = {.batch = 1,
+                      .in_height = 4,
+                      .in_width = 4,
+                      .in_channels = 8,
+                      .in_active = 4,
+                      .out_channels = 20,
+                      .out_active = 9,
+                      .group_size = 1};
+  set_window(&s, &window);
+  Problem p = problem_of(&s, true, kSigned);
+  char message[256];
+  const char* refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+  CHECK(refused == NULL, "%s", refused);
+  ((int8_t*)p.weights.weights)[8 * 9 * 20 - 1] = -128;
+  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+  CHECK(refused == message && strstr(refused, "from -127 to 127, got -128 at element 1439"), "%s", message);
+  s.stride_height = 0;
+  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+  CHECK(refused == message && strstr(refused, "stride_height must be at least 1"), "%s", message);
+  s.stride_height = 1;
+  s.in_channels = 65000 / 9 + 1;
+  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+  CHECK(refused == message && strstr(refused, "a window with int8 weights must have at most 65000"), "%s", message);
+  s.in_channels = 8;
+  s.dilation_height = s.dilation_width = 1 << 20;
+  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+  CHECK(refused == message && strstr(refused, "the padded int8 image must have at most"), "%s", message);
+  free_problem(&p);
+}
+
+/* The longest sums with the largest terms do not overflow. */
+static void test_extremes(void) {
+  const Window window = {1, 1, 1, 1, true};
+  FbsConv2dShape s = {.batch = 1,
+                      .in_height = 1,
+                      .in_width = 2,
+                      .in_channels = 65000,
+                      .in_active = 65000,
+                      .out_channels = 20,
+                      .out_active = 17,
+                      .group_size = 1};
+  set_window(&s, &window);
+  Problem p = problem_of(&s, false, kZero);
+  for (int32_t sign = -1; sign <= 1; sign += 2) {
+    for (size_t i = 0; i < 65000 * 20; i++) ((int8_t*)p.weights.weights)[i] = (int8_t)(i % 2 ? 127 : -127);
+    for (size_t i = 0; i < p.x_size; i++) p.x[i] = (float)sign * 1.5f;
+    Result expected = run(&p, kFbsPathReference, pools[0]);
+    test_exactly(&p, &expected);
+    free_result(&expected);
+  }
+  free_problem(&p);
+}
+
+int main(int argc, char** argv) {
+  CHECK(argc == 3, "usage: %s SEED COUNT", argv[0]);
+  seed = random_state = strtoull(argv[1], NULL, 10);
+  for (int32_t i = 0; i < kPools; i++) {
+    pools[i] = fbs_threads_create(i + 1);
+    CHECK(pools[i] != NULL, "no pool of %d threads", i + 1);
+  }
+  test_quantise();
+  test_windows();
+  test_tiles();
+  test_groups();
+  test_large();
+  test_extremes();
+  test_indices();
+  test_not_finite();
+  test_check();
+  test_random(atoi(argv[2]));
+  for (int32_t i = 0; i < kPools; i++) fbs_threads_destroy(pools[i]);
+  printf("seed %s, %s random shapes, kernels:", argv[1], argv[2]);
+  const FbsInt8Kernels* kernels[8];
+  const int32_t count = find_kernels(kernels);
+  for (int32_t i = 0; i < count; i++) printf(" %s", kernels[i]->name);
+  printf("\n");
+  return 0;
+}

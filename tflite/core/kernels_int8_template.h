@@ -1,0 +1,128 @@
+/* The int8 kernels, written with the vector operations that the including file defines for its instruction set:
+ *
+ *   LANES, SUMS, V                32-bit integers or floats in a vector; its types
+ *   LOAD_SUMS(p)                  unaligned
+ *   WEIGHTS, LOAD_WEIGHTS(p)      a quad's packed weights for one vector of channels; 64-byte aligned for one of 64
+ *   BYTES, SPREAD(p)              four bytes of the image in each lane
+ *   DOT(sum, bytes, weights)      adds to each lane of the sums, in place, the products of its four bytes and weights
+ *   TO_FLOAT(sums)                to nearest
+ *   LOAD STORE STORE_FIRST BROADCAST MUL FMA MAX MIN   of floats, as in kernels_template.h
+ *   TILES(T), TILE_PIXELS, MAX_VECTORS   T(pixels, vectors) for every tile size
+ *   NAME, STRETCH, ORIGIN         the entries of FbsInt8Kernels
+ *
+ * and with the functions
+ *   quantise                      the entry of FbsInt8Kernels
+ *   pack_vector                   as declared below
+ */
+#include "kernels_int8.h"
+
+typedef struct {
+  const FbsInt8Multiplication* all;
+  int64_t first_pixel;
+  const int8_t* packed; /* [run][quad][vectors][LANES][4] */
+  int32_t channel;      /* the first one */
+  int32_t last_lanes;   /* channels in the last vector */
+} Tile;
+
+/* Where the windows of the tile's pixels begin. */
+INLINE void find_windows(const Tile* tile, const int pixels, const uint8_t** x) {
+  const FbsInt8Multiplication* all = tile->all;
+  int64_t row = tile->first_pixel / all->out_width, column = tile->first_pixel % all->out_width;
+  for (int p = 0; p < pixels; p++) {
+    x[p] = all->x + row * all->row_step + column * all->pixel_step;
+    if (++column == all->out_width) column = 0, row++;
+  }
+}
+
+INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors) {
+  const FbsInt8Multiplication* all = tile->all;
+  SUMS sum[kFbsInt8MaxPixels][kFbsInt8MaxVectors];
+  UNROLL for (int v = 0; v < vectors; v++) {
+    const SUMS start = LOAD_SUMS(all->start + tile->channel + v * LANES);
+    UNROLL for (int p = 0; p < pixels; p++) sum[p][v] = start;
+  }
+  const uint8_t* x[kFbsInt8MaxPixels];
+  find_windows(tile, pixels, x);
+  const int8_t* w = tile->packed;
+  for (int32_t r = 0; r < all->run_count; r++) {
+    const int64_t begin = all->runs[r], end = begin + 4 * (int64_t)all->run_quads;
+    for (int64_t i = begin; i < end; i += 4, w += vectors * LANES * 4) {
+      WEIGHTS weights[kFbsInt8MaxVectors];
+      UNROLL for (int v = 0; v < vectors; v++) weights[v] = LOAD_WEIGHTS(w + v * LANES * 4);
+      UNROLL for (int p = 0; p < pixels; p++) {
+        BYTES bytes = SPREAD(x[p] + i);
+        UNROLL for (int v = 0; v < vectors; v++) DOT(sum[p][v], bytes, weights[v]);
+      }
+    }
+  }
+  const V low = BROADCAST(all->low), high = BROADCAST(all->high);
+  UNROLL for (int v = 0; v < vectors; v++) {
+    const int32_t channel = tile->channel + v * LANES;
+    const V scale = LOAD(all->scale + channel), bias = LOAD(all->bias + channel), gate = LOAD(all->gate + channel);
+    float* y = all->y + tile->first_pixel * all->out_active + channel;
+    UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
+      const V out = MIN(high, MAX(low, MUL(gate, FMA(TO_FLOAT(sum[p][v]), scale, bias))));
+      if (v < vectors - 1 || tile->last_lanes == LANES) {
+        STORE(y, out);
+      } else {
+        STORE_FIRST(y, out, tile->last_lanes);
+      }
+    }
+  }
+}
+
+#define DEFINE_TILE(pixels, vectors) \
+  static void multiply_##pixels##x##vectors(const Tile* tile) { multiply_tile(tile, pixels, vectors); }
+TILES(DEFINE_TILE)
+
+#define TILE_ENTRY(pixels, vectors) [vectors][pixels] = multiply_##pixels##x##vectors,
+static void (*const tile_functions[kFbsInt8MaxVectors + 1][kFbsInt8MaxPixels + 1])(const Tile*) = {TILES(TILE_ENTRY)};
+
+static void multiply(const FbsInt8Multiplication* all, const FbsPanel* panel, const int8_t* packed, int32_t tiles,
+                     int32_t begin, int32_t end) {
+  const int32_t channel = panel->first_vector * LANES, last_channel = channel + (panel->vectors - 1) * LANES;
+  const int32_t left = all->out_active - last_channel;
+  const int32_t smaller = all->pixels / tiles, larger = all->pixels % tiles; /* `larger` tiles have one pixel more */
+  Tile tile = {.all = all, .packed = packed, .channel = channel, .last_lanes = left < LANES ? left : LANES};
+  for (int32_t i = begin; i < end; i++) {
+    tile.first_pixel = (int64_t)i * smaller + (i < larger ? i : larger);
+    tile_functions[panel->vectors][smaller + (i < larger)](&tile);
+  }
+}
+
+/* Quads that are packed one after the other for a vector, with the same selection. */
+enum { kQuads = 8 };
+
+/* Packs `quads` quads of rows for one vector to packed, packed + step, ... */
+static void pack_vector(const int8_t* const* rows, int64_t quads, const FbsStretch* stretches, int32_t count,
+                        int8_t* packed, int64_t step, int32_t* sums);
+
+static void pack(const FbsInt8Packing* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
+                 int8_t* packed, int32_t* sums) {
+  for (int64_t quad = begin; quad < end; quad += kQuads) {
+    const int64_t quads = end - quad < kQuads ? end - quad : kQuads;
+    int8_t* panel_packed = packed;
+    for (int32_t n = 0; n < count; n++) {
+      const int64_t step = panels[n].vectors * LANES * 4;
+      for (int64_t v = 0; v < panels[n].vectors; v++) {
+        const int64_t vector = panels[n].first_vector + v;
+        const int32_t first = packing->first_stretch[vector], stretches = packing->first_stretch[vector + 1] - first;
+        pack_vector(packing->rows + 4 * quad, quads, packing->stretches + first, stretches,
+                    panel_packed + quad * step + v * LANES * 4, step, sums == NULL ? NULL : sums + vector * LANES);
+      }
+      panel_packed += packing->quads * step;
+    }
+  }
+}
+
+static const FbsInt8Kernels kernels = {
+    .name = NAME,
+    .lanes = LANES,
+    .stretch = STRETCH,
+    .vectors = MAX_VECTORS,
+    .tile_pixels = TILE_PIXELS,
+    .origin = ORIGIN,
+    .quantise = quantise,
+    .pack = pack,
+    .multiply = multiply,
+};

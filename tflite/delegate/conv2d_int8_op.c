@@ -1,0 +1,65 @@
+/* The op fbs.conv2d_int8. */
+#include "../core/conv2d_int8.h"
+#include "convolution.h"
+
+static FbsConv2dInt8Weights weights_of(const void* const* constants) {
+  return (FbsConv2dInt8Weights){.weights = constants[0],
+                                .scales = constants[1],
+                                .bias = constants[2],
+                                .gate_kernel = constants[3],
+                                .gate_bias = constants[4]};
+}
+
+static const char* check(const FbsConv2dShape* shape, const void* const* constants, char* message,
+                         size_t message_size) {
+  const FbsConv2dInt8Weights weights = weights_of(constants);
+  return fbs_conv2d_int8_check(shape, &weights, message, message_size);
+}
+
+static void* create(const FbsConv2dShape* shape, const void* const* constants, const FbsConv2dOptions* options) {
+  const FbsConv2dInt8Weights weights = weights_of(constants);
+  return fbs_conv2d_int8_create(shape, &weights, options);
+}
+
+static void destroy(void* plan) { fbs_conv2d_int8_destroy(plan); }
+static size_t workspace_size(const void* plan, int32_t threads) {
+  return fbs_conv2d_int8_workspace_size(plan, threads);
+}
+static size_t plan_size(const void* plan) { return fbs_conv2d_int8_plan_size(plan); }
+static const char* kernel_name(const void* plan) { return fbs_conv2d_int8_kernel_name(plan); }
+
+static int run(const void* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, float* y,
+               int32_t* out_indices, void* workspace) {
+  return fbs_conv2d_int8_run(plan, threads, x, in_indices, y, out_indices, workspace);
+}
+
+static const FbsConvolutionKind kKind = {
+    .operands = "weights, weight_scales, bias, gate_kernel, gate_bias",
+    .constant_count = 5,
+    .constants = {{"weights", kTfLiteInt8, 3},
+                  {"weight_scales", kTfLiteFloat32, 1},
+                  {"bias", kTfLiteFloat32, 1},
+                  {"gate_kernel", kFbsFloat, 2},
+                  {"gate_bias", kTfLiteFloat32, 1}},
+    .check = check,
+    .create = create,
+    .destroy = destroy,
+    .workspace_size = workspace_size,
+    .plan_size = plan_size,
+    .kernel_name = kernel_name,
+    .run = run,
+};
+
+static bool parse(void* op, const TfLiteNode* node, const void* attributes, size_t size, FbsMessage* message) {
+  return fbs_convolution_parse(op, &kKind, node, attributes, size, message);
+}
+
+const FbsOpKind fbs_conv2d_int8_op = {
+    .custom_name = "FbsConv2DInt8",
+    .composite_name = "fbs.conv2d_int8",
+    .size = sizeof(FbsConvolution),
+    .parse = parse,
+    .prepare = fbs_convolution_prepare,
+    .invoke = fbs_convolution_invoke,
+    .destroy = fbs_convolution_destroy,
+};

@@ -1,0 +1,58 @@
+/* What the ops fbs.conv2d and fbs.conv2d_int8 share: everything but the weights and the kernels that multiply them. */
+#ifndef FBS_DELEGATE_CONVOLUTION_H_
+#define FBS_DELEGATE_CONVOLUTION_H_
+
+#include "../core/conv2d.h"
+#include "constants.h"
+#include "op.h"
+#include "window.h"
+
+enum { kFbsMostConstants = 5 };
+
+/* The rank says the shape: [C_in][taps][C_out], [C_in][C_out] or [C_out]. */
+typedef struct {
+  const char* name;
+  int type, rank;
+} FbsConstantKind;
+
+/* How one of the ops computes. `constants` are pointers to them, in the order of their kinds; the functions are those
+ * of core/conv2d.h. */
+typedef struct {
+  const char* operands; /* the constants' names, for messages */
+  int constant_count;
+  FbsConstantKind constants[kFbsMostConstants]; /* the weights first */
+  const char* (*check)(const FbsConv2dShape* shape, const void* const* constants, char* message, size_t message_size);
+  void* (*create)(const FbsConv2dShape* shape, const void* const* constants, const FbsConv2dOptions* options);
+  void (*destroy)(void* plan);
+  size_t (*workspace_size)(const void* plan, int32_t threads);
+  size_t (*plan_size)(const void* plan);
+  const char* (*kernel_name)(const void* plan);
+  int (*run)(const void* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, float* y,
+             int32_t* out_indices, void* workspace);
+} FbsConvolutionKind;
+
+/* The state of either op. */
+typedef struct {
+  const FbsConvolutionKind* kind;
+  int32_t sparse_in; /* 1: x holds only the channels that in_indices names */
+  int32_t k;
+  int32_t group_size;
+  FbsWindow window;
+  FbsActivation activation;
+  /* Indices into the context's tensors; in_indices and out_indices may be kFbsNoTensor. */
+  int x, in_indices, y, out_indices;
+  FbsConstant constants[kFbsMostConstants];
+  FbsConv2dShape shape; /* what the plan is for */
+  void* plan;
+} FbsConvolution;
+
+/* As in FbsOpKind. */
+bool fbs_convolution_parse(FbsConvolution* op, const FbsConvolutionKind* kind, const TfLiteNode* node,
+                           const void* attributes, size_t size, FbsMessage* message);
+bool fbs_convolution_prepare(void* op, TfLiteContext* context, const FbsSession* session, FbsOpDescription* description,
+                             FbsMessage* message);
+bool fbs_convolution_invoke(const void* op, const TfLiteContext* context, const FbsSession* session,
+                            FbsMessage* message);
+void fbs_convolution_destroy(void* op);
+
+#endif
