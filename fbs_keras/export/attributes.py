@@ -185,9 +185,7 @@ class DepthwiseConv2DAttributes(Attributes):
         return ["x", "indices", *self.constants]
 
 
-OPS = {
-    op.custom_name: op for op in (Conv2DAttributes, Conv2DInt8Attributes, AddAttributes, DepthwiseConv2DAttributes)
-}
+OPS = {op.custom_name: op for op in (Conv2DAttributes, Conv2DInt8Attributes, AddAttributes, DepthwiseConv2DAttributes)}
 MOST_ADDENDS = 8
 
 

@@ -60,7 +60,9 @@ def to_float16(values, name):
     with np.errstate(over="ignore"):
         half = values.astype("float16")
     if not np.isfinite(half).all():
-        raise ValueError(f"{name} of up to {np.abs(values).max():.3g} cannot be stored as float16, whose largest is 65504")
+        raise ValueError(
+            f"{name} of up to {np.abs(values).max():.3g} cannot be stored as float16, whose largest is 65504"
+        )
     return half
 
 
@@ -85,4 +87,3 @@ def to_int8(weights):
     scales = (np.abs(weights).max((0, 1)) / 127).astype("float32")
     scales[scales < np.finfo("float32").tiny] = 1  # zeros, and what is no more than that
     return np.clip(np.rint(weights / scales), -127, 127).astype("int8"), scales
-

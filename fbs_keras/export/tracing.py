@@ -20,7 +20,6 @@ from fbs_keras.export.attributes import (
     depthwise_constants,
     normalization,
 )
-from fbs_keras.layers import FBSConv2D
 
 
 @dataclasses.dataclass(frozen=True)  # and no tuple, which Keras would take for a structure of tensors
@@ -55,6 +54,7 @@ class Tracer:
     """
 
     def __init__(self, quantize=None, fuse=True):
+        quantization.check_quantize(quantize)
         self.quantize = quantize
         self.fuse = fuse
         self.names = []

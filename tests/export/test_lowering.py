@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbs_keras.export import lowering
-from fbs_keras.export.quantization import QUANTIZATIONS, conv2d_constants
 from fbs_keras.export.attributes import AddAttributes, Conv2DAttributes, DepthwiseConv2DAttributes
+from fbs_keras.export.quantization import QUANTIZATIONS, conv2d_constants
 
 
 def reference(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias):
