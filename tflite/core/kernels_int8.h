@@ -69,5 +69,6 @@ extern const FbsInt8Kernels* const fbs_int8_kernels_avx2;
 extern const FbsInt8Kernels* const fbs_int8_kernels_avxvnni;    /* AVX2 and AVX-VNNI */
 extern const FbsInt8Kernels* const fbs_int8_kernels_avx512vnni; /* AVX-512 with VNNI and VBMI */
 extern const FbsInt8Kernels* const fbs_int8_kernels_neon;
+extern const FbsInt8Kernels* const fbs_int8_kernels_neondot; /* NEON and SDOT */
 
 #endif

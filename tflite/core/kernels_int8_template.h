@@ -8,6 +8,7 @@
  *   TO_FLOAT(sums)                to nearest
  *   LOAD STORE STORE_FIRST BROADCAST MUL FMA MAX MIN   of floats, as in kernels_template.h
  *   TILES(T), TILE_PIXELS, MAX_VECTORS   T(pixels, vectors) for every tile size
+ *   MULTIPLY_QUADS                (optional) the multiply loop for the first quads of a run; returns how many
  *   NAME, STRETCH, ORIGIN         the entries of FbsInt8Kernels
  *
  * and with the functions
@@ -45,8 +46,13 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
   find_windows(tile, pixels, x);
   const int8_t* w = tile->packed;
   for (int32_t r = 0; r < all->run_count; r++) {
-    const int64_t begin = all->runs[r], end = begin + 4 * (int64_t)all->run_quads;
-    for (int64_t i = begin; i < end; i += 4, w += vectors * LANES * 4) {
+    int64_t i = all->runs[r], quad = 0;
+#ifdef MULTIPLY_QUADS
+    quad = MULTIPLY_QUADS(sum, x, i, w, all->run_quads, pixels, vectors);
+    i += 4 * quad;
+    w += quad * vectors * LANES * 4;
+#endif
+    for (; quad < all->run_quads; quad++, i += 4, w += vectors * LANES * 4) {
       WEIGHTS weights[kFbsInt8MaxVectors];
       UNROLL for (int v = 0; v < vectors; v++) weights[v] = LOAD_WEIGHTS(w + v * LANES * 4);
       UNROLL for (int p = 0; p < pixels; p++) {

@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
 #endif
 
 static int has_avx2(void) {
@@ -82,6 +84,17 @@ static int has_avx512vnni(void) {
 #endif
 }
 
+static int has_neondot(void) {
+#if defined(__ARM_FEATURE_DOTPROD)
+  return 1; /* the compiler was told so */
+#elif defined(__aarch64__) && defined(__linux__)
+  const unsigned long asimddp = 1ul << 20; /* HWCAP_ASIMDDP, which older headers lack */
+  return (getauxval(AT_HWCAP) & asimddp) != 0;
+#else
+  return 0;
+#endif
+}
+
 const FbsInt8Kernels* fbs_select_int8_kernels(FbsPath path) {
   const FbsInt8Kernels* kernels = NULL;
   switch (path) {
@@ -100,7 +113,7 @@ const FbsInt8Kernels* fbs_select_int8_kernels(FbsPath path) {
       kernels = has_avx512vnni() ? fbs_int8_kernels_avx512vnni : fbs_select_int8_kernels(kFbsPathAvx2);
       break;
     case kFbsPathNeon:
-      kernels = fbs_int8_kernels_neon;
+      kernels = has_neondot() ? fbs_int8_kernels_neondot : fbs_int8_kernels_neon;
       break;
   }
   return kernels != NULL ? kernels : fbs_int8_kernels_plain;
