@@ -55,7 +55,8 @@ flags.DEFINE_multi_string(
     "method",
     None,
     "A method for --suite kernels: auto, direct, gemm, inplace, grouped, winograd2 or winograd4; may be given several "
-    "times. Defaults to auto and, but for int8, direct. Where it does not support a convolution, another runs: see `kernel` in the --json file.",
+    "times. Defaults to auto and, but for int8, direct. Where it does not support a convolution, another runs: see "
+    "`kernel` in the --json file.",
 )
 flags.DEFINE_string("path", "auto", "The suite's instruction set: auto, plain, avx2, avx512 or neon.")
 flags.DEFINE_string("json", None, "A file to write the results to.")

@@ -1,7 +1,7 @@
 """Exports a Keras model to a .tflite file, whose FBS layers compute their winning channels only.
 
     python scripts/export_tflite.py --model runs/fbs/model.keras --output fbs.tflite --verify
-    python scripts/export_tflite.py --model runs/fbs/model.keras --output fbs_int8.tflite --quantize dynamic_int8 --verify
+    python scripts/export_tflite.py --model runs/fbs/model.keras --output int8.tflite --quantize dynamic_int8 --verify
     python scripts/export_tflite.py --model runs/fbs/model.keras --explain
 
 What cannot be exported ends with exit code 1 and a line that says why.

@@ -39,8 +39,8 @@ class Bounds:
 
 
 FLOAT32 = Bounds(accuracy_points=0.1, same_class=0.999, difference=1e-3)
-# TFLite's own int8 file of the dense network has the same class for 99.7 % of the images. Of 1 % other classes, as many go
-# right as wrong, give or take 0.1 points.
+# TFLite's own int8 file of the dense network gives 99.7 % of the images the same class. Where 1 % get another class,
+# about as many become right as wrong, give or take 0.1 points.
 INT8 = Bounds(accuracy_points=0.2, same_class=0.99, difference=np.inf)
 
 
@@ -143,8 +143,8 @@ def agreement_table(agreements):
         )
         if each.bounds == FLOAT32:
             line += (
-                f", largest relative difference of logits {each.difference:.1e} (without {each.near_ties} images with a "
-                f"near-tie, {each.swapped} of which exceed {FLOAT32.difference:.0e})"
+                f", largest relative difference of logits {each.difference:.1e} (without {each.near_ties} images "
+                f"with a near-tie, {each.swapped} of which exceed {FLOAT32.difference:.0e})"
             )
         lines.append(line)
     return "\n".join(lines)

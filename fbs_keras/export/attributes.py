@@ -68,7 +68,7 @@ class Conv2DAttributes(Attributes):
 
     custom_name = "FbsConv2D"
     composite_name = "fbs.conv2d"
-    constants = ("weights", "bias", "gate_kernel", "gate_bias")
+    constants: typing.ClassVar[tuple[str, ...]] = ("weights", "bias", "gate_kernel", "gate_bias")
 
     sparse_in: bool
     k: int

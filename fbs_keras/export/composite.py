@@ -207,7 +207,7 @@ _FLOATS = {
 
 
 def _retype(graph, places):
-    """Makes the integers at `places`, `(op, which of its inputs)`, floats; not where other ops want them as integers."""
+    """Makes the integers at `places`, `(op, which of its inputs)`, floats, but not for other ops that read them."""
     ours = {(id(op), i) for op, i in places}
     integers = {int(index) for op in graph.operators for i, index in enumerate(op.inputs) if (id(op), i) not in ours}
     floats: dict[int, int] = {}

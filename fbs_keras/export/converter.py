@@ -38,10 +38,10 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
         quantize: How weights are stored:
             `None` (default): float32.
             `"float16"`: float16, half the file; what is computed is float32.
-            `"dynamic_int8"`: int8, one scale for each output channel, a quarter of the file; the gates' kernels float16.
-            The delegate quantises the activations of each FBS layer by their range and multiplies in int8; built-in ops
-            multiply its weights in float32. TFLite's own dynamic range quantisation does the rest of the model, and
-            models without FBS layers: int8 weights and, in XNNPACK, int8 products.
+            `"dynamic_int8"`: int8, a scale for each output channel, the gates' kernels float16: 0.3 of the file. Our
+            delegate quantises the activations of each FBS layer by their range and multiplies in int8; built-in ops
+            multiply its weights in float32.
+            What is no FBS layer goes through TFLite's own quantisation of this kind, "float16" or "dynamic range".
             Gates are computed in float32 under all three.
         batch_size: The file's batch size, a positive integer. Defaults to 1, whatever batch the model was built with:
             like Keras, which gives a Sequential model the size of the first batch, we do not hold it to that.

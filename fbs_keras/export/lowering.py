@@ -10,9 +10,9 @@ What the shapes of this file follow from, measured with XNNPACK on one core (M-C
 - im2col is one GATHER of pixels by a constant index: 109 us a layer with the product, against 123 with nine slices,
   and 62 against 291 at stride 2, where XNNPACK's STRIDED_SLICE is slow.
 - Zero padding is one more pixel of zeros, which that index points at, instead of a PAD.
-- int8 weights are gathered as they are, a quarter of the bytes, and made float32 before the transpose, which XNNPACK does for
-  float32 only: 116 us for a layer of 15x15x128 where the float32 weights take 112, 6.8 ms for 28x28x512 instead of 8.2;
-  transposing and gathering again before the cast takes 142 us and 10.2 ms.
+- int8 weights are gathered as they are, a quarter of the bytes, and made float32 before the transpose, which XNNPACK
+  then does: 116 us for a layer of 15x15x128 where float32 weights take 112, 6.8 ms for 28x28x512 instead of 8.2.
+  Transposing and gathering filters before the cast takes 142 us and 10.2 ms.
 - float16 rows are gathered as integers, since GATHER does not know float16.
 - A depthwise convolution is DEPTHWISE_CONV_2D with the gathered filters, although XNNPACK leaves that to the runtime's
   own kernel: 300 us where a sum over its taps takes 581 (72 of 144 channels, 56x56, 3x3), 209 against 6220 at stride 2

@@ -13,10 +13,9 @@ from fbs_keras.export.converter import load, plan_model
 # hundred channels differ by from one order of summation to another, and it grows from layer to layer.
 NEAR_TIE = 1e-5
 
-# What half of the examples must reach in a quantised file, in dB. Most are far above: M-CifarNet on CIFAR-10's test images
-# has medians of 72 (float16) and 40 (int8) dB, on noise 70 and 37. But where rounding swaps channels that are no near-tie,
-# an example can fall to 18 and 13, on noise to 33 and -2, so the worst ones tell nothing. A file of other weights has about
-# 0 dB or less.
+# What half of the examples must reach in a quantised file, in dB. M-CifarNet's medians on CIFAR-10's test images are
+# 72 (float16) and 40 (int8) dB, 70 and 37 on noise. Where rounding swaps channels that are no near-tie, an example can fall
+# to 18 and 13, and to 33 and -2 on noise, so the worst ones tell nothing. A file of other weights has 0 dB or less.
 LEAST_SIGNAL_TO_NOISE = {"float16": 30, "dynamic_int8": 10}
 
 
@@ -51,10 +50,10 @@ class QuantizedReport:
     Attributes:
         examples: How many examples were run.
         quantize: `"float16"` or `"dynamic_int8"`.
-        signal_to_noise: The median over the examples of sum y^2 / sum (difference of y)^2 in dB, of that output which has
-            the lowest.
-        same_class: The share of examples whose largest output is the same; `None` for models that are no classifiers: of
-            several outputs, or of another shape than `[N, classes]`.
+        signal_to_noise: The median over the examples of sum y^2 / sum (difference of y)^2 in dB, of that output which
+            has the lowest.
+        same_class: The share of examples whose largest output is the same; `None` for models that are no classifiers:
+            of several outputs, or of another shape than `[N, classes]`.
         accuracy_keras, accuracy_file: The share of examples that each classifies rightly; `None` without labels.
     """
 
@@ -78,21 +77,21 @@ def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=
     """Compares a Keras model with the file that it was exported to, on the same inputs.
 
     Of a float32 file, first the channels that each FBS layer chose, then the outputs, with those of
-    `model(x, training=False)`. Gates that differ by rounding only may change places; such examples are counted, and their
-    outputs are not compared.
+    `model(x, training=False)`. Gates that differ by rounding only may change places; such examples are counted, and
+    their outputs are not compared.
 
-    Quantisation changes every value, and with them some choices. So of a quantised file the outputs are compared as signal
-    and noise, and as classes.
+    Quantisation changes every value, and with them some choices. So of a quantised file the outputs are compared as
+    signal and noise, and as classes.
 
     Args:
         model: The Keras model, or the path of a `.keras` or `.h5` file.
         content: The bytes of the `.tflite` file, or its path.
         x: Inputs, `[examples, ...]`, or a list of them for a model of several inputs, in the order of `model.inputs`.
             Defaults to standard normal noise: 16 examples, or as many as the model's batch if that is fixed.
-        labels: The right classes, `[examples]`, to tell the accuracy of a quantised file's classifier. Defaults to none.
-        tolerance: The largest difference of an output of a float32 file to accept, relative to the largest output of the
-            example. Defaults to 1e-3. Of a quantised file, half of the examples must reach a signal-to-noise ratio of 30 dB
-            (float16) or 10 dB (int8).
+        labels: The right classes, `[examples]`, to tell the accuracy of a quantised classifier. Defaults to none.
+        tolerance: The largest difference of an output of a float32 file to accept, relative to the largest output of
+            the example. Defaults to 1e-3. Of a quantised file, half of the examples must reach a signal-to-noise ratio
+            of 30 dB (float16) or 10 dB (int8).
         use_delegate: Whether to run the file with the FBS delegate. Defaults to doing so where the file needs it.
 
     Returns:

@@ -94,8 +94,8 @@ def measure(
     Args:
         shapes: What to time, as from `shapes.shapes`.
         densities: Each in (0, 1]; 1 is measured in any case.
-        methods: Methods of the delegate, `"auto"`, `"direct"`, `"gemm"`, `"winograd4"` and so on. Defaults to `"auto"` and,
-            but for int8, `"direct"`.
+        methods: Methods of the delegate, `"auto"`, `"direct"`, `"gemm"`, `"winograd4"` and so on. Defaults to `"auto"`
+            and, but for int8, `"direct"`.
         path: The delegate's option: which instruction set to use. Defaults to the best.
         threads: Threads of each. Defaults to 1.
         seconds: The average time to spend on each of a shape's candidates. Defaults to 0.15.

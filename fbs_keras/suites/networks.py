@@ -249,8 +249,8 @@ def table(result: NetworkResult) -> str:
         line += [f"{taken.resident / 1e6:.1f}", f"{taken.anonymous / 1e6:.1f}"] if taken else ["-", "-"]
         lines.append([*line, f"{timing.file_bytes / 1e6:.2f}"])
     title = (
-        f"{result.title}, {result.quantize or 'float32'}, density {result.density:g}: {fewer.mac_ratio:.2f}x fewer MACs "
-        f"({fewer.mac_ratio_with_gates:.2f}x with the gates'), peak of one image's activations "
+        f"{result.title}, {result.quantize or 'float32'}, density {result.density:g}: {fewer.mac_ratio:.2f}x fewer "
+        f"MACs ({fewer.mac_ratio_with_gates:.2f}x with the gates'), peak of one image's activations "
         f"{result.peak_dense / 1e6:.2f} -> {result.peak_fbs / 1e6:.2f} MB"
     )
     return f"{title}\n{aligned(lines, left=1)}"
