@@ -52,20 +52,24 @@ static inline __m512i round_16(__m512 x, __m512 inverse) {
   return _mm512_maskz_cvtps_epi32(_mm512_cmp_ps_mask(v, v, _CMP_ORD_Q), v);
 }
 
+/* Of 64 values, those whose bit in `used` is set. */
+INLINE void quantise_64(const float* x, __m512 inverse, __m512i zeros, __mmask64 used, uint8_t* q) {
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  __m512i v[4];
+  UNROLL for (int j = 0; j < 4; j++) {
+    v[j] = round_16(_mm512_maskz_loadu_ps((__mmask16)(used >> (16 * j)), x + 16 * j), inverse);
+  }
+  const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zeros);
+  const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zeros);
+  _mm512_mask_storeu_epi8(q, used, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
+}
+
 static void quantise(const float* x, int64_t n, float inverse, int32_t zero, uint8_t* q) {
   const __m512 factor = _mm512_set1_ps(inverse);
   const __m512i zeros = _mm512_set1_epi16((int16_t)zero);
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-  for (int64_t i = 0; i < n; i += 64) {
-    __m512i v[4];
-    const __mmask64 used = n - i < 64 ? ~(~0ull << (n - i)) : ~0ull;
-    UNROLL for (int j = 0; j < 4; j++) {
-      v[j] = round_16(_mm512_maskz_loadu_ps((__mmask16)(used >> (16 * j)), x + i + 16 * j), factor);
-    }
-    const __m512i low = _mm512_adds_epi16(_mm512_packs_epi32(v[0], v[1]), zeros);
-    const __m512i high = _mm512_adds_epi16(_mm512_packs_epi32(v[2], v[3]), zeros);
-    _mm512_mask_storeu_epi8(q + i, used, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(low, high)));
-  }
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64) quantise_64(x + i, factor, zeros, ~0ull, q + i);
+  if (i < n) quantise_64(x + i, factor, zeros, ~(~0ull << (n - i)), q + i);
 }
 
 #include "kernels_int8_template.h"

@@ -269,7 +269,11 @@ INLINE void sum_all_absolute(const float* x, int32_t pixels, int32_t channels, f
   for (; c + kSums * LANES <= channels; c += kSums * LANES) {
     sum_absolute(x + c, pixels, channels, kSums, sums + c, ranges);
   }
-  for (; c + LANES <= channels; c += LANES) sum_absolute(x + c, pixels, channels, 1, sums + c, ranges);
+  for (; c + 2 * LANES <= channels; c += 2 * LANES) sum_absolute(x + c, pixels, channels, 2, sums + c, ranges);
+  if (c + LANES <= channels) {
+    sum_absolute(x + c, pixels, channels, 1, sums + c, ranges);
+    c += LANES;
+  }
   if (c < channels) {
     V sum = ZERO();
     for (int32_t p = 0; p < pixels; p++) {
