@@ -13,10 +13,11 @@ from fbs_keras.export.converter import load, plan_model
 # hundred channels differ by from one order of summation to another, and it grows from layer to layer.
 NEAR_TIE = 1e-5
 
-# What half of the examples must reach in a quantised file, in dB. M-CifarNet's medians on CIFAR-10's test images are
-# 72 (float16) and 40 (int8) dB, 70 and 37 on noise. Where rounding swaps channels that are no near-tie, an example can fall
-# to 18 and 13, and to 33 and -2 on noise, so the worst ones tell nothing. A file of other weights has 0 dB or less.
-LEAST_SIGNAL_TO_NOISE = {"float16": 30, "dynamic_int8": 10}
+# What half of the examples must reach in a quantised file, in dB. A file of other weights has 0 dB or less. The medians
+# of M-CifarNet on CIFAR-10's test images are 72 (float16) and 39 (int8) dB. Where rounding swaps channels that are no
+# near-tie, it is less: in a ResNet-18 of random weights and gates, on noise, 18 to 21 dB for three images of eight
+# (float16) and 9 for all of them (int8).
+LEAST_SIGNAL_TO_NOISE = {"float16": 15, "dynamic_int8": 5}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=
         labels: The right classes, `[examples]`, to tell the accuracy of a quantised classifier. Defaults to none.
         tolerance: The largest difference of an output of a float32 file to accept, relative to the largest output of
             the example. Defaults to 1e-3. Of a quantised file, half of the examples must reach a signal-to-noise ratio
-            of 30 dB (float16) or 10 dB (int8).
+            of 15 dB (float16) or 5 dB (int8).
         use_delegate: Whether to run the file with the FBS delegate. Defaults to doing so where the file needs it.
 
     Returns:
