@@ -133,6 +133,10 @@ def test_neon(build, program, arguments):
     program = build(program, ["-O2", "-static"], compiler="aarch64-linux-gnu-gcc")
     out = run("qemu-aarch64", program, *arguments)
     assert program.stem != "test_conv2d" or " neon" in out
+    assert program.stem != "test_conv2d_int8" or " neondot neon" in out
+    if program.stem == "test_conv2d_int8":  # a core without SDOT
+        out = run("qemu-aarch64", "-cpu", "cortex-a53", program, SEED, 0)
+        assert " neon" in out and "neondot" not in out
 
 
 # The largest error of a method's outputs, relative to their rms: three times what was measured (docs/kernels.md).

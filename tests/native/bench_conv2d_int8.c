@@ -56,18 +56,18 @@ static const Layer layers[] = {
 };
 
 /* GMAC/s of independent multiply-adds in registers, as in bench_conv2d.c. */
-#define DEFINE_PEAK(name, attribute, bytes, constraint, instruction)               \
-  attribute static double name(void) {                                             \
-    enum { kChains = 12, kRounds = 1 << 16 };                                      \
-    typedef int Vector __attribute__((vector_size(bytes)));                        \
-    Vector sum[kChains] = {{0}}, a = {0};                                          \
-    const double start = now();                                                    \
-    for (int n = 0; n < kRounds; n++) {                                            \
-      _Pragma("GCC unroll 16") for (int i = 0; i < kChains; i++) {                 \
-        __asm__ volatile(instruction : "+" constraint(sum[i]) : constraint(a));    \
-      }                                                                            \
-    }                                                                              \
-    return (double)kRounds * kChains * (bytes) / (now() - start) / 1e9;            \
+#define DEFINE_PEAK(name, attribute, bytes, constraint, instruction)            \
+  attribute static double name(void) {                                          \
+    enum { kChains = 12, kRounds = 1 << 16 };                                   \
+    typedef int Vector __attribute__((vector_size(bytes)));                     \
+    Vector sum[kChains] = {{0}}, a = {0};                                       \
+    const double start = now();                                                 \
+    for (int n = 0; n < kRounds; n++) {                                         \
+      _Pragma("GCC unroll 16") for (int i = 0; i < kChains; i++) {              \
+        __asm__ volatile(instruction : "+" constraint(sum[i]) : constraint(a)); \
+      }                                                                         \
+    }                                                                           \
+    return (double)kRounds * kChains * (bytes) / (now() - start) / 1e9;         \
   }
 
 #if defined(__x86_64__)
@@ -151,7 +151,7 @@ static void free_weights(FbsConv2dInt8Weights* weights) {
 /* Packing on one thread, as gemm_int8.c does it in one chunk. */
 static double time_pack(const FbsConv2dShape* s, const FbsInt8Kernels* kernels, const int8_t* weights,
                         const int32_t* in_indices, const int32_t* winners) {
-  const int64_t rows = (int64_t)s->in_active * s->kernel_height * s->kernel_width, quads = rows / 4;
+  const int64_t taps = s->kernel_height * s->kernel_width, rows = taps * s->in_active, quads = rows / 4;
   const int32_t vectors = fbs_vectors_of(s->out_active, kernels->lanes), widest = kernels->vectors;
   FbsPanel* panels = malloc(sizeof *panels * (size_t)vectors);
   int32_t count = 0;
@@ -162,14 +162,15 @@ static double time_pack(const FbsConv2dShape* s, const FbsInt8Kernels* kernels, 
   FbsStretch* stretches = malloc(sizeof *stretches * (size_t)s->out_active);
   int32_t* first = malloc(sizeof *first * (size_t)(vectors + 1));
   int8_t* packed = aligned_alloc(64, (size_t)(4 * quads) * (size_t)(vectors * kernels->lanes));
-  const int8_t* last = weights + (int64_t)s->in_channels * s->kernel_height * s->kernel_width * s->out_channels - 128;
+  const int8_t* last = weights + (s->in_channels * taps - 1) * s->out_channels - kFbsInt8Spare;
   double times[kRuns];
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    for (int64_t r = 0; r < rows; r++) {
-      const int64_t in = in_indices == NULL ? r % s->in_active : in_indices[r % s->in_active];
-      row[r] = weights + (in * s->kernel_height * s->kernel_width + r / s->in_active) * s->out_channels;
-      if (row[r] + s->out_channels > last) row[r] = weights;
+    for (int64_t t = 0, r = 0; t < taps; t++) {
+      for (int64_t n = 0; n < s->in_active; n++, r++) {
+        row[r] = weights + ((in_indices == NULL ? n : in_indices[n]) * taps + t) * s->out_channels;
+        if (row[r] > last) row[r] = last;
+      }
     }
     fbs_find_stretches(winners, s->out_active, s->out_channels, kernels->lanes, kernels->stretch, stretches, first);
     const FbsInt8Packing packing = {row, quads, stretches, first};

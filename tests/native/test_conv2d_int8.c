@@ -247,6 +247,7 @@ static int32_t find_kernels(const FbsInt8Kernels** found) {
     if (fbs_path_available(path)) found[count++] = fbs_select_int8_kernels(path);
   }
   if (fbs_path_available(kFbsPathAvx2) && fbs_int8_kernels_avx2 != NULL) found[count++] = fbs_int8_kernels_avx2;
+  if (fbs_path_available(kFbsPathNeon)) found[count++] = fbs_int8_kernels_neon;
   return count;
 }
 

@@ -1,5 +1,5 @@
-/* AVX2 alone. Its product of four bytes (vpmaddubsw) saturates at 16 bits, so bytes are widened to 16 bits: those of even
- * places in a quad, and those of odd ones. */
+/* AVX2 alone. Its product of four bytes (vpmaddubsw) saturates at 16 bits, so bytes are widened to 16 bits: those of
+ * even places in a quad, and those of odd ones. */
 #include "kernels_int8.h"
 
 #if defined(__x86_64__)

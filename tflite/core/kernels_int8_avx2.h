@@ -1,5 +1,5 @@
-/* What the int8 kernels of AVX2 with and without AVX-VNNI share: everything but the product of four bytes. The including
- * file defines WEIGHTS, LOAD_WEIGHTS, BYTES, SPREAD, DOT, NAME and the tiles for kernels_int8_template.h. */
+/* What the int8 kernels of AVX2 with and without AVX-VNNI share: everything but the product of four bytes. The
+ * including file defines WEIGHTS, LOAD_WEIGHTS, BYTES, SPREAD, DOT, NAME and the tiles for kernels_int8_template.h. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -10,8 +10,7 @@
 #define TO_FLOAT(sums) _mm256_cvtepi32_ps(sums)
 #define LOAD(p) _mm256_loadu_ps(p)
 #define STORE(p, v) _mm256_storeu_ps(p, v)
-#define STORE_FIRST(p, v, n) \
-  _mm256_maskstore_ps(p, _mm256_loadu_si256((const __m256i*)(lane_masks + 8 - (n))), v)
+#define STORE_FIRST(p, v, n) _mm256_maskstore_ps(p, _mm256_loadu_si256((const __m256i*)(lane_masks + 8 - (n))), v)
 #define BROADCAST(f) _mm256_set1_ps(f)
 #define MUL(a, b) _mm256_mul_ps(a, b)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)

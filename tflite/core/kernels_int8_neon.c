@@ -28,10 +28,6 @@ static inline void dot_two(Sums* sum, int8x16_t x0, int8x16_t w0, int8x16_t x1, 
 #define NAME "neon"
 #define SUMS Sums
 #define LOAD_SUMS(p) load_sums(p)
-#define WEIGHTS int8x16_t
-#define LOAD_WEIGHTS(p) vld1q_s8(p)
-#define BYTES int8x16_t
-#define SPREAD(p) vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t*)(const void*)(p)))
 #define DOT(sum, bytes, weights) dot(&(sum), bytes, weights)
 #define TO_FLOAT(sums) vcvtq_f32_s32(vpaddq_s32((sums).low, (sums).high))
 

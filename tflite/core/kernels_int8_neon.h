@@ -2,6 +2,7 @@
  * Both multiply signed bytes, from -128 to 127.
  */
 #include <arm_neon.h>
+#include <string.h>
 
 #include "kernels_int8.h"
 
@@ -45,18 +46,26 @@ static inline uint8x16_t bytes_of(const FbsStretch* stretch) {
 static void pack_vector(const int8_t* const* rows, int64_t quads, const FbsStretch* stretches, int32_t count,
                         int8_t* packed, int64_t step, int32_t* sums) {
   int32x4_t sum = vdupq_n_s32(0);
-  for (int64_t quad = 0; quad < quads; quad++, rows += 4, packed += step) {
-    uint8x16_t bytes = vdupq_n_u8(0);
-    for (int32_t n = 0; n < count; n++) {
-      uint8x16x4_t table;
-      UNROLL for (int j = 0; j < 4; j++) table.val[j] = vreinterpretq_u8_s8(vld1q_s8(rows[j] + stretches[n].column));
-      bytes = vqtbx4q_u8(bytes, table, bytes_of(&stretches[n]));
+  for (int32_t n = 0; n < count; n++) {
+    const uint8x16_t bytes = bytes_of(&stretches[n]);
+    const int64_t column = stretches[n].column;
+    for (int64_t quad = 0; quad < quads; quad++) {
+      int8x16x4_t table;
+      UNROLL for (int j = 0; j < 4; j++) table.val[j] = vld1q_s8(rows[4 * quad + j] + column);
+      const int8x16_t found = vqtbl4q_s8(table, bytes); /* 0 in the lanes of other stretches */
+      int8_t* target = packed + quad * step;
+      vst1q_s8(target, n == 0 ? found : vorrq_s8(found, vld1q_s8(target)));
+      sum = vpadalq_s16(sum, vpaddlq_s8(found));
     }
-    const int8x16_t weights = vreinterpretq_s8_u8(bytes);
-    vst1q_s8(packed, weights);
-    sum = vpadalq_s16(sum, vpaddlq_s8(weights));
   }
   if (sums != NULL) vst1q_s32(sums, vaddq_s32(vld1q_s32(sums), sum));
+}
+
+/* Four bytes of the image in each lane. */
+static inline int8x16_t spread(const uint8_t* p) {
+  int32_t bytes;
+  memcpy(&bytes, p, sizeof bytes); /* not aligned */
+  return vreinterpretq_s8_s32(vdupq_n_s32(bytes));
 }
 
 #define LANES 4
@@ -67,7 +76,11 @@ static void pack_vector(const int8_t* const* rows, int64_t quads, const FbsStret
 #define BROADCAST(f) vdupq_n_f32(f)
 #define MUL(a, b) vmulq_f32(a, b)
 #define FMA(a, b, c) vfmaq_f32(c, a, b)
-#define MAX(a, b) vmaxq_f32(a, b)
+#define MAX(a, b) vmaxq_f32(a, b) /* NaN where either is, which serves as well as b */
 #define MIN(a, b) vminq_f32(a, b)
+#define WEIGHTS int8x16_t
+#define LOAD_WEIGHTS(p) vld1q_s8(p)
+#define BYTES int8x16_t
+#define SPREAD(p) spread(p)
 #define STRETCH 16
 #define ORIGIN 128

@@ -61,10 +61,6 @@ INLINE int64_t multiply_two_by_two(int32x4_t sum[][kFbsInt8MaxVectors], const ui
 #define NAME "neondot"
 #define SUMS int32x4_t
 #define LOAD_SUMS(p) vld1q_s32(p)
-#define WEIGHTS int8x16_t
-#define LOAD_WEIGHTS(p) vld1q_s8(p)
-#define BYTES int8x16_t
-#define SPREAD(p) vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t*)(const void*)(p)))
 #define DOT(sum, bytes, weights) SDOT(sum, weights, bytes, 0)
 #define TO_FLOAT(sums) vcvtq_f32_s32(sums)
 

@@ -96,8 +96,9 @@ static void multiply(const FbsInt8Multiplication* all, const FbsPanel* panel, co
   }
 }
 
-/* Quads that are packed one after the other for a vector, with the same selection. */
-enum { kQuads = 8 };
+/* Quads that are packed one after the other for a vector, with the same selection: their rows stay in L1 for the next
+ * vectors. 512 channels at 7x7 and half the density pack in 25 us so, in 32 or 38 with 8 or 32 (Zen 5). */
+enum { kQuads = 16 };
 
 /* Packs `quads` quads of rows for one vector to packed, packed + step, ... */
 static void pack_vector(const int8_t* const* rows, int64_t quads, const FbsStretch* stretches, int32_t count,
