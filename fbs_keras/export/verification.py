@@ -13,10 +13,10 @@ from fbs_keras.export.converter import load, plan_model
 # hundred channels differ by from one order of summation to another, and it grows from layer to layer.
 NEAR_TIE = 1e-5
 
-# What half of the examples must reach in a quantised file, in dB. A file of other weights has 0 dB or less. The medians
-# of M-CifarNet on CIFAR-10's test images are 72 (float16) and 39 (int8) dB. Where rounding swaps channels that are no
-# near-tie, it is less: in a ResNet-18 of random weights and gates, on noise, 18 to 21 dB for three images of eight
-# (float16) and 9 for all of them (int8).
+# What half of the examples must reach in a quantised file, in dB. A file of other weights has about 0 dB, more where
+# the outputs hardly depend on the input. The medians of M-CifarNet on CIFAR-10's test images are 72 (float16) and 39
+# (int8) dB. Where rounding swaps channels that are no near-tie, it is less: in a ResNet-18 of random weights and gates,
+# on noise, 18 to 21 dB for three images of eight (float16) and 9 for all of them (int8).
 LEAST_SIGNAL_TO_NOISE = {"float16": 15, "dynamic_int8": 5}
 
 

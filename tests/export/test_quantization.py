@@ -57,18 +57,18 @@ class TestConstants:
 
     def test_sums_that_may_overflow(self):
         to_int8(np.ones((MOST_PRODUCTS, 1, 1), "float32"))
-        with pytest.raises(ValueError, match="of 65001 products an output cannot be computed in int8"):
+        with pytest.raises(ValueError, match=r"of 65001 products an output cannot be computed in int8"):
             to_int8(np.ones((MOST_PRODUCTS + 1, 1, 1), "float32"))
 
     def test_float16(self):
         assert to_float16(np.array([1 / 3, -65504], "float32"), "weights").tolist() == [np.float16(1 / 3), -65504]
-        with pytest.raises(ValueError, match="weights of up to 7e.04 cannot be stored as float16"):
+        with pytest.raises(ValueError, match=r"weights of up to 7e.04 cannot be stored as float16"):
             to_float16(np.array([7e4], "float32"), "weights")
 
     def test_names_the_layer(self):
         model = small_models.make("sequential")
         model.layers[1].kernel.assign(model.layers[1].kernel * 1e6)
-        with pytest.raises(ValueError, match=rf"layer '{model.layers[1].name}': weights of up to .* float16"):
+        with pytest.raises(ValueError, match=rf"layer '{model.layers[1].name}': weights of up to .* as float16"):
             convert(model, quantize="float16")
 
 
