@@ -119,9 +119,8 @@ def inline_composites(content):
             operators.append(op)
             continue
         body = copy.deepcopy(decompositions[composite.decompositionSubgraphIndex - 1])
-        # A decomposition may hand on one of its inputs, but its outputs are distinct.
-        places = dict(zip(map(int, body.outputs), map(int, op.outputs), strict=True))
-        places |= dict(zip(map(int, body.inputs), map(int, op.inputs), strict=True))
+        places = dict(zip(map(int, body.inputs), map(int, op.inputs), strict=True))
+        places |= dict(zip(map(int, body.outputs), map(int, op.outputs), strict=True))
         for index, tensor in enumerate(body.tensors):
             if index not in places:
                 places[index] = len(main.tensors)
