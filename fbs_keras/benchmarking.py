@@ -137,12 +137,13 @@ def plan_runs(functions: Mapping[str, Callable[[], Any]], seconds: float) -> tup
     return block * max(1, round(seconds / each / (block + 1))), block
 
 
-def model_candidates(model: Any, batch_size: int = 1) -> list[Candidate]:
+def model_candidates(model: Any, batch_size: int = 1, quantize: str | None = None) -> list[Candidate]:
     """What an FBS model is to be compared with, and it itself.
 
     Args:
         model: A Keras model with FBS layers.
         batch_size: The files' batch size. Defaults to 1.
+        quantize: How the weights of all files are stored; see `fbs_keras.convert`. Defaults to `None`, float32.
 
     Returns:
         Candidates "dense" (all channels, XNNPACK), "static" (a plain network as narrow as the FBS one, XNNPACK: the
@@ -158,10 +159,10 @@ def model_candidates(model: Any, batch_size: int = 1) -> list[Candidate]:
         raise ValueError(f"model {model.name!r} has no FBS layers; make them with fbs_keras.wrap(model) first")
 
     report = count_macs(model)
-    portable = export.convert(model, batch_size=batch_size)
+    portable = export.convert(model, batch_size=batch_size, quantize=quantize)
     return [
-        Candidate("dense", export.baseline(model, "dense", batch_size), False, report.dense),
-        Candidate("static", export.baseline(model, "static", batch_size), False, report.conv),
+        Candidate("dense", export.baseline(model, "dense", batch_size, quantize), False, report.dense),
+        Candidate("static", export.baseline(model, "static", batch_size, quantize), False, report.conv),
         Candidate("FBS portable", portable, False, report.fbs),
         Candidate("FBS delegate", portable, True, report.fbs),
     ]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # How LiteRT names ours in custom and portable files.
-FBS_OPS = ("FbsConv2D", "FbsDepthwiseConv2D", "FbsAdd", "STABLEHLO_COMPOSITE")
+FBS_OPS = ("FbsConv2D", "FbsConv2DInt8", "FbsDepthwiseConv2D", "FbsAdd", "STABLEHLO_COMPOSITE")
 
 
 def platform_name() -> str:

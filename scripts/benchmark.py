@@ -2,13 +2,14 @@
 
     python scripts/benchmark.py --model runs/fbs/model.keras --threads 1 --profile --json benchmark.json
     python scripts/benchmark.py --graph dense.tflite --graph fbs.tflite
+    python scripts/benchmark.py --model runs/fbs/model.keras --quantize dynamic_int8
     python scripts/benchmark.py --suite networks --json networks.json --plot networks.png
     python scripts/benchmark.py --suite kernels --filter resnet18 --method auto --method gemm
     python scripts/benchmark.py --suite zoo --filter mobilenet,resnet50 --json zoo.json
 
 With --model: the dense network (XNNPACK), a plain one as narrow as the FBS one (XNNPACK: the ideal), the portable file
 without and with the delegate. With --graph: the given files, those with FBS ops without and with the delegate.
-Speed-ups are ratios of medians to the first line.
+Speed-ups are ratios of medians to the first line. --quantize quantises all files, so that int8 is compared with int8.
 
 With --suite: networks of random weights, or every convolution of the usual networks by itself. R is the speed-up over
 how many times fewer MACs there are; R own the same with our own time at density 1 for the dense time. "direct" is
@@ -38,6 +39,9 @@ flags.DEFINE_enum("suite", None, ["kernels", "networks", "zoo"], "What to time i
 flags.DEFINE_integer("threads", 1, "Threads.", lower_bound=1)
 flags.DEFINE_integer("runs", 200, "Timed runs of each candidate; see --seconds for suites.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 1, "The batch size of the files made from --model.", lower_bound=1)
+flags.DEFINE_string(
+    "quantize", None, "How the weights of all files are stored: float16 or dynamic_int8. Defaults to float32."
+)
 flags.DEFINE_bool("profile", False, "Also time each FBS op of --model or --graph in the delegate.")
 flags.DEFINE_string(
     "filter",
@@ -49,9 +53,10 @@ flags.DEFINE_float("seconds", None, "Time for each of a suite's candidates. Defa
 flags.DEFINE_multi_float("density", [0.25, 0.5, 0.75, 1.0], "A density of --suite kernels; may be given several times.")
 flags.DEFINE_multi_string(
     "method",
-    ["auto", "direct"],
+    None,
     "A method for --suite kernels: auto, direct, gemm, inplace, grouped, winograd2 or winograd4; may be given several "
-    "times. Where it does not support a convolution, another runs: see `kernel` in the --json file.",
+    "times. Defaults to auto and, but for int8, direct. Where it does not support a convolution, another runs: see "
+    "`kernel` in the --json file.",
 )
 flags.DEFINE_string("path", "auto", "The suite's instruction set: auto, plain, avx2, avx512 or neon.")
 flags.DEFINE_string("json", None, "A file to write the results to.")
@@ -67,6 +72,8 @@ def benchmark():
         raise ValueError("--plot is for --suite; with --model and --graph use --json")
     if (FLAGS.resume or FLAGS.markdown) and FLAGS.suite != "zoo":
         raise ValueError("--resume and --markdown are for --suite zoo")
+    if FLAGS.quantize and (FLAGS.graph or FLAGS.suite == "zoo"):
+        raise ValueError("--quantize is for --model and for --suite kernels and networks")
 
     if not FLAGS.graph:
         program.start_tensorflow()
@@ -99,7 +106,7 @@ def time_candidates():
     if FLAGS.model:
         from fbs_keras import export
 
-        candidates = benchmarking.model_candidates(export.load(FLAGS.model), FLAGS.batch_size)
+        candidates = benchmarking.model_candidates(export.load(FLAGS.model), FLAGS.batch_size, FLAGS.quantize)
     else:
         candidates = benchmarking.file_candidates(FLAGS.graph)
 
@@ -113,7 +120,7 @@ def time_candidates():
     for name, rows in profiles.items():
         text += f"\n\n{name}, op by op\n{benchmarking.profile_table(rows)}"
     numbers = {"timings_ms": [dataclasses.asdict(timing) for timing in timings], "profiles": profiles}
-    return text, {"batch_size": FLAGS.batch_size} | numbers, None
+    return text, {"batch_size": FLAGS.batch_size, "quantize": FLAGS.quantize} | numbers, None
 
 
 def time_kernels():
@@ -128,8 +135,9 @@ def time_kernels():
         FLAGS.threads,
         FLAGS.seconds or 0.15,
         progress=True,
+        quantize=FLAGS.quantize,
     )
-    numbers = {"path": FLAGS.path, "kernels": [dataclasses.asdict(row) for row in rows]}
+    numbers = {"path": FLAGS.path, "quantize": FLAGS.quantize, "kernels": [dataclasses.asdict(row) for row in rows]}
     return kernels.table(rows), numbers, lambda path: figures.plot_kernels(rows, path)
 
 
@@ -140,7 +148,8 @@ def time_networks():
     results = []
     for network in networks.networks(FLAGS.filter):
         print(f"{network.title} ...", file=sys.stderr)
-        results.append(networks.measure(network, FLAGS.path, FLAGS.threads, FLAGS.seconds or 2.0, progress=True))
+        seconds = FLAGS.seconds or 2.0
+        results.append(networks.measure(network, FLAGS.path, FLAGS.threads, seconds, True, FLAGS.quantize))
     text = "\n\n".join(map(networks.table, results))
     numbers = {"path": FLAGS.path, "networks": [dataclasses.asdict(result) for result in results]}
     return text, numbers, lambda path: figures.plot_networks(results, path)

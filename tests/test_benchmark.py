@@ -211,6 +211,21 @@ class TestScript:
             assert text in result.stdout
         assert "timing: 100%" in result.stderr
 
+    def test_int8(self, tmp_path):
+        model = keras.Sequential([keras.Input((12, 12, 3)), fbs_keras.FBSConv2D(64, 3, density=0.5)])
+        model.save(tmp_path / "m.keras")
+        arguments = ["--model", tmp_path / "m.keras", "--runs", 5, "--quantize", "dynamic_int8"]
+        result = run_script(*arguments, "--json", tmp_path / "b.json")
+        assert result.returncode == 0, result.stderr
+        report = json.loads((tmp_path / "b.json").read_text())
+        assert report["quantize"] == "dynamic_int8"
+        sizes = {row["name"]: row["file_bytes"] for row in report["timings_ms"]}
+        expected = {
+            "FBS delegate": len(fbs_keras.convert(model, quantize="dynamic_int8")),
+            "dense": len(fbs_keras.export.baseline(model, "dense", quantize="dynamic_int8")),
+        }
+        assert {name: sizes[name] for name in expected} == pytest.approx(expected, rel=0.02)  # but for names
+
     def test_kernels(self, tmp_path):
         paths = ["--json", tmp_path / "k.json", "--plot", tmp_path / "k.png"]
         arguments = ["--filter", "3x3 8x8", "--density", 0.5, "--method", "gemm", "--seconds", 0.005]
@@ -253,6 +268,7 @@ class TestScript:
             (["--model", "a.keras", "--graph", "b.tflite"], "benchmark: expected one of --model, --graph and --suite"),
             (["--model", "a.keras", "--plot", "b.png"], "benchmark: --plot is for --suite"),
             (["--suite", "kernels", "--density", "2"], "benchmark: density must be in (0, 1], got 2.0"),
+            (["--graph", "a.tflite", "--quantize", "float16"], "benchmark: --quantize is for --model and for --suite"),
             (["--suite", "all"], "value should be one of <kernels|networks|zoo>"),
             (["--graph", "a.tflite", "--threads", "0"], "flag --threads=0: 0 is not a positive integer"),
             (["stray"], "expected flags only, got stray"),

@@ -54,6 +54,22 @@ def test_failures(logits, changed, by, near_tie, failures):
 
 
 @pytest.mark.parametrize(
+    ("changed", "failures"),
+    [(2, []), (3, ["accuracy differs by 0.30"]), (11, ["accuracy differs by 1.10", "98.90% of the images"])],
+)
+def test_failures_of_int8(logits, changed, failures):
+    values, labels = logits
+    other = values * np.float32(1.01)
+    other[np.arange(changed), (labels[:changed] + 1) % 10] += 30
+    agreement = quickstart.compare(values, other, labels, np.zeros(1000, bool), quickstart.INT8)
+    found = list(agreement.failures())
+    assert len(found) == len(failures)
+    for sentence, start in zip(found, failures, strict=True):
+        assert sentence.startswith(start)
+    assert quickstart.agreement_table({"int8": agreement}).endswith("in Keras")
+
+
+@pytest.mark.parametrize(
     ("scores", "group_size", "expected"),
     [
         ([4.0, 3.0, 2.0, 1.0], 1, False),
@@ -126,12 +142,16 @@ def test_whole_road(cifar10_dir, tmp_path, capsys):
         "static, as narrow",
         "FBS, stock LiteRT",
         "FBS, our delegate",
+        "dense int8",
+        "FBS int8, stock LiteRT",
+        "FBS int8, our delegate",
     ]
-    for agreement in result["agreement"].values():
-        assert agreement["same_class"] >= 0.999
+    assert len(result["agreement"]) == 6  # all but the static net
+    for name, agreement in result["agreement"].items():
+        assert agreement["same_class"] >= (0.99 if "int8" in name else 0.999)
         assert agreement["near_ties"] < 300
     assert np.asarray(Image.open(output_dir / "channels.png")).std() > 10
-    for name in ("dense.tflite", "fbs.tflite"):
+    for name in ("dense.tflite", "fbs.tflite", "dense_int8.tflite", "fbs_int8.tflite"):
         assert (output_dir / name).read_bytes()[4:8] == b"TFL3"
     assert "speed-up" in capsys.readouterr().out
 

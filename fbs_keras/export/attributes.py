@@ -22,10 +22,12 @@ class Attributes:
 
     Attributes:
         custom_name, composite_name: What the op is called in its two forms.
+        constants: The names of its last inputs, which are constant.
     """
 
     custom_name: typing.ClassVar[str]
     composite_name: typing.ClassVar[str]
+    constants: typing.ClassVar[tuple[str, ...]] = ()
 
     @property
     def operands(self):
@@ -41,7 +43,7 @@ class Attributes:
         """The `experimental_implements` value that makes the converter write a function's calls as one custom op.
 
         Args:
-            call: An integer to find the op by in the file: its attribute `CALL` until `composite.name_outputs` has
+            call: An integer to find the op by in the file: its attribute `CALL` until `composite.restore_ops` has
                 taken it off.
         """
         attributes = " ".join(
@@ -66,6 +68,7 @@ class Conv2DAttributes(Attributes):
 
     custom_name = "FbsConv2D"
     composite_name = "fbs.conv2d"
+    constants: typing.ClassVar[tuple[str, ...]] = ("weights", "bias", "gate_kernel", "gate_bias")
 
     sparse_in: bool
     k: int
@@ -100,7 +103,16 @@ class Conv2DAttributes(Attributes):
 
     @property
     def operands(self):
-        return ["x", *(["in_indices"] if self.sparse_in else []), "weights", "bias", "gate_kernel", "gate_bias"]
+        return ["x", *(["in_indices"] if self.sparse_in else []), *self.constants]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv2DInt8Attributes(Conv2DAttributes):
+    """The attributes of one exported FBS convolution with int8 weights: those of `Conv2DAttributes`."""
+
+    custom_name = "FbsConv2DInt8"
+    composite_name = "fbs.conv2d_int8"
+    constants = ("weights", "weight_scales", "bias", "gate_kernel", "gate_bias")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,6 +155,7 @@ class DepthwiseConv2DAttributes(Attributes):
 
     custom_name = "FbsDepthwiseConv2D"
     composite_name = "fbs.depthwise_conv2d"
+    constants = ("weights", "bias")
 
     kernel_h: int
     kernel_w: int
@@ -169,10 +182,10 @@ class DepthwiseConv2DAttributes(Attributes):
 
     @property
     def operands(self):
-        return ["x", "indices", "weights", "bias"]
+        return ["x", "indices", *self.constants]
 
 
-OPS = {op.custom_name: op for op in (Conv2DAttributes, AddAttributes, DepthwiseConv2DAttributes)}
+OPS = {op.custom_name: op for op in (Conv2DAttributes, Conv2DInt8Attributes, AddAttributes, DepthwiseConv2DAttributes)}
 MOST_ADDENDS = 8
 
 

@@ -1,11 +1,12 @@
 """Plain networks to compare an FBS model's speed with."""
 
 from fbs_keras.export.converter import input_names, load, plan_model, to_tflite
+from fbs_keras.export.quantization import check_quantize
 
 KINDS = ("dense", "static")
 
 
-def baseline(model, kind, batch_size=1):
+def baseline(model, kind, batch_size=1, quantize=None):
     """Converts a plain convolutional network of a model's shape: what FBS has to beat.
 
     Args:
@@ -14,6 +15,8 @@ def baseline(model, kind, batch_size=1):
             `"static"`: each has only k channels, the first ones, in all places: the ideal, a smaller net whose channels
             do not depend on the input. Its output is of no use.
         batch_size: The file's batch size. Defaults to 1.
+        quantize: `None` (default), `"float16"` or `"dynamic_int8"`, as TFLite itself quantises; see
+            `fbs_keras.convert`.
 
     Returns:
         The bytes of a .tflite file. Its convolutions are CONV_2D with bias and ReLU fused, as of any Keras model.
@@ -27,10 +30,11 @@ def baseline(model, kind, batch_size=1):
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+    check_quantize(quantize)
     model = load(model)
     static = kind == "static"
     plan = plan_model(model, batch_size, aligned=static, compact=static)
 
     from fbs_keras.export import tracing
 
-    return to_tflite(tracing.PlainTracer(static).trace(plan, input_names(model)), model.variables)
+    return to_tflite(tracing.PlainTracer(static).trace(plan, input_names(model)), model.variables, quantize)

@@ -3,11 +3,15 @@
 The weights are inputs of the composite, so they are stored once, and equal layers share a subgraph.
 """
 
+import copy
+
 import flatbuffers
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
 from fbs_keras.export.attributes import CALL, OPS, Conv2DAttributes
+
+TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
 
 
 class _Builder(flatbuffers.Builder):
@@ -63,8 +67,9 @@ def to_composites(content, decompose):
 
     Args:
         content: The .tflite file's bytes.
-        decompose: A function of the op's `Attributes` and the shapes of its inputs that returns the .tflite bytes of
-            its decomposition, whose inputs and outputs are the op's, in order.
+        decompose: A function of the op's `Attributes` and the shapes and types of its inputs, `((1, 8, 8, 4),
+            "float32")`, that returns the .tflite bytes of its decomposition, whose inputs and outputs are the op's, in
+            order.
 
     Returns:
         The new file's bytes.
@@ -77,16 +82,16 @@ def to_composites(content, decompose):
         if kind is None:
             continue
         options = bytes(bytearray(op.customOptions))
-        shapes = tuple(tuple(int(size) for size in main.tensors[index].shape) for index in op.inputs)
-        if (options, shapes) not in subgraphs:
-            values = flexbuffers.Loads(options)
-            del values["version"]
-            decomposition = read(decompose(kind(**values), shapes))
-            subgraphs[options, shapes] = _append(model, decomposition, f"{kind.composite_name}_{len(subgraphs)}")
+        inputs = [main.tensors[index] for index in op.inputs]
+        specs = tuple((tuple(int(size) for size in tensor.shape), TYPES[tensor.type]) for tensor in inputs)
+        key = kind, options, specs
+        if key not in subgraphs:
+            decomposition = read(decompose(_attributes(kind, options), specs))
+            subgraphs[key] = _append(model, decomposition, f"{kind.composite_name}_{len(subgraphs)}")
         composite = schema.StableHLOCompositeOptionsT()
         composite.name = kind.composite_name
         composite.version = 1
-        composite.decompositionSubgraphIndex = subgraphs[options, shapes]
+        composite.decompositionSubgraphIndex = subgraphs[key]
         composite.compositeAttributes = list(options)
         op.opcodeIndex = _opcode(model, schema.BuiltinOperator.STABLEHLO_COMPOSITE)
         op.builtinOptions2Type = schema.BuiltinOptions2.StableHLOCompositeOptions
@@ -96,12 +101,54 @@ def to_composites(content, decompose):
     return write(model)
 
 
+def inline_composites(content):
+    """Puts the decomposition of each composite of ours in its place.
+
+    Args:
+        content: The .tflite file's bytes, as from `to_composites`.
+
+    Returns:
+        The bytes of a file of one subgraph.
+    """
+    model = read(content)
+    main, *decompositions = model.subgraphs
+    operators = []
+    for op in main.operators:
+        composite = op.builtinOptions2
+        if not isinstance(composite, schema.StableHLOCompositeOptionsT):
+            operators.append(op)
+            continue
+        body = copy.deepcopy(decompositions[composite.decompositionSubgraphIndex - 1])
+        places = dict(zip(map(int, body.inputs), map(int, op.inputs), strict=True))
+        places |= dict(zip(map(int, body.outputs), map(int, op.outputs), strict=True))
+        for index, tensor in enumerate(body.tensors):
+            if index not in places:
+                places[index] = len(main.tensors)
+                main.tensors.append(tensor)
+        for inner in body.operators:
+            inner.inputs = [places.get(int(index), -1) for index in inner.inputs]
+            inner.outputs = [places[int(index)] for index in inner.outputs]
+        operators += body.operators
+    main.operators = operators
+    model.subgraphs = [main]
+    _drop_unused_opcodes(model)
+    return write(model)
+
+
+def quantization(model):
+    """How a file's constants were quantised, one of `QUANTIZATIONS`, by the types that it has."""
+    types = {TYPES[tensor.type] for tensor in model.subgraphs[0].tensors if _data(model, tensor)}
+    if "int8" in types:
+        return "dynamic_int8"
+    return "float16" if "float16" in types else None
+
+
 def show_choices(content, weights):
     """Makes the indices that FBS ops choose outputs of a file, after its own.
 
     Args:
         content: The .tflite file's bytes.
-        weights: For each op to look for, its weights; equal ones are taken in the file's order.
+        weights: For each op to look for, its weights as they are stored; equal ones are taken in the file's order.
 
     Returns:
         `(content, positions)`: the new file's bytes, and for each op the position of its indices among the outputs, or
@@ -119,34 +166,70 @@ def show_choices(content, weights):
     return write(model), positions
 
 
-def name_outputs(content, names):
-    """Names the outputs of our custom ops after their layers, as profiles and the delegate's messages show them.
+def restore_ops(content, names):
+    """Undoes what our custom ops are disguised by on their way through TensorFlow's converter.
+
+    Their outputs are named after their layers, as profiles and the delegate's messages show them; the attribute `CALL`
+    is taken off; and their constants, integers so far, become the floats of the same bits.
 
     Args:
-        content: The .tflite file's bytes, whose ops still have the attribute `CALL`. It is taken off.
+        content: The .tflite file's bytes.
         names: The name for each value of `CALL`.
 
     Returns:
         The new file's bytes.
     """
     model = read(content)
-    tensors = model.subgraphs[0].tensors
-    for op in model.subgraphs[0].operators:
-        if _custom_kind(model, op) is None:
+    main = model.subgraphs[0]
+    tensors = main.tensors
+    floats = []
+    for op in main.operators:
+        kind = _custom_kind(model, op)
+        if kind is None:
             continue
         attributes = flexbuffers.Loads(bytes(bytearray(op.customOptions)))
         name = names[attributes.pop(CALL)]
         op.customOptions = list(flexbuffers.Dumps(attributes))
         for index, suffix in zip(op.outputs, ("", "/indices"), strict=False):
             tensors[index].name = (name + suffix).encode()
+        op.inputs = list(map(int, op.inputs))
+        first = len(op.inputs) - len(kind.constants)
+        floats += [(op, i) for i in range(first, len(op.inputs)) if tensors[op.inputs[i]].type in _FLOATS]
+    _retype(main, floats)
     return write(model)
+
+
+_FLOATS = {
+    schema.TensorType.INT32: schema.TensorType.FLOAT32,
+    schema.TensorType.INT16: schema.TensorType.FLOAT16,
+}
+
+
+def _retype(graph, places):
+    """Makes the integers at `places`, `(op, which of its inputs)`, floats, but not for other ops that read them."""
+    ours = {(id(op), i) for op, i in places}
+    integers = {int(index) for op in graph.operators for i, index in enumerate(op.inputs) if (id(op), i) not in ours}
+    floats: dict[int, int] = {}
+    for op, i in places:
+        index = op.inputs[i]
+        if index not in floats:
+            tensor, floats[index] = graph.tensors[index], index
+            if index in integers:
+                tensor, floats[index] = copy.copy(tensor), len(graph.tensors)
+                graph.tensors.append(tensor)
+            tensor.type = _FLOATS[tensor.type]
+        op.inputs[i] = floats[index]
 
 
 def _find_ops(model, weights):
     """The FBS convolutions that have the given weights, in their order; `None` where there is none."""
     main = model.subgraphs[0]
-    ops = [op for op in main.operators if _is_convolution(model, op)]
-    buffers: list[bytes | None] = [bytes(model.buffers[main.tensors[op.inputs[-4]].buffer].data) for op in ops]
+    ops, buffers = [], []
+    for op in main.operators:
+        kind = _kind(model, op)
+        if kind is not None and issubclass(kind, Conv2DAttributes):
+            ops.append(op)
+            buffers.append(_data(model, main.tensors[op.inputs[-len(kind.constants)]]))
     found = []
     for value in weights:
         index = buffers.index(value.tobytes()) if value.tobytes() in buffers else None
@@ -156,16 +239,29 @@ def _find_ops(model, weights):
     return found
 
 
+def _data(model, tensor):
+    """The bytes of a constant, `None` for another tensor."""
+    data = model.buffers[tensor.buffer].data
+    return None if data is None else bytes(data)
+
+
+def _attributes(kind, options):
+    values = flexbuffers.Loads(options)
+    del values["version"]
+    return kind(**values)
+
+
 def _custom_kind(model, op):
     """The `Attributes` class of one of our custom ops, else `None`."""
     return OPS.get((model.operatorCodes[op.opcodeIndex].customCode or b"").decode())
 
 
-def _is_convolution(model, op):
+def _kind(model, op):
+    """The `Attributes` class of one of our ops, custom or composite, else `None`."""
     composite = op.builtinOptions2
     if isinstance(composite, schema.StableHLOCompositeOptionsT):
-        return composite.name.decode() == Conv2DAttributes.composite_name
-    return _custom_kind(model, op) is Conv2DAttributes
+        return next((kind for kind in OPS.values() if kind.composite_name == composite.name.decode()), None)
+    return _custom_kind(model, op)
 
 
 def _append(model, other, name):

@@ -13,6 +13,7 @@ import keras
 from fbs_keras import graph
 from fbs_keras.export import sparsity, steps
 from fbs_keras.export.attributes import OPS
+from fbs_keras.export.quantization import check_quantize
 from fbs_keras.rewriting import as_float32
 
 TARGETS = ("portable", "builtin", "custom")
@@ -34,7 +35,14 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
             `"portable"` (default): composites of built-in ops; run in any current LiteRT, faster with our delegate.
             `"builtin"`: built-in ops; run in any LiteRT or TensorFlow Lite, but the delegate does not see them.
             `"custom"`: custom ops; run only with the delegate, `fbs_keras.delegate_path()`.
-        quantize: Must be `None`: float32.
+        quantize: How weights are stored:
+            `None` (default): float32.
+            `"float16"`: float16, half the file; what is computed is float32.
+            `"dynamic_int8"`: int8, a scale for each output channel, the gates' kernels float16: 0.3 of the file. Our
+            delegate quantises the activations of each FBS layer by their range and multiplies in int8; built-in ops
+            multiply its weights in float32.
+            What is no FBS layer goes through TFLite's own quantisation of this kind, "float16" or "dynamic range".
+            Gates are computed in float32 under all three.
         batch_size: The file's batch size, a positive integer. Defaults to 1, whatever batch the model was built with:
             like Keras, which gives a Sequential model the size of the first batch, we do not hold it to that.
 
@@ -53,19 +61,20 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     """
     if target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(map(repr, TARGETS))}, got {target!r}")
-    if quantize is not None:
-        raise ValueError(f"quantize must be None in this version (float32 only), got {quantize!r}")
+    check_quantize(quantize)
     path = _check_path(path)
     model = load(model)
     plan = plan_model(model, batch_size)
 
     from fbs_keras.export import composite, tracing
 
-    tracer = tracing.Tracer(fuse=target != "builtin")
-    content = to_tflite(_trace(tracer, plan, model, batch_size), model.variables)
-    content = composite.name_outputs(content, tracer.names)
-    if target == "portable":
+    tracer = tracing.Tracer(quantize)
+    content = to_tflite(_trace(tracer, plan, model, batch_size), model.variables, quantize)
+    content = composite.restore_ops(content, tracer.names)
+    if target != "custom":
         content = composite.to_composites(content, decompose)
+    if target == "builtin":
+        content = composite.inline_composites(content)
     _check_ops(composite.ops(composite.read(content)), target)
     for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == steps.FBS]):
         _LOGGER.warning(sentence)
@@ -191,12 +200,13 @@ def input_names(model):
     return list(names.values())
 
 
-def to_tflite(function, variables=()):
+def to_tflite(function, variables=(), quantize=None):
     """Converts a concrete function to a .tflite file's bytes, quietly.
 
     Args:
         function: The function, with one signature of tensors.
         variables: The Keras variables that it reads.
+        quantize: How TFLite stores the weights of its own ops, one of `QUANTIZATIONS`. Defaults to `None`, float32.
     """
     import tensorflow as tf
 
@@ -206,7 +216,12 @@ def to_tflite(function, variables=()):
     owner.function = function
     owner.variables_ = [variable.value for variable in variables]
     # With an owner the converter goes through a SavedModel, which keeps the functions that are to become custom ops.
-    content = _run(tf.lite.TFLiteConverter.from_concrete_functions([function], owner))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
+    if quantize is not None:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    content = _run(converter)
     return composite.order_inputs_and_outputs(
         content, [spec.name for spec in tf.nest.flatten(function.structured_input_signature)]
     )
@@ -223,15 +238,15 @@ def _run(converter):
 
 
 @functools.lru_cache(maxsize=512)  # it takes about 0.1 s, and networks repeat themselves
-def decompose(attributes, shapes):
-    """Converts the built-in ops of one exported op, given its `Attributes` and its inputs' shapes."""
+def decompose(attributes, inputs):
+    """Converts the built-in ops of one exported op, given its `Attributes` and its inputs' shapes and types."""
     import tensorflow as tf
 
     from fbs_keras.export import lowering
 
     specs = [
-        tf.TensorSpec(shape, tf.int32 if "indices" in name else tf.float32, f"{index}_{name}")
-        for index, (name, shape) in enumerate(zip(attributes.operands, shapes, strict=True))
+        tf.TensorSpec(shape, dtype, f"{index}_{name}")
+        for index, (name, (shape, dtype)) in enumerate(zip(attributes.operands, inputs, strict=True))
     ]
 
     @tf.function(input_signature=specs, autograph=False)

@@ -10,18 +10,16 @@ import tensorflow as tf
 
 from fbs_keras import graph
 from fbs_keras.channelwise import is_elementwise
-from fbs_keras.export import lowering, steps
+from fbs_keras.export import lowering, quantization, steps
 from fbs_keras.export.attributes import (
     ACTIVATIONS,
     MOST_ADDENDS,
     AddAttributes,
-    Conv2DAttributes,
     DepthwiseConv2DAttributes,
     constants,
     depthwise_constants,
     normalization,
 )
-from fbs_keras.layers import FBSConv2D
 
 
 @dataclasses.dataclass(frozen=True)  # and no tuple, which Keras would take for a structure of tensors
@@ -47,13 +45,17 @@ class Tracer:
     """Runs a plan on TensorFlow tensors.
 
     Args:
-        fuse: Whether what there are ops for becomes custom ops; otherwise built-in ops take their place.
+        quantize: How the constants of our ops are stored, one of `QUANTIZATIONS`. Defaults to `None`, float32.
+        fuse: Whether what there are ops for becomes custom ops; otherwise built-in ops take their place. Defaults to
+            `True`.
 
     Attributes:
         names: A name for each custom op, in the order of their `CALL` attributes.
     """
 
-    def __init__(self, fuse):
+    def __init__(self, quantize=None, fuse=True):
+        quantization.check_quantize(quantize)
+        self.quantize = quantize
         self.fuse = fuse
         self.names = []
         self._constants = {}  # by layer, so that a layer called twice is stored once
@@ -114,22 +116,23 @@ class Tracer:
                 return inputs[0]
         return _call(node, [values.dense(ref) for ref in node.inputs])
 
-    def _op(self, attributes, operands, name):
+    def _op(self, attributes, tensors, constants, name):
         """An exported op's outputs; as one custom op, if they are to be fused."""
+        values = list(constants.values())
         if not self.fuse:
-            return lowering.compute(attributes, *operands)
+            return lowering.compute(attributes, *tensors, *values)
         self.names.append(name)
-        return lowering.custom_op(attributes, len(self.names) - 1, *operands)
+        return lowering.custom_op(attributes, len(self.names) - 1, tensors, values)
 
     def fbs(self, layer, x, name):
         """Computes what an FBS layer returns, of a tensor or a `Compact`."""
         sparse_in = isinstance(x, Compact)
-        operands = [x.values, x.indices] if sparse_in else [x]
+        tensors = [x.values, x.indices] if sparse_in else [x]
         with tf.init_scope():  # out of the function being traced, where variables have values
-            attributes = Conv2DAttributes.from_layer(layer, sparse_in)
-            weights = self.constants(layer).values()
+            attributes = quantization.conv2d_attributes(layer, sparse_in, self.quantize)
+            constants = self.constants(layer)
             elementwise = is_elementwise(layer.activation)
-        y, *indices = self._op(attributes, operands + [tf.constant(value) for value in weights], name)
+        y, *indices = self._op(attributes, tensors, constants, name)
         mask = tf.ones((y.shape[0], y.shape[-1]))
         if indices:
             y, mask = (Compact(values, indices[0], layer.filters) for values in (y, mask))
@@ -152,23 +155,25 @@ class Tracer:
         """Computes a depthwise convolution of a `Compact`, with the normalisation and the activation behind it."""
         layer = step.node.layer
         with tf.init_scope():
-            folded = self.constants(layer, step.norm)
+            folded = depthwise_constants(layer, step.norm)
         attributes = DepthwiseConv2DAttributes.from_layer(layer, step.activation)
         attributes = dataclasses.replace(attributes, padding=step.padding)
-        y = self.convolve(attributes, x, folded["weights"], folded["bias"], step.node.name)
+        y = self.convolve(attributes, x, folded, step.node.name)
         return y if layer.activation in ACTIVATIONS else y.map(layer.activation)
 
     def separable(self, layer, x, name):
         """Computes a separable convolution of a `Compact`, a dense tensor."""
         with tf.init_scope():
             weights = np.reshape(layer.depthwise_kernel.numpy(), (-1, x.channels)).T.copy()
+        constants = {"weights": weights, "bias": np.zeros(x.channels, "float32")}
         attributes = DepthwiseConv2DAttributes.from_layer(layer)
-        y = self.convolve(attributes, x, weights, np.zeros(x.channels, "float32"), f"{name}/depthwise")
+        y = self.convolve(attributes, x, constants, f"{name}/depthwise")
         return self.rows(layer, y, layer.pointwise_kernel)
 
-    def convolve(self, attributes, x, weights, bias, name):
-        """Computes a depthwise convolution of a `Compact`."""
-        (y,) = self._op(attributes, [x.values, x.indices, tf.constant(weights), tf.constant(bias)], name)
+    def convolve(self, attributes, x, constants, name):
+        """Computes a depthwise convolution of a `Compact`, with float32 constants."""
+        stored = quantization.depthwise_constants(constants, self.quantize)
+        (y,) = self._op(attributes, [x.values, x.indices], stored, name)
         return dataclasses.replace(x, values=y)
 
     def scale(self, x, factors):
@@ -199,7 +204,7 @@ class Tracer:
             activation=activation,
         )
         operands = [part for x in addends for part in ([x.values, x.indices] if isinstance(x, Compact) else [x])]
-        (y,) = self._op(attributes, operands, name)
+        (y,) = self._op(attributes, operands, {}, name)
         return y
 
     def rows(self, layer, x, kernel):
@@ -221,13 +226,14 @@ class Tracer:
         """The dense tensor of a `Compact`."""
         return self.add([x], "NONE", name)
 
-    def constants(self, layer, norm=None):
-        """The op's constants of an FBS layer, or of a depthwise convolution with the normalisation behind it."""
-        key = id(layer), id(norm)
-        if key not in self._constants:
-            fbs = isinstance(layer, FBSConv2D)
-            self._constants[key] = constants(layer) if fbs else depthwise_constants(layer, norm)
-        return self._constants[key]
+    def constants(self, layer):
+        """The constants of an FBS layer's op, as they are stored."""
+        if id(layer) not in self._constants:
+            try:
+                self._constants[id(layer)] = quantization.conv2d_constants(constants(layer), self.quantize)
+            except ValueError as error:
+                raise ValueError(f"layer {layer.name!r}: {error}") from error
+        return self._constants[id(layer)]
 
 
 class _Values(dict):
@@ -272,13 +278,13 @@ class PlainTracer(Tracer):
         y, mask = (t if k == layer.filters else Compact(t, None, layer.filters) for t in (y, tf.ones((y.shape[0], k))))
         return (y, mask) if layer.return_mask else y
 
-    def convolve(self, attributes, x, weights, bias, name):
+    def convolve(self, attributes, x, constants, name):
         k = x.values.shape[-1]
-        kernel = weights[:k].T.reshape(attributes.kernel_h, attributes.kernel_w, k, 1)
+        kernel = constants["weights"][:k].T.reshape(attributes.kernel_h, attributes.kernel_w, k, 1)
         strides, dilations = (attributes.stride_h, attributes.stride_w), (attributes.dilation_h, attributes.dilation_w)
         y = tf.nn.depthwise_conv2d(x.values, kernel, (1, *strides, 1), attributes.padding, dilations=dilations)
         activation = next(key for key, value in ACTIVATIONS.items() if value == attributes.activation)
-        return dataclasses.replace(x, values=activation(y + bias[:k]))
+        return dataclasses.replace(x, values=activation(y + constants["bias"][:k]))
 
     def concatenate(self, parts):
         parts = [part if isinstance(part, Compact) else Compact(part, None, part.shape[-1]) for part in parts]

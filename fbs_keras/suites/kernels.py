@@ -18,6 +18,7 @@ from fbs_keras.suites.shapes import Shape
 
 DENSITIES = (0.25, 0.5, 0.75, 1.0)
 METHODS = ("auto", "direct")
+INT8_METHODS = ("auto",)  # there is no Winograd's algorithm for int8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,36 +82,40 @@ def method_options(method: str, path: str = "auto") -> dict[str, Any]:
 def measure(
     shapes: Sequence[Shape],
     densities: Sequence[float] = DENSITIES,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
     path: str = "auto",
     threads: int = 1,
     seconds: float = 0.15,
     progress: bool = False,
+    quantize: str | None = None,
 ) -> list[KernelRow]:
     """Times convolutions: all densities and methods of a shape in turns, in one process.
 
     Args:
         shapes: What to time, as from `shapes.shapes`.
         densities: Each in (0, 1]; 1 is measured in any case.
-        methods: Methods of the delegate, `"auto"`, `"direct"`, `"gemm"`, `"winograd4"` and so on.
+        methods: Methods of the delegate, `"auto"`, `"direct"`, `"gemm"`, `"winograd4"` and so on. Defaults to `"auto"`
+            and, but for int8, `"direct"`.
         path: The delegate's option: which instruction set to use. Defaults to the best.
         threads: Threads of each. Defaults to 1.
         seconds: The average time to spend on each of a shape's candidates. Defaults to 0.15.
         progress: Whether to show a progress bar. Defaults to `False`.
+        quantize: How all weights are stored, XNNPACK's too; see `fbs_keras.convert`. Defaults to `None`, float32.
 
     Returns:
         A `KernelRow` for each shape and density.
     """
     rows = []
+    methods = methods or (INT8_METHODS if quantize == "dynamic_int8" else METHODS)
     densities = sorted({*map(check_density, densities), 1.0})
     for shape in tqdm(shapes, desc="convolutions", unit="shape", disable=not progress):
-        rows += _measure(shape, densities, methods, path, threads, seconds)
+        rows += _measure(shape, densities, methods, path, threads, seconds, quantize)
     return rows
 
 
-def _measure(shape, densities, methods, path, threads, seconds):
+def _measure(shape, densities, methods, path, threads, seconds, quantize):
     layer = make_layer(shape)
-    files = {density: convolutions(layer, shape, density) for density in densities}
+    files = {density: convolutions(layer, shape, density, quantize) for density in densities}
     interpreters, kernels = {}, {}
     for density, (fbs, static) in files.items():
         interpreters[f"static {density}"] = Interpreter(static, threads, use_delegate=False)
@@ -188,13 +193,14 @@ def make_layer(shape: Shape, seed: int = 0) -> FBSConv2D:
     return layer
 
 
-def convolutions(layer: FBSConv2D, shape: Shape, density: float) -> tuple[bytes, bytes]:
+def convolutions(layer: FBSConv2D, shape: Shape, density: float, quantize: str | None = None) -> tuple[bytes, bytes]:
     """Files of one convolution: what `convert` writes for a layer amid FBS layers, without the others.
 
     Args:
         layer: From `make_layer`.
         shape: Its shape.
         density: Its density, and that of its input.
+        quantize: How the weights of both are stored. Defaults to `None`, float32.
 
     Returns:
         `(fbs, static)`: the FBS op, whose inputs are `x` and, where x is compact, `in_indices`; and a plain convolution
@@ -220,9 +226,9 @@ def convolutions(layer: FBSConv2D, shape: Shape, density: float) -> tuple[bytes,
             return [output for output in outputs if output is not None]
 
         traced = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
-        return composite.name_outputs(converter.to_tflite(traced), tracer.names)
+        return composite.restore_ops(converter.to_tflite(traced, quantize=quantize), tracer.names)
 
-    return convert(tracing.Tracer(fuse=True), specs), convert(tracing.PlainTracer(static=True), specs[:1])
+    return convert(tracing.Tracer(quantize), specs), convert(tracing.PlainTracer(static=True), specs[:1])
 
 
 def feed(interpreter: Interpreter, shape: Shape) -> None:

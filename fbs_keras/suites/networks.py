@@ -44,7 +44,7 @@ NETWORKS = (
     Network("mcifarnet", "M-CifarNet, 32x32", fbs_keras.models.MCifarNet, 0.5),
 )
 
-# Our candidates, and those with open gates whose time they are compared with.
+# Our candidates, and those with open gates whose time they are compared with. int8 has direct methods only.
 OURS = {
     "FBS delegate": "density 1, delegate",
     "FBS delegate, direct": "density 1, delegate, direct",
@@ -78,6 +78,7 @@ class NetworkResult:
 
     Attributes:
         name, title, density: The network's.
+        quantize: How the weights of all candidates are stored; see `fbs_keras.convert`.
         peak_dense, peak_fbs: Peak memory of the activations of one image in bytes, by `fbs_keras.count_macs`.
         rows: A `NetworkRow` for each candidate, the dense network first.
     """
@@ -88,6 +89,7 @@ class NetworkResult:
     peak_dense: int
     peak_fbs: int
     rows: list[NetworkRow]
+    quantize: str | None = None
 
 
 def networks(substring: str = "", known: Sequence[Network] = NETWORKS) -> list[Network]:
@@ -100,7 +102,12 @@ def networks(substring: str = "", known: Sequence[Network] = NETWORKS) -> list[N
 
 
 def measure(
-    network: Network, path: str = "auto", threads: int = 1, seconds: float = 2.0, progress: bool = False
+    network: Network,
+    path: str = "auto",
+    threads: int = 1,
+    seconds: float = 2.0,
+    progress: bool = False,
+    quantize: str | None = None,
 ) -> NetworkResult:
     """Times a network of random weights: all candidates in turns, in one process.
 
@@ -110,6 +117,7 @@ def measure(
         threads: Threads of each. Defaults to 1.
         seconds: The average time to spend on each candidate. Defaults to 2.
         progress: Whether to show a progress bar. Defaults to `False`.
+        quantize: How the weights of all candidates are stored; see `fbs_keras.convert`. Defaults to `None`, float32.
 
     Returns:
         A `NetworkResult`.
@@ -117,7 +125,7 @@ def measure(
     Raises:
         ValueError: If a candidate computes something that is not finite, or nothing but zeros.
     """
-    candidates, macs, peaks = make_candidates(network, path)
+    candidates, macs, peaks = make_candidates(network, path, quantize)
     for candidate in candidates:
         check_outputs(candidate)
     timings = benchmarking.measure(candidates, threads, progress=progress, seconds=seconds)
@@ -138,15 +146,18 @@ def measure(
                 memory=memory.measure(candidate.model, delegate, candidate.delegate_options, threads),
             )
         )
-    return NetworkResult(network.name, network.title, network.density, *peaks, rows)
+    return NetworkResult(network.name, network.title, network.density, *peaks, rows, quantize)
 
 
-def make_candidates(network: Network, path: str = "auto") -> tuple[list[Candidate], dict[str, Any], tuple[int, int]]:
+def make_candidates(
+    network: Network, path: str = "auto", quantize: str | None = None
+) -> tuple[list[Candidate], dict[str, Any], tuple[int, int]]:
     """Makes the files of a network to time, with random weights.
 
     Args:
         network: The network.
         path: The delegate's option: which instruction set to use. Defaults to the best.
+        quantize: How their weights are stored. Defaults to `None`, float32.
 
     Returns:
         The candidates, the dense network first; by their names the MACs without and with gates; and the peaks of
@@ -155,11 +166,13 @@ def make_candidates(network: Network, path: str = "auto") -> tuple[list[Candidat
     model = fbs_keras.wrap(network.make(), group_size=network.group_size)
     randomise_gates(model)
     calibrate(model)
-    open_, dense = fbs_keras.convert(model), export.baseline(model, "dense")
+    open_ = fbs_keras.convert(model, quantize=quantize)
+    dense = export.baseline(model, "dense", quantize=quantize)
     open_macs = fbs_keras.count_macs(model).fbs
     set_density(model, network.density)
     calibrate(model)
-    gated, static = fbs_keras.convert(model), export.baseline(model, "static")
+    gated = fbs_keras.convert(model, quantize=quantize)
+    static = export.baseline(model, "static", quantize=quantize)
     report, static_macs = fbs_keras.count_macs(model), count_static_macs(model)
     auto, direct = method_options("auto", path), method_options("direct", path)
     candidates = [
@@ -171,6 +184,8 @@ def make_candidates(network: Network, path: str = "auto") -> tuple[list[Candidat
         Candidate("density 1, delegate", open_, True, open_macs, auto),
         Candidate("density 1, delegate, direct", open_, True, open_macs, direct),
     ]
+    if quantize == "dynamic_int8":
+        candidates = [each for each in candidates if not each.name.endswith("direct")]
     conv = {dense: report.dense, open_: report.dense, static: static_macs, gated: report.conv}
     macs = {each.name: (conv[each.model], each.macs) for each in candidates}
     return candidates, macs, (report.peak_dense, report.peak_fbs)
@@ -234,8 +249,8 @@ def table(result: NetworkResult) -> str:
         line += [f"{taken.resident / 1e6:.1f}", f"{taken.anonymous / 1e6:.1f}"] if taken else ["-", "-"]
         lines.append([*line, f"{timing.file_bytes / 1e6:.2f}"])
     title = (
-        f"{result.title}, density {result.density:g}: {fewer.mac_ratio:.2f}x fewer MACs "
-        f"({fewer.mac_ratio_with_gates:.2f}x with the gates'), peak of one image's activations "
+        f"{result.title}, {result.quantize or 'float32'}, density {result.density:g}: {fewer.mac_ratio:.2f}x fewer "
+        f"MACs ({fewer.mac_ratio_with_gates:.2f}x with the gates'), peak of one image's activations "
         f"{result.peak_dense / 1e6:.2f} -> {result.peak_fbs / 1e6:.2f} MB"
     )
     return f"{title}\n{aligned(lines, left=1)}"

@@ -73,6 +73,15 @@ def test_batch_size():
     assert interpreter.get_input_details()[0]["shape"][0] == 3
 
 
+@pytest.mark.parametrize("kind", ["dense", "static"])
+def test_quantised(kind):
+    model = fbs_keras.wrap(fbs_keras.models.MCifarNet(), density=0.5)
+    float32, float16, int8 = (len(baseline(model, kind, quantize=q)) for q in (None, "float16", "dynamic_int8"))
+    assert int8 < 0.28 * float32 < float16 < 0.52 * float32
+    with pytest.raises(ValueError, match=r"quantize must be one of .* got 'int4'"):
+        baseline(model, kind, quantize="int4")
+
+
 def test_unknown_kind():
     with pytest.raises(ValueError, match="kind must be one of 'dense', 'static', got 'sparse'"):
         baseline(small_models.make("plain"), "sparse")

@@ -385,12 +385,11 @@ def _reshapes_by_batch():
 
 BAD = {
     "target": (small_models.plain, {"target": "android"}, ValueError, "target must be one of 'portable', .* got 'andr"),
-    "float16": (small_models.plain, {"quantize": "float16"}, ValueError, "quantize must be None .* got 'float16'"),
-    "int8": (
+    "quantize": (
         small_models.plain,
-        {"quantize": "dynamic_int8"},
+        {"quantize": "int4"},
         ValueError,
-        "quantize must be None .* got 'dynamic_int8'",
+        "quantize must be one of None, 'float16', 'dynamic_int8', got 'int4'",
     ),
     "batch_zero": (small_models.plain, {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
     "batch_none": (small_models.plain, {"batch_size": None}, TypeError, "batch_size must be an integer, got None"),

@@ -24,6 +24,16 @@ def test_exports_and_verifies(tmp_path):
     assert output.read_bytes()[4:8] == b"TFL3"
 
 
+def test_quantises(tmp_path):
+    small_models.make("sequential").save(tmp_path / "model.keras")
+    output = tmp_path / "model.tflite"
+    arguments = [f"--model={tmp_path / 'model.keras'}", f"--output={output}", "--quantize=dynamic_int8", "--verify"]
+    done = export(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert "MB, dynamic_int8, target portable" in done.stdout
+    assert "verified: 16 examples, dynamic_int8, signal to noise" in done.stdout
+
+
 def test_error_is_one_line(tmp_path):
     done = export("--model=nowhere.keras", f"--output={tmp_path / 'model.tflite'}")
     assert done.returncode == 1

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from fbs_keras.export import lowering
 from fbs_keras.export.attributes import AddAttributes, Conv2DAttributes, DepthwiseConv2DAttributes
+from fbs_keras.export.quantization import QUANTIZATIONS, conv2d_constants
 
 
 def reference(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias):
@@ -101,17 +102,22 @@ def check(attributes, y, out_indices, x, indices, *constants):
         np.testing.assert_allclose(y[example][..., np.argsort(chosen)], expected, rtol=1e-4, atol=1e-4)
 
 
-@settings(max_examples=60, deadline=None)
-@given(problems())
-def test_equals_the_equations(problem):
+@settings(max_examples=90, deadline=None)
+@given(problems(), st.sampled_from(QUANTIZATIONS))
+def test_equals_the_equations(problem, quantize):
     attributes, shapes, seed = problem
     x, indices, *constants = operands(shapes, seed, attributes.sparse_in)
     # A mean over a power of two of pixels is exact, so that ties are ties in float32 too.
     if shapes["x"][1] * shapes["x"][2] not in (1, 2, 4, 8, 16, 32, 64) or attributes.group_size == 3:
         constants[3] = constants[3] + np.random.default_rng(seed).uniform(0, 1e-2, constants[3].shape)
-    arguments = [tf.constant(value, tf.float32) for value in (x, *constants)]
-    arguments.insert(1, tf.constant(indices) if attributes.sparse_in else None)
-    y, out_indices = lowering.fbs_conv2d(attributes, *arguments)
+    names = ("weights", "bias", "gate_kernel", "gate_bias")
+    stored = {name: value.astype("float32") for name, value in zip(names, constants, strict=True)}
+    stored = conv2d_constants(stored, quantize)
+    constants = [stored[name].astype("float64") for name in names]
+    constants[0] *= stored.get("weight_scales", 1)
+    in_indices = tf.constant(indices) if attributes.sparse_in else None
+    operands_ = {name: tf.constant(value) for name, value in stored.items()}
+    y, out_indices = lowering.fbs_conv2d(attributes, tf.constant(x, tf.float32), in_indices, **operands_)
     assert (out_indices is None) == (attributes.k == shapes["weights"][2])
     out_indices = None if out_indices is None else out_indices.numpy()
     check(attributes, y.numpy(), out_indices, x, indices, *constants)

@@ -11,6 +11,7 @@ from keras import layers
 
 import fbs_keras
 from fbs_keras.export import convert, verify
+from fbs_keras.export.verification import signal_to_noise
 
 
 @pytest.mark.parametrize("target", ["portable", "builtin"])
@@ -134,3 +135,46 @@ def test_does_not_rely_on_how_the_graph_is_read(monkeypatch):
     monkeypatch.setattr(fbs_keras.graph, "read", read_wrongly)
     with pytest.raises(ValueError, match="the outputs differ by"):
         verify(model, convert(model))
+
+
+@pytest.mark.parametrize("target", ["portable", "builtin"])
+@pytest.mark.parametrize("quantize", ["float16", "dynamic_int8"])
+def test_quantised_files(quantize, target):
+    model = small_models.make("sequential")
+    content = convert(model, target=target, quantize=quantize)
+    report = verify(model, content)
+    assert (report.examples, report.quantize) == (16, quantize)
+    assert 30 < report.signal_to_noise < 90 and 0.8 <= report.same_class <= 1
+    assert report.accuracy_keras is report.accuracy_file is None
+    assert str(report).startswith(
+        f"16 examples, {quantize}, signal to noise {report.signal_to_noise:.1f} dB, same class "
+    )
+    x = small_models.noise(model, 8)
+    classes = np.argmax(model(x[0]), axis=1)
+    labels = np.where(np.arange(8) < 6, classes, (classes + 1) % 5)
+    report = verify(model, content, x, labels=labels)
+    assert report.accuracy_keras == 0.75
+    assert f"accuracy {report.accuracy_file:.2%}, in Keras 75.00%" in str(report)
+
+
+@pytest.mark.parametrize("quantize", ["float16", "dynamic_int8"])
+def test_quantised_files_of_other_weights(quantize):
+    model = small_models.make("sequential")
+    content = convert(model, quantize=quantize)
+    model.layers[-1].kernel.assign(-model.layers[-1].kernel)
+    with pytest.raises(ValueError, match=r"the outputs have a signal-to-noise ratio of .* dB, expected at least"):
+        verify(model, content)
+    with pytest.raises(ValueError, match="the file is not of this model"):
+        verify(small_models.make("compact_output"), content)
+
+
+def test_quantised_files_of_no_classifier():
+    model = small_models.make("several_inputs_and_outputs")
+    report = verify(model, convert(model, quantize="dynamic_int8"))
+    assert report.same_class is None and "class" not in str(report)
+
+
+def test_signal_to_noise():
+    expected = np.array([[3.0, 4.0], [0.0, 10.0], [1.0, 2.0]])
+    got = np.array([[3.3, 4.4], [0.0, 11.0], [1.0, 2.0]])
+    np.testing.assert_allclose(signal_to_noise(expected, got), [20, 20, np.inf])

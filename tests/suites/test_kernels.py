@@ -92,6 +92,12 @@ def test_measure():
     assert half.methods[1].kernel == "gemm_plain"
 
 
+def test_int8():
+    rows = kernels.measure([SHAPES["same"]], [0.5], path="plain", seconds=1e-3, quantize="dynamic_int8")
+    assert [[each.method for each in row.methods] for row in rows] == [["auto"]] * 2
+    assert all("int8" in each.kernel for row in rows for each in row.methods)
+
+
 def row(shape, density, dense_macs, fbs_macs, dense_ms, static_ms, *method):
     return KernelRow(
         shape, ("net",), density, 8, 8, dense_macs, fbs_macs, dense_ms, static_ms, [MethodTime("auto", "k", *method)]

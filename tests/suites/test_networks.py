@@ -91,6 +91,19 @@ def test_measure():
             assert 1e6 < row.memory.anonymous <= row.memory.resident < 1e9
 
 
+def test_int8_against_int8():
+    candidates, macs, _ = networks.make_candidates(TINY, quantize="dynamic_int8")
+    float32, _, _ = networks.make_candidates(TINY)
+    # Without those that forbid Winograd's algorithm, which int8 does not have.
+    float32 = [each for each in float32 if "direct" not in each.name]
+    assert [each.name for each in candidates] == [each.name for each in float32]
+    assert all(each.name in macs for each in candidates)
+    for int8, same in zip(candidates, float32, strict=True):
+        assert (int8.macs, int8.use_delegate) == (same.macs, same.use_delegate)
+        assert len(int8.model) < 0.6 * len(same.model)
+        networks.check_outputs(int8)
+
+
 def test_static_macs_of_a_chain_are_the_fbs_ones():
     model = fbs_keras.wrap(fbs_keras.models.MCifarNet(), 0.5)
     # The classifier reads active channels only in the static network; the FBS model's count has all of them.
@@ -113,7 +126,8 @@ def test_table():
         NetworkRow(Timing("FBS delegate", 2.5, 2.0, 3.0, 3.2, 50, 25, 5_500_000), 4, 3.9, 0.8, 0.75, None),
     ]
     assert networks.table(NetworkResult("net", "Net", 0.5, 4_000_000, 2_210_000, rows)).splitlines() == [
-        "Net, density 0.5: 4.00x fewer MACs (3.90x with the gates'), peak of one image's activations 4.00 -> 2.21 MB",
+        "Net, float32, density 0.5: 4.00x fewer MACs (3.90x with the gates'), peak of one image's activations "
+        "4.00 -> 2.21 MB",
         "              median ms      p10-p90  speed-up     R  R own  memory MB  anonymous MB  file MB",
         "dense             8.000  7.500-9.000     1.00x     -      -       21.0           7.5     5.00",
         "FBS delegate      2.500  2.000-3.000     3.20x  0.80   0.75          -             -     5.50",
