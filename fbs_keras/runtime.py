@@ -46,9 +46,17 @@ def delegate_path(platform: str | None = None) -> str:
     if os.path.isfile(path):
         return path
     builds = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    remedies = {
+        "android-arm64": "It is in the wheels, and built from source by: make android (with clang and lld, or an NDK)",
+        "linux-aarch64": "It is in the wheel for that platform, and built from source by: make linux-aarch64",
+    }
+    remedy = (
+        "It is compiled when fbs_keras is installed from source on that platform with a C compiler present: "
+        "pip install <its folder>"
+    )
     raise FileNotFoundError(
-        f"no delegate for {name!r} at {path}; the builds there are {', '.join(builds) or 'none'}. It is compiled when "
-        "fbs_keras is installed from source on that platform with a C compiler present: pip install <its folder>"
+        f"no delegate for {name!r} at {path}; the builds there are {', '.join(builds) or 'none'}. "
+        f"{remedies.get(name, remedy) if name != platform_name() else remedy}"
     )
 
 

@@ -5,6 +5,8 @@ import shlex
 import subprocess
 from pathlib import Path
 
+import build_delegate
+
 ROOT = Path(__file__).parent.parent
 CC = shlex.split(os.environ.get("CC", "cc"))
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion"]
@@ -13,7 +15,7 @@ SANITIZERS = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 
 def sources():
-    return sorted(map(str, (ROOT / "tflite").glob("*/*.c")))
+    return [str(ROOT / name) for name in build_delegate.sources()]
 
 
 def compile_library(output, *flags):

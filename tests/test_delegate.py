@@ -481,6 +481,21 @@ def messages(tmp_path_factory):
     return json.loads(result.stdout)
 
 
+def write_attributes(path):
+    """The attributes of the ops of native/delegate_host.c, as C arrays."""
+    ops = {
+        "kConv2dAttributes": Op(k=3, active=4, kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
+        "k3x3Attributes": Op(k=8, active=4, filters=12, group_size=4),
+        "kDepthwiseAttributes": Depthwise(kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
+        "kDepthwise3x3Attributes": Depthwise(),
+        "kAddAttributes": Add(channels=18, active=(None, 4)),
+    }
+    with open(path, "w") as file:
+        for name, op in ops.items():
+            data = bytes(flexbuffers.Dumps(op.attributes))
+            file.write(f"static const unsigned char {name}[] = {{{', '.join(map(str, data))}}};\n")
+
+
 class TestHostileFiles:
     @pytest.mark.parametrize("name", hostile_files.ROWS)
     def test_refused(self, messages, name):
@@ -490,17 +505,7 @@ class TestHostileFiles:
 
     def test_random_damage(self, tmp_path):
         """The delegate in a host of our own (native/delegate_host.c), its ops spoilt thousands of times."""
-        ops = {
-            "kConv2dAttributes": Op(k=3, active=4, kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
-            "k3x3Attributes": Op(k=8, active=4, filters=12, group_size=4),
-            "kDepthwiseAttributes": Depthwise(kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
-            "kDepthwise3x3Attributes": Depthwise(),
-            "kAddAttributes": Add(channels=18, active=(None, 4)),
-        }
-        with open(tmp_path / "delegate_attributes.inc", "w") as file:
-            for name, op in ops.items():
-                data = bytes(flexbuffers.Dumps(op.attributes))
-                file.write(f"static const unsigned char {name}[] = {{{', '.join(map(str, data))}}};\n")
+        write_attributes(tmp_path / "delegate_attributes.inc")
         host = tmp_path / "host"
         wraps = [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "posix_memalign")]
         source = str(Path(__file__).parent / "native" / "delegate_host.c")

@@ -45,6 +45,17 @@ class TestDelegatePath:
         with pytest.raises(FileNotFoundError, match=r"no delegate for 'plan9-vax' at .*installed from source"):
             delegate_path("plan9-vax")
 
+    @pytest.mark.parametrize("name", ["android-arm64", "linux-aarch64"])
+    def test_cross_compiled(self, tmp_path, monkeypatch, name):
+        monkeypatch.setattr(runtime, "__file__", str(tmp_path / "runtime.py"))
+        target = name.removesuffix("-arm64")
+        with pytest.raises(FileNotFoundError, match=rf"no delegate for '{name}' .*by: make {target}"):
+            delegate_path(name)
+        library = tmp_path / "lib" / name / "libfbs_delegate.so"
+        library.parent.mkdir(parents=True)
+        library.touch()
+        assert delegate_path(name) == str(library)
+
     def test_import_needs_no_litert(self):
         code = (
             "import sys; sys.modules['ai_edge_litert'] = None; import fbs_keras.runtime as r; print(r.delegate_path())"

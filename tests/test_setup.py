@@ -1,8 +1,10 @@
 """The package build: where the delegate goes, and what is said when it cannot be compiled."""
 
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from delegate_build import ROOT
@@ -29,6 +31,30 @@ def test_without_the_delegate(tmp_path):
     assert not list(tmp_path.rglob("*.so"))
 
 
+@pytest.mark.parametrize("platform", ["linux-x86_64", "linux-aarch64"])
+def test_wheel(tmp_path, platform):
+    """A wheel holds its platform's library and Android's, where that has been built."""
+    compiler = "cc" if platform == platform_name() else f"{platform.removeprefix('linux-')}-linux-gnu-gcc"
+    if shutil.which(compiler) is None:
+        pytest.skip(f"{compiler} is not installed")
+    project = tmp_path / "project"
+    libraries = [project / "fbs_keras/lib" / name / "libfbs_delegate.so" for name in ("android-arm64", "other")]
+    for name in ("fbs_keras", "tflite"):
+        shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("lib", "*.keras", "__pycache__"))
+    shutil.copy(ROOT / "setup.py", project)
+    for library in libraries:
+        library.parent.mkdir(parents=True)
+        library.touch()
+    environment = {**os.environ, "FBS_KERAS_PLATFORM": platform, "CC": compiler, "CFLAGS": "-O0"}
+    command = [sys.executable, "setup.py", "-q", "bdist_wheel", "--dist-dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith(f"-py3-none-{platform.replace('-', '_')}.whl")
+    names = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+    assert names == [f"fbs_keras/lib/{name}/libfbs_delegate.so" for name in ("android-arm64", platform)]
+
+
 REMEDY = "install one (Debian and Ubuntu: apt-get install gcc libc6-dev"
 
 
@@ -37,7 +63,7 @@ REMEDY = "install one (Debian and Ubuntu: apt-get install gcc libc6-dev"
     [
         (
             {"CC": "", "PATH": "/nonexistent"},
-            "a C compiler is needed to build the delegate, and neither cc, gcc nor clang",
+            f"a C compiler is needed to build the delegate for {platform_name()}, and cc or gcc or clang was not found",
         ),
         (
             {"CC": "/nonexistent/cc -m64"},

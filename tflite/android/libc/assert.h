@@ -1,0 +1,3 @@
+#pragma once
+
+#define static_assert _Static_assert

@@ -1,0 +1,5 @@
+#pragma once
+
+int* __errno(void);
+#define errno (*__errno())
+#define EINTR 4
