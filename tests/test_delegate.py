@@ -441,7 +441,10 @@ class TestOptions:
             "t.interpret(op_files.op_file(op_files.Op()), t.load(sys.argv[1], verbose=1, path='reference'))"
         )
         result = subprocess.run(
-            [sys.executable, "-c", code, library], capture_output=True, text=True, cwd=Path(__file__).parent
+            [sys.executable, "-c", code, library],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         assert "FBS: conv0: 1x6x5x8/8 -> 6x5x8/16, 3x3 stride 1x1 dilation 1x1, reference, 1 thread(s)" in result.stderr
 
