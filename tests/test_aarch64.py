@@ -86,10 +86,12 @@ def images(cifar10_dir):
 
 
 @pytest.mark.skipif(not prepare.prepared(), reason="no Python for ARM: run `make test-aarch64`, which prepares one")
-def test_model_as_on_this_machine(tmp_path, delegate, images):
+@pytest.mark.parametrize(("quantize", "count"), [(None, IMAGES), ("dynamic_int8", 200)])
+def test_model_as_on_this_machine(quantize, count, tmp_path, delegate, images):
     """The CIFAR-10 model, in LiteRT with the delegate, gives each image the class that it gets here."""
+    images = images[:count]
     model = quickstart.ROOT / "fbs_keras/models/checkpoints/mcifarnet_cifar10_50.keras"
-    fbs_keras.convert(quickstart.load_model(model), tmp_path / "m.tflite")
+    fbs_keras.convert(quickstart.load_model(model), tmp_path / "m.tflite", quantize=quantize)
     expected = fbs_keras.Interpreter(tmp_path / "m.tflite").predict(images)
 
     def run_there(part):
@@ -104,5 +106,8 @@ def test_model_as_on_this_machine(tmp_path, delegate, images):
         for part, values in enumerate(pool.map(run_there, range(PROCESSES))):
             logits[part::PROCESSES] = values
     agreement = quickstart.compare(expected, logits, expected.argmax(axis=1), np.zeros(len(images), bool))
-    assert agreement.same_class == 1
-    assert agreement.difference <= quickstart.DIFFERENCE  # 7.6e-7 when it was written
+    if quantize is None:
+        assert agreement.same_class == 1
+        assert agreement.difference <= quickstart.FLOAT32.difference  # 7.6e-7 when it was written
+    else:  # a rounding error may move a value to the next of 256
+        assert agreement.same_class >= quickstart.INT8.same_class
