@@ -46,6 +46,10 @@ static const Layer layers[] = {
     {"3x3 7x7x512 d=1", 7, 512, 512, 3, 1, 1, 1, 1, .234},
     {"3x3 7x7x512 d=.5, groups", 7, 512, 512, 3, 1, .5, .5, 16, .234},
     {"3x3 14x14x256 d=.5, groups", 14, 256, 256, 3, 1, .5, .5, 16, .235},
+    {"3x3 32x32x64 d=.5", 32, 64, 64, 3, 1, .5, .5, 1, 0},
+    {"3x3 16x16x128 d=.5", 16, 128, 128, 3, 1, .5, .5, 1, 0},
+    {"3x3 8x8x192 d=.5", 8, 192, 192, 3, 1, .5, .5, 1, 0},
+    {"3x3 16x16x128-192/2 d=.5", 16, 128, 192, 3, 2, .5, .5, 1, 0},
     {"1x1 56x56x64-256 d=.5", 56, 64, 256, 1, 1, .5, .5, 1, .189},
     {"1x1 28x28x512-128 d=.5", 28, 512, 128, 1, 1, .5, .5, 1, .141},
     {"1x1 14x14x1024-256 d=.5", 14, 1024, 256, 1, 1, .5, .5, 1, .121},
@@ -174,7 +178,7 @@ static double time_pack(const FbsConv2dShape* s, const FbsInt8Kernels* kernels, 
       }
     }
     fbs_find_stretches(winners, s->out_active, s->out_channels, kernels->lanes, kernels->stretch, stretches, first);
-    const FbsInt8Packing packing = {row, quads, stretches, first};
+    const FbsInt8Packing packing = {.rows = row, .quads = quads, .stretches = stretches, .first_stretch = first};
     kernels->pack(&packing, panels, count, 0, quads, packed, NULL);
     times[i] = now() - start;
   }
@@ -217,10 +221,11 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count, in
     times[i] = now() - start;
   }
   t.run = median(times, kRuns);
-  const FbsConv2dWeights gate = {.gate_kernel = weights->gate_kernel, .gate_bias = weights->gate_bias};
   void* gate_workspace = aligned_alloc(64, (fbs_gate_workspace_size(s) + 63) / 64 * 64);
   FbsRange range;
   for (int i = 0; i < kRuns; i++) {
+    const FbsConv2dInt8Weights* w = &weights[i % copies];
+    const FbsConv2dWeights gate = {.gate_kernel = w->gate_kernel, .gate_bias = w->gate_bias};
     const double start = now();
     fbs_gate_run(s, &gate, fbs_select_kernels(path), threads, x, indices, g, winners, &range, gate_workspace);
     times[i] = now() - start;

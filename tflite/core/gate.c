@@ -3,15 +3,21 @@
 #include "winners.h"
 #include "workspace.h"
 
-/* Pixels that are summed in one go. The sums do not depend on the number of threads, since the blocks do not, and
- * sums of sums stay accurate on large maps. */
-enum { kBlockPixels = 64 };
+/* Pixels that are summed in one go, and more where they hold few values. The sums do not depend on the number of
+ * threads, since the blocks do not, and sums of sums stay accurate on large maps. */
+enum { kBlockPixels = 64, kBlockValues = 2048 };
+
+static int32_t block_pixels(const FbsConv2dShape* s) {
+  const int32_t pixels = kBlockValues / s->in_active;
+  return pixels > kBlockPixels ? pixels : kBlockPixels;
+}
 
 /* Weights of the predictor from which threads share it: reading so many takes 400 ns, several rounds of the threads. */
 enum { kParallelPredictor = 1 << 14 };
 
 static int32_t blocks_of(const FbsConv2dShape* s) {
-  return (int32_t)(((int64_t)s->in_height * s->in_width + kBlockPixels - 1) / kBlockPixels);
+  const int64_t size = block_pixels(s);
+  return (int32_t)(((int64_t)s->in_height * s->in_width + size - 1) / size);
 }
 
 typedef struct {
@@ -40,10 +46,11 @@ typedef struct {
 static void sum_blocks(void* context, int32_t thread, int32_t count) {
   const SaliencyTask* task = context;
   const int32_t blocks = blocks_of(task->shape), pixels = task->shape->in_height * task->shape->in_width;
+  const int32_t most = block_pixels(task->shape);
   const int64_t channels = task->shape->in_active;
   for (int64_t i = fbs_share(blocks, thread, count); i < fbs_share(blocks, thread + 1, count); i++) {
-    const int32_t first = (int32_t)i * kBlockPixels;
-    const int32_t size = pixels - first < kBlockPixels ? pixels - first : kBlockPixels;
+    const int32_t first = (int32_t)i * most;
+    const int32_t size = pixels - first < most ? pixels - first : most;
     const float* x = task->x + first * channels;
     float* sums = task->sums + i * channels;
     if (task->ranges == NULL) {

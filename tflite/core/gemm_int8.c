@@ -12,6 +12,11 @@
 /* Packed weights that are multiplied before more are packed: see gemm.c. */
 enum { kChunkBytes = 1024 * 1024 };
 
+/* Weights that may still be in L2 when the layer runs again. The rows of larger ones are fetched before they are
+ * packed: within ResNet-18 half of 512 channels at 7x7 take 0.107 ms so, and 0.138 ms without; alone, which is rare,
+ * 0.108 instead of 0.092 ms (Zen 5, 1 MB of L2). */
+enum { kNearBytes = 512 * 1024 };
+
 typedef struct {
   size_t image, winners, rows, stretches, first_stretch, sums, packed, size;
 } Layout;
@@ -130,7 +135,11 @@ static PackTask pack_task(const FbsGemmInt8* gemm, const int32_t* in_indices, co
                      gemm->kernels->stretch, stretches, first_stretch);
   return (PackTask){
       .gemm = gemm,
-      .packing = {.rows = rows, .quads = quads_of(gemm), .stretches = stretches, .first_stretch = first_stretch},
+      .packing = {.rows = rows,
+                  .quads = quads_of(gemm),
+                  .fetch = (int64_t)gemm->shape.in_channels * gemm->taps * gemm->shape.out_channels > kNearBytes,
+                  .stretches = stretches,
+                  .first_stretch = first_stretch},
       .packed = packed,
       .sums = sums};
 }

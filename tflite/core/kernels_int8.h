@@ -23,6 +23,7 @@ enum {
 typedef struct {
   const int8_t* const* rows; /* [4 * quads] */
   int64_t quads;
+  int fetch;                    /* whether to fetch rows ahead */
   const FbsStretch* stretches;  /* of at most FbsInt8Kernels.stretch columns */
   const int32_t* first_stretch; /* of each packed vector, and one entry more for the end */
 } FbsInt8Packing;

@@ -264,6 +264,18 @@ INLINE void sum_absolute(const float* x, int32_t pixels, int64_t stride, const i
   }
 }
 
+/* Maps so narrow that LANES pixels are no more than kSums vectors: lane l of vector v holds channel
+ * (v * LANES + l) % channels. Returns how many pixels were summed. */
+INLINE int32_t sum_narrow(const float* x, int32_t pixels, const int32_t channels, float* sums, Ranges* ranges) {
+  float lanes[kSums * LANES];
+  sum_absolute(x, pixels / LANES, channels * LANES, channels, lanes, ranges);
+  for (int32_t c = 0; c < channels; c++) {
+    sums[c] = 0;
+    for (int32_t i = c; i < channels * LANES; i += channels) sums[c] += lanes[i];
+  }
+  return pixels / LANES * LANES;
+}
+
 INLINE void sum_all_absolute(const float* x, int32_t pixels, int32_t channels, float* sums, Ranges* ranges) {
   int32_t c = 0;
   for (; c + kSums * LANES <= channels; c += kSums * LANES) {
@@ -275,8 +287,11 @@ INLINE void sum_all_absolute(const float* x, int32_t pixels, int32_t channels, f
     c += LANES;
   }
   if (c < channels) {
-    V sum = ZERO();
-    for (int32_t p = 0; p < pixels; p++) {
+    int32_t p = 0; /* the next pixel; those of images are summed apart */
+    if (channels == 1) p = sum_narrow(x, pixels, 1, sums, ranges);
+    if (channels == 3) p = sum_narrow(x, pixels, 3, sums, ranges);
+    V sum = p == 0 ? ZERO() : LOAD_FIRST(sums, channels);
+    for (; p < pixels; p++) {
       const V value = LOAD_FIRST(x + (int64_t)p * channels + c, channels - c);
       sum = ADD(sum, ABS(value));
       if (ranges != NULL) widen(ranges, value);
