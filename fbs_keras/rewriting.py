@@ -33,6 +33,23 @@ def rewrite(model, make, skip=(), insert=None):
     return new_model, rewriting.replaced
 
 
+def replace(model, make):
+    """Copies a model with other layers in the place of some, which take over their weights.
+
+    Args:
+        model: A built Sequential or Functional Keras model.
+        make: A function from each layer to the new layer in its place, with as many weights of the same shapes, or
+            `None` for a copy.
+
+    Returns:
+        The copy, not compiled.
+    """
+    copy, pairs = rewrite(model, make)
+    for old, new in pairs:
+        new.set_weights(old.get_weights())
+    return copy
+
+
 class _Rewriting:
     """One rewrite: what is shared within the model, nested models included, stays shared in the copy."""
 
@@ -124,10 +141,7 @@ def as_float32(model):
             return None
         return _from_config(layer, {**layer.get_config(), "dtype": "float32"})
 
-    copy, pairs = rewrite(model, make)
-    for old, new in pairs:
-        new.set_weights(old.get_weights())
-    return copy
+    return replace(model, make)
 
 
 def _as_list(layers):

@@ -26,7 +26,4 @@ def with_random_gates(model):
     def make(layer):
         return RandomFBSConv2D.from_config(layer.get_config()) if type(layer) is fbs_keras.FBSConv2D else None
 
-    copy, pairs = rewriting.rewrite(model, make)
-    for old, new in pairs:
-        new.set_weights(old.get_weights())
-    return copy
+    return rewriting.replace(model, make)

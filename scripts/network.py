@@ -39,7 +39,7 @@ def with_policy(model, policy):
             return None
         return type(layer).from_config({**layer.get_config(), "dtype": policy})
 
-    return _with_weights(*rewriting.rewrite(model, make))
+    return rewriting.replace(model, make)
 
 
 def _with_config(model, key, value, kind=keras.layers.Layer):
@@ -49,11 +49,4 @@ def _with_config(model, key, value, kind=keras.layers.Layer):
             return None
         return type(layer).from_config({**config, key: value})
 
-    return _with_weights(*rewriting.rewrite(model, make))
-
-
-def _with_weights(copy, pairs):
-    for old, new in pairs:
-        if old.weights:
-            new.set_weights(old.get_weights())
-    return copy
+    return rewriting.replace(model, make)
