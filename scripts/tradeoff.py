@@ -31,6 +31,9 @@ flags.DEFINE_string("run_dir", "runs/tradeoff", "Folder of the trained models.")
 flags.DEFINE_multi_enum("method", None, ["FBS", "NS", "NS+FBS", "magnitude", "random gates"], "Default: all.")
 flags.DEFINE_list("densities", ["1", "0.9", "0.8", "0.7", "0.6", "0.5", "0.4", "0.3"], "From high to low.")
 flags.DEFINE_string("flagfile_of_steps", "recipes/cifar10/step.cfg", "Flags of train.py for each step.")
+flags.DEFINE_multi_string(
+    "also", [], "A model trained otherwise, to be measured too: METHOD,DENSITY,FILE; can be given several times."
+)
 flags.DEFINE_list("train_flags", [], "More flags for each step, such as --steps_per_epoch=10.")
 flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
 flags.DEFINE_float("seconds", 2, "Time to spend on the timing of each model.", lower_bound=0.001)
@@ -39,6 +42,7 @@ flags.DEFINE_string("markdown", None, "Table to write.")
 flags.DEFINE_string("plot", None, "Figure to write.")
 
 SCRIPTS = pathlib.Path(__file__).parent
+SECONDS = "seconds.txt"  # a file in each point's folder
 SLIM_FIRST = 0.8  # channels that NS+FBS keeps for every image
 SLIMMING_WEIGHT = 1e-3  # L1 of gammas in two epochs from a trained net; the authors' 1e-5 is for hundreds
 
@@ -52,16 +56,18 @@ class Point:
         density: The share of channels, or what saves as much.
         folder: Where it is trained.
         commands: What makes it, in order; the last writes `folder/model.keras`.
+        trained: A model that is there already, of which the script knows no commands.
     """
 
     method: str
     density: float
     folder: pathlib.Path
     commands: tuple[tuple[str, ...], ...]
+    trained: pathlib.Path | None = None
 
     @property
     def model(self):
-        return self.folder / "model.keras"
+        return self.trained or self.folder / "model.keras"
 
 
 def plan(method, densities, dense, run_dir, shares):
@@ -104,11 +110,19 @@ def plan(method, densities, dense, run_dir, shares):
     return points
 
 
+def trained_otherwise(text):
+    """The point that a value of `--also` describes."""
+    method, density, path = text.rsplit(",", 2)
+    if not pathlib.Path(path).exists():
+        raise ValueError(f"--also must name a trained model, got {path}, which is not there")
+    return Point(method, float(density), pathlib.Path(path).parent, (), pathlib.Path(path))
+
+
 def train(point):
-    """Trains a point, unless that was done; goes on where it was stopped. Returns the seconds that it took in all."""
-    log = point.folder / "seconds.txt"
+    """Trains a point, unless that was done; goes on where it was stopped."""
     if point.model.exists():
-        return float(log.read_text()) if log.exists() else None
+        return
+    log = point.folder / SECONDS
     point.folder.mkdir(parents=True, exist_ok=True)
     for script, *arguments in point.commands:
         output = pathlib.Path(next(value for flag, value in map(_split, arguments) if flag in ("run_dir", "output")))
@@ -122,7 +136,12 @@ def train(point):
         subprocess.run(command, check=True)
         spent = time.monotonic() - begin + (float(log.read_text()) if log.exists() else 0)
         log.write_text(f"{spent:.0f}")
-    return float(log.read_text())
+
+
+def seconds_of(point):
+    """The seconds that a point's training took in all, `None` where that is not known."""
+    log = point.folder / SECONDS
+    return float(log.read_text()) if log.exists() else None
 
 
 def _split(argument):
@@ -161,7 +180,7 @@ def measure(points, dense, test):
         top1, top5 = evaluate_point(model, test)
         row = {"method": "dense", "density": 1.0, "top1": top1, "top5": top5, "macs": report.fbs, "seconds": None}
         if point is not None:
-            row |= {"method": point.method, "density": point.density, "seconds": train(point)}
+            row |= {"method": point.method, "density": point.density, "seconds": seconds_of(point)}
             row["commands"] = [" ".join(command) for command in point.commands]
         if row["method"] == "magnitude":
             row["macs"] = round(macs * nonzero_share(model))
@@ -215,11 +234,10 @@ Times are medians of one thread, of all files in turns, with the delegate and XN
 
 def page(facts):
     """The table with what it depends on, as a Markdown page."""
-    device = facts["device"]
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
-    machine = f"{device['cpu']} ({', '.join(device['isa'])}), {device['system']}"
-    source = f"`{facts['command']}` on {machine}; {versions}; commit {facts['commit']}."
-    return "\n".join([INTRODUCTION, table(facts["rows"]), "", source, ""])
+    from fbs_keras import benchmarking
+
+    head = benchmarking.report_head(facts["command"], 1, facts)
+    return "\n".join([INTRODUCTION, table(facts["rows"]), "", *(f"    {line}" for line in head.splitlines()), ""])
 
 
 def tradeoff():
@@ -240,6 +258,7 @@ def tradeoff():
             shares[density] = report.conv / report.dense
         methods = FLAGS.method or ["FBS", "NS", "NS+FBS", "magnitude", "random gates"]
         points = [point for method in methods for point in plan(method, densities, FLAGS.dense, FLAGS.run_dir, shares)]
+        points += map(trained_otherwise, FLAGS.also)
         for point in points:
             train(point)
         test = data.load("cifar10", "test", 250, data_dir=FLAGS.data_dir)

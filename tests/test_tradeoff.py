@@ -64,6 +64,7 @@ def row(method, density, **others):
 def test_table_and_figure_come_from_the_json_alone(tmp_path):
     rows = [row("dense", 1.0, saving=1.0), row("FBS", 0.5), row("random gates", 0.5, ms=None, speedup=None)]
     facts = {"command": "python scripts/tradeoff.py", "device": {"cpu": "a CPU", "isa": ["avx2"], "system": "Linux"}}
+    facts["device"]["cores"] = 2
     facts |= {"versions": {"keras": "3.15", "tensorflow": None}, "commit": "abc", "rows": rows}
     (tmp_path / "rows.json").write_text(json.dumps(facts))
     outputs = [f"--markdown={tmp_path / 'page.md'}", f"--plot={tmp_path / 'figure.png'}"]
@@ -72,8 +73,14 @@ def test_table_and_figure_come_from_the_json_alone(tmp_path):
     page = (tmp_path / "page.md").read_text()
     assert "| FBS | 0.5 | 90.00% | 99.00% | 100.00 | 2.00x | 0.500 | 1.50x |" in page
     assert "| random gates | 0.5 | 90.00% | 99.00% | 100.00 | 2.00x | - | - |" in page
-    assert "on a CPU (avx2), Linux; keras 3.15; commit abc" in page
+    for line in ("python scripts/tradeoff.py", "a CPU (avx2), 1 of 2 cores, Linux", "keras 3.15, commit abc"):
+        assert f"    {line}\n" in page
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_models_that_are_not_there():
+    with pytest.raises(ValueError, match=r"--also must name a trained model, got nowhere\.keras, which is not there"):
+        tradeoff.trained_otherwise("FBS, longer,0.5,nowhere.keras")
 
 
 def test_trains_and_measures_points(cifar10_dir, tmp_path):
@@ -81,10 +88,12 @@ def test_trains_and_measures_points(cifar10_dir, tmp_path):
     fbs_keras.models.MCifarNet().save(dense)
     small = "--train_split=train[:64],--eval_split=test[:32],--batch_size=16,--epochs=1"
     arguments = [f"--dense={dense}", f"--run_dir={tmp_path}", "--densities=0.5", "--method=FBS", "--seconds=0.01"]
+    arguments += [f"--also=dense again,1,{dense}"]
     arguments += [f"--train_flags={small}", f"--data_dir={cifar10_dir}", f"--json={tmp_path / 'rows.json'}"]
     result = run("tradeoff.py", *arguments)
     assert result.returncode == 0, result.stderr
-    first, second = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    first, second, third = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert (third["method"], third["density"], third["saving"]) == ("dense again", 1, 1)
     assert (first["method"], second["method"], second["density"]) == ("dense", "FBS", 0.5)
     assert second["saving"] == pytest.approx(3.94, abs=0.01)
     assert 0 <= second["top1"] < 0.5 < second["speedup"]
