@@ -11,7 +11,8 @@
  *   MULTIPLY_QUADS                (optional) the multiply loop for the first quads of a run; returns how many
  *   NAME, STRETCH, ORIGIN         the entries of FbsInt8Kernels
  *   QUADS                         quads that are packed one after the other with the same selection: their rows stay in
- *                                 L1 for the next panels
+ *                                 L1 for the next panels. 512 channels at 7x7 and half the density pack in 25 us with
+ *                                 16 (AVX-512, vector by vector), in 32 or 38 with 8 or 32 (Zen 5)
  *
  * and with the functions
  *   quantise                      the entry of FbsInt8Kernels
