@@ -135,6 +135,30 @@ static void test_groups(void) {
   }
 }
 
+/* Rows of weights of one to many lines of 64 columns, whole ones and not, whose winners lie near each other or far
+ * apart; more quads than are packed one after the other. */
+static void test_wide(void) {
+  static const int32_t widths[] = {63, 64, 65, 128, 192, 255, 256, 257, 320, 513, 640, 1600};
+  static const int32_t active[] = {1, 2, 16, 17, 31, 48, 63};
+  static const Window windows[] = {{1, 1, 1, 1, true}, {3, 3, 1, 1, true}};
+  int32_t n = 0;
+  for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+    for (size_t j = 0; j < sizeof active / sizeof active[0]; j++, n++) {
+      FbsConv2dShape s = {.batch = 2,
+                          .in_height = 2,
+                          .in_width = 3,
+                          .in_channels = 1 + n % 20,
+                          .out_channels = widths[i],
+                          .out_active = active[j],
+                          .group_size = 1,
+                          .activation = kFbsActivationNone};
+      s.in_active = 1 + n % 20 / (1 + n % 2);
+      set_window(&s, &windows[n % 2]);
+      test_shape(&s, true, n % 3 ? kSigned : kPositive);
+    }
+  }
+}
+
 /* More packed weights than one chunk holds, and a predictor so large that threads share it. */
 static void test_large(void) {
   const Window window = {3, 3, 1, 1, true};
@@ -368,6 +392,7 @@ int main(int argc, char** argv) {
   test_windows();
   test_tiles();
   test_groups();
+  test_wide();
   test_large();
   test_extremes();
   test_indices();

@@ -1,9 +1,10 @@
-/* The winners against a full sort: ties, zeros, infinities, NaN, groups. Usage: test_winners SEED COUNT */
+/* The winners of every kind of kernels of this CPU against a full sort: ties, zeros, infinities, NaN, groups. Usage:
+ * test_winners SEED COUNT */
 #include <math.h>
 #include <string.h>
 
+#include "select.h"
 #include "testing.h"
-#include "winners.h"
 
 typedef struct {
   float mean;
@@ -33,13 +34,16 @@ static void test_case(const float* g, int32_t channels, int32_t group_size, int3
 
   int32_t* keys = NEW(int32_t, groups);
   int32_t* winners = NEW(int32_t, count);
-  fbs_choose_winners(g, channels, group_size, count, keys, winners);
-  int32_t n = 0;
-  for (int32_t o = 0; o < channels; o++) {
-    if (!wins[o / group_size]) continue;
-    CHECK(winners[n] == o, "winner %d of %d from %d in groups of %d is %d, expected %d", n, count, channels, group_size,
-          winners[n], o);
-    n++;
+  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    if (!fbs_path_available(path)) continue;
+    fbs_select_kernels(path)->choose_winners(g, channels, group_size, count, keys, winners);
+    int32_t n = 0;
+    for (int32_t o = 0; o < channels; o++) {
+      if (!wins[o / group_size]) continue;
+      CHECK(winners[n] == o, "%s: winner %d of %d from %d in groups of %d is %d, expected %d", fbs_path_name(path), n,
+            count, channels, group_size, winners[n], o);
+      n++;
+    }
   }
   free(winners);
   free(keys);

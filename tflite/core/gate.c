@@ -1,6 +1,5 @@
 #include "gate.h"
 
-#include "winners.h"
 #include "workspace.h"
 
 /* Pixels that are summed in one go, and more where they hold few values. The sums do not depend on the number of
@@ -113,5 +112,5 @@ void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, 
   } else {
     fbs_threads_run(threads, predict_share, &predict);
   }
-  fbs_choose_winners(g, shape->out_channels, shape->group_size, shape->out_active, keys, winners);
+  kernels->choose_winners(g, shape->out_channels, shape->group_size, shape->out_active, keys, winners);
 }

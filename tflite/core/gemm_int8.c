@@ -80,17 +80,23 @@ static int32_t divide_into_panels(int32_t vectors, int32_t widest, FbsPanel* pan
 static void find_rows(const FbsGemmInt8* gemm, const int32_t* in_indices, const int8_t** rows) {
   const int64_t depth = gemm->shape.in_active, width = gemm->shape.out_channels, taps = gemm->taps;
   const int64_t all = gemm->shape.in_channels * taps;
+  const int64_t run_depth = gemm->run_taps * depth, run_rows = 4 * (int64_t)gemm->run_quads;
+  for (int64_t i = 0; i < depth; i++) {
+    rows[i] = gemm->weights.weights + (in_indices == NULL ? i : in_indices[i]) * taps * width;
+  }
+  for (int64_t t = 1; t < taps; t++) { /* those of the other taps are as far from these for all channels */
+    const int8_t** row = rows + t / gemm->run_taps * run_rows + t % gemm->run_taps * depth;
+    for (int64_t i = 0; i < depth; i++) row[i] = rows[i] + t * width;
+  }
+  for (int64_t i = 0; i < depth; i++) { /* but for the last rows */
+    const int64_t first = (in_indices == NULL ? i : in_indices[i]) * taps - gemm->tail_row;
+    for (int64_t t = first < 0 ? -first : 0; t < taps; t++) {
+      rows[t / gemm->run_taps * run_rows + t % gemm->run_taps * depth + i] = gemm->tail + (first + t) * width;
+    }
+  }
   const int8_t* zeros = gemm->tail + (all - gemm->tail_row) * width + kFbsInt8Spare;
   for (int64_t run = 0; run < gemm->run_count; run++) {
-    const int8_t** end = rows + 4 * gemm->run_quads;
-    for (int64_t t = run * gemm->run_taps; t < (run + 1) * gemm->run_taps; t++) {
-      for (int64_t i = 0; i < depth; i++) {
-        const int64_t row = (in_indices == NULL ? i : in_indices[i]) * taps + t;
-        const int8_t* tail = gemm->tail + (row - gemm->tail_row) * width;
-        *rows++ = row < gemm->tail_row ? gemm->weights.weights + row * width : tail;
-      }
-    }
-    while (rows < end) *rows++ = zeros;
+    for (int64_t i = run_depth; i < run_rows; i++) rows[run * run_rows + i] = zeros;
   }
 }
 

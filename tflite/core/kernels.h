@@ -182,6 +182,12 @@ typedef struct {
   void (*predict)(const float* s, const int32_t* in_indices, int32_t depth, const float* gate_kernel,
                   int32_t out_channels, int32_t begin, int32_t end, float* g);
 
+  /* The `count` channels with the largest g, as whole groups of group_size channels compared by their mean, in
+   * ascending order. The lower index wins a tie; NaN is less than any number. No g is negative. keys: room for one per
+   * group. */
+  void (*choose_winners)(const float* g, int32_t channels, int32_t group_size, int32_t count, int32_t* keys,
+                         int32_t* winners);
+
   /* Pixels begin..end of a sum. Of a compact addend it reads a whole vector from each stretch's column on, so the image
    * must hold so much from the last pixel's. */
   void (*add)(const FbsAddition* addition, int64_t begin, int64_t end);

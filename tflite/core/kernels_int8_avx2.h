@@ -18,6 +18,7 @@
 #define MIN(a, b) _mm256_min_ps(a, b)
 #define STRETCH 16
 #define ORIGIN 0
+#define QUADS 16
 
 /* The first n of eight lanes: all bits set in a window of this array. */
 static const int32_t lane_masks[16] = {-1, -1, -1, -1, -1, -1, -1, -1};

@@ -84,3 +84,4 @@ static inline int8x16_t spread(const uint8_t* p) {
 #define SPREAD(p) spread(p)
 #define STRETCH 16
 #define ORIGIN 128
+#define QUADS 16

@@ -66,6 +66,7 @@ static void quantise(const float* x, int64_t n, float inverse, int32_t zero, uin
 
 #define STRETCH 64 /* as far as a row can be read beyond its end */
 #define ORIGIN 0
+#define QUADS 16
 #define MAX_VECTORS 2
 #define TILE_PIXELS {0, 4, 4}
 #define TILES(T) TILES_4(T, 1) TILES_4(T, 2)

@@ -10,10 +10,13 @@
  *   TILES(T), TILE_PIXELS, MAX_VECTORS   T(pixels, vectors) for every tile size
  *   MULTIPLY_QUADS                (optional) the multiply loop for the first quads of a run; returns how many
  *   NAME, STRETCH, ORIGIN         the entries of FbsInt8Kernels
+ *   QUADS                         quads that are packed one after the other with the same selection: their rows stay in
+ *                                 L1 for the next panels. 512 channels at 7x7 and half the density pack in 25 us with
+ *                                 16 (AVX-512, vector by vector), in 32 or 38 with 8 or 32 (Zen 5)
  *
  * and with the functions
  *   quantise                      the entry of FbsInt8Kernels
- *   pack_vector                   as declared below
+ *   pack_vector, or pack_panel where PACK_PANEL is defined   as declared below
  */
 #include "kernels_int8.h"
 
@@ -96,40 +99,48 @@ static void multiply(const FbsInt8Multiplication* all, const FbsPanel* panel, co
   }
 }
 
-/* Quads that are packed one after the other for a vector, with the same selection: their rows stay in L1 for the next
- * vectors. 512 channels at 7x7 and half the density pack in 25 us so, in 32 or 38 with 8 or 32 (Zen 5). */
-enum { kQuads = 16 };
-
-/* Packs `quads` quads of rows for one vector to packed, packed + step, ... */
+#ifdef PACK_PANEL
+/* Packs `quads` quads of rows for all vectors of a panel. first[v] says where the stretches of vector v begin. */
+static void pack_panel(const int8_t* const* rows, int64_t quads, const FbsStretch* stretches, const int32_t* first,
+                       int32_t vectors, int8_t* packed, int32_t* sums);
+#else
+/* Packs them for one vector, to packed, packed + step, ... */
 static void pack_vector(const int8_t* const* rows, int64_t quads, const FbsStretch* stretches, int32_t count,
                         int8_t* packed, int64_t step, int32_t* sums);
 
+static void pack_panel(const int8_t* const* rows, int64_t quads, const FbsStretch* stretches, const int32_t* first,
+                       int32_t vectors, int8_t* packed, int32_t* sums) {
+  for (int64_t v = 0; v < vectors; v++) {
+    pack_vector(rows, quads, stretches + first[v], first[v + 1] - first[v], packed + v * LANES * 4, vectors * LANES * 4,
+                sums == NULL ? NULL : sums + v * LANES);
+  }
+}
+#endif
+
 enum { kLine = 64 }; /* bytes of the cache */
 
-/* Fetches a column of kQuads quads of rows: into L2, since L1 is full of the rows that are being packed. */
+/* Fetches a column of QUADS quads of rows: into L2, since L1 is full of the rows that are being packed. */
 INLINE void fetch(const int8_t* const* rows, int32_t column) {
-  for (int r = 0; r < 4 * kQuads; r++) __builtin_prefetch(rows[r] + column, 0, 2);
+  for (int r = 0; r < 4 * QUADS; r++) __builtin_prefetch(rows[r] + column, 0, 2);
 }
 
 static void pack(const FbsInt8Packing* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
                  int8_t* packed, int32_t* sums) {
-  for (int64_t quad = begin; quad < end; quad += kQuads) {
-    const int64_t quads = end - quad < kQuads ? end - quad : kQuads;
+  for (int64_t quad = begin; quad < end; quad += QUADS) {
+    const int64_t quads = end - quad < QUADS ? end - quad : QUADS;
     int8_t* panel_packed = packed;
     int32_t line = -1; /* of the next rows, fetched last */
     for (int32_t n = 0; n < count; n++) {
       const int64_t step = panels[n].vectors * LANES * 4;
-      for (int64_t v = 0; v < panels[n].vectors; v++) {
-        const int64_t vector = panels[n].first_vector + v;
-        const int32_t first = packing->first_stretch[vector], stretches = packing->first_stretch[vector + 1] - first;
-        const int32_t column = packing->stretches[first].column;
-        if (packing->fetch && quad + 2 * kQuads <= end && column / kLine != line) {
-          line = column / kLine;
-          fetch(packing->rows + 4 * (quad + kQuads), column);
-        }
-        pack_vector(packing->rows + 4 * quad, quads, packing->stretches + first, stretches,
-                    panel_packed + quad * step + v * LANES * 4, step, sums == NULL ? NULL : sums + vector * LANES);
+      const int32_t* first = packing->first_stretch + panels[n].first_vector;
+      for (int32_t v = 0; v < panels[n].vectors && packing->fetch && quad + 2 * QUADS <= end; v++) {
+        const int32_t column = packing->stretches[first[v]].column;
+        if (column / kLine == line) continue;
+        line = column / kLine;
+        fetch(packing->rows + 4 * (quad + QUADS), column);
       }
+      pack_panel(packing->rows + 4 * quad, quads, packing->stretches, first, panels[n].vectors,
+                 panel_packed + quad * step, sums == NULL ? NULL : sums + (int64_t)panels[n].first_vector * LANES);
       panel_packed += packing->quads * step;
     }
   }

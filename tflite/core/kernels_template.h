@@ -354,6 +354,7 @@ static void predict(const float* s, const int32_t* in_indices, int32_t depth, co
 }
 
 #include "in_place_template.h"
+#include "winners_template.h"
 #include "winograd_template.h"
 /* needs transpose, load_lanes and store_lanes of in_place_template.h */
 #include "depthwise_template.h"
@@ -377,4 +378,5 @@ static const FbsKernels kernels = {
     .saliency = saliency,
     .saliency_and_range = saliency_and_range,
     .predict = predict,
+    .choose_winners = choose_winners,
 };
