@@ -19,19 +19,43 @@
 
 typedef struct {
   const FbsInt8Multiplication* all;
-  int64_t first_pixel;
+  int64_t first_pixel;  /* of y */
   const int8_t* packed; /* [run][quad][vectors][LANES][4] */
   int32_t channel;      /* the first one */
   int32_t last_lanes;   /* channels in the last vector */
 } Tile;
 
-/* Where the windows of the tile's pixels begin. */
-INLINE void find_windows(const Tile* tile, const int pixels, const uint8_t** x) {
+/* Where the tile's windows begin: one for each pixel of y, or four, of 2x2 neighbours. */
+INLINE void find_windows(const Tile* tile, const int windows, const uint8_t** x) {
   const FbsInt8Multiplication* all = tile->all;
+  const int64_t right = all->pixel_step, below = all->row_step;
   int64_t row = tile->first_pixel / all->out_width, column = tile->first_pixel % all->out_width;
-  for (int p = 0; p < pixels; p++) {
-    x[p] = all->x + row * all->row_step + column * all->pixel_step;
+  for (int i = 0; i < windows; i++) {
+    if (all->max_pool) {
+      x[i] = all->x + 2 * row * below + 2 * column * right;
+      x[i + 1] = x[i] + right;
+      x[i + 2] = x[i] + below;
+      x[i + 3] = x[i + 2] + right;
+      i += 3;
+    } else {
+      x[i] = all->x + row * below + column * right;
+    }
     if (++column == all->out_width) column = 0, row++;
+  }
+}
+
+/* Activates values of the tile's vector v for `pixels` pixels of y, and stores them. */
+INLINE void store_pixels(const Tile* tile, const V* values, const int pixels, const int v, const int vectors) {
+  const FbsInt8Multiplication* all = tile->all;
+  const V low = BROADCAST(all->low), high = BROADCAST(all->high);
+  float* y = all->y + tile->first_pixel * all->out_active + tile->channel + v * LANES;
+  UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
+    const V out = MIN(high, MAX(low, values[p]));
+    if (v < vectors - 1 || tile->last_lanes == LANES) {
+      STORE(y, out);
+    } else {
+      STORE_FIRST(y, out, tile->last_lanes);
+    }
   }
 }
 
@@ -61,18 +85,18 @@ INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors)
       }
     }
   }
-  const V low = BROADCAST(all->low), high = BROADCAST(all->high);
   UNROLL for (int v = 0; v < vectors; v++) {
     const int32_t channel = tile->channel + v * LANES;
     const V scale = LOAD(all->scale + channel), bias = LOAD(all->bias + channel), gate = LOAD(all->gate + channel);
-    float* y = all->y + tile->first_pixel * all->out_active + channel;
-    UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
-      const V out = MIN(high, MAX(low, MUL(gate, FMA(TO_FLOAT(sum[p][v]), scale, bias))));
-      if (v < vectors - 1 || tile->last_lanes == LANES) {
-        STORE(y, out);
-      } else {
-        STORE_FIRST(y, out, tile->last_lanes);
+    V out[kFbsInt8MaxPixels];
+    UNROLL for (int p = 0; p < pixels; p++) out[p] = MUL(gate, FMA(TO_FLOAT(sum[p][v]), scale, bias));
+    if (pixels % 4 == 0 && all->max_pool) {
+      UNROLL for (int p = 0; p < pixels / 4; p++) {
+        out[p] = MAX(MAX(out[4 * p], out[4 * p + 1]), MAX(out[4 * p + 2], out[4 * p + 3]));
       }
+      store_pixels(tile, out, pixels / 4, v, vectors);
+    } else {
+      store_pixels(tile, out, pixels, v, vectors);
     }
   }
 }
@@ -89,10 +113,11 @@ static void multiply(const FbsInt8Multiplication* all, const FbsPanel* panel, co
   const int32_t channel = panel->first_vector * LANES, last_channel = channel + (panel->vectors - 1) * LANES;
   const int32_t left = all->out_active - last_channel;
   const int32_t smaller = all->pixels / tiles, larger = all->pixels % tiles; /* `larger` tiles have one pixel more */
+  const int32_t windows = fbs_int8_windows(all->max_pool);
   Tile tile = {.all = all, .packed = packed, .channel = channel, .last_lanes = left < LANES ? left : LANES};
   for (int32_t i = begin; i < end; i++) {
     tile.first_pixel = (int64_t)i * smaller + (i < larger ? i : larger);
-    tile_functions[panel->vectors][smaller + (i < larger)](&tile);
+    tile_functions[panel->vectors][windows * (smaller + (i < larger))](&tile);
   }
 }
 
