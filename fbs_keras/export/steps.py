@@ -13,7 +13,8 @@ layers behind it can work on it:
 - `rows`: a Dense layer or a 1x1 convolution of several pixels gathers the rows of its kernel, and gives a dense tensor;
 - `add`: an addition of tensors of one shape takes each as it comes and gives a dense tensor; a ReLU that alone reads
   the sum is done with it;
-- `fused`: done with the layer before, as 2x2 max pooling with an FBS layer in int8, or zero padding with the depthwise convolution behind it;
+- `fused`: done with the layer before, as 2x2 max pooling with an FBS layer in int8, or zero padding with the depthwise
+  convolution behind it;
 - `nothing`: `Suppress`, where the compact tensor lacks the suppressed channels anyway;
 - `dense`: anything else gets dense tensors; compact ones are expanded with zeros, for the `reason` given.
 """
