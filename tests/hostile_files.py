@@ -442,6 +442,13 @@ attribute("int8: k above the channels", r"k must be in \[1, 16\], the channels o
 attribute("int8: kernel unlike the weights", "dimension 1 of weights must be 15, got", INT8, kernel_w=5)
 attribute("int8: group_size no divisor", "group_size must divide out_channels 16, got 3", INT8, group_size=3)
 attribute("int8: sparse_in without indices", "expected 7 inputs .* with sparse_in 1, got 6", INT8, sparse_in=1)
+for value in (0, 3, -1, 2**31, -(2**63)):
+    attribute(f"int8: pool {value}", rf"attribute 'pool' must be in \[1, 2\], got {value}", INT8, pool=value)
+attribute("int8: pool a string", "attribute 'pool' must be an integer", INT8, pool="2")
+attribute("int8: pool a float", "attribute 'pool' must be an integer", INT8, pool=2.0)
+for sizes, message in (({"height": 1}, "got 1 and 5"), ({"width": 1}, "got 6 and 1")):
+    message = f"max pooling of 2x2 needs 2 rows and columns, {message}"
+    attribute(f"int8: pool of {sizes}", message, {**INT8, **sizes}, pool=2)
 row(
     "int8: sums that may overflow",
     "a window with int8 weights must have at most 65000",

@@ -76,7 +76,8 @@ def quantized(image):
 class Op(Windowed):
     """One FBS convolution. `active` is how many of `in_channels` the input holds; None: it is dense.
 
-    `quantize`: how the file stores the weights: None, "float16", or "int8", which is the op fbs.conv2d_int8.
+    `quantize`: how the file stores the weights: None, "float16", or "int8", which is the op fbs.conv2d_int8. `pool`: of
+    that op; the files have this attribute only where it is not 1.
     """
 
     batch: int = 1
@@ -94,6 +95,7 @@ class Op(Windowed):
     group_size: int = 1
     seed: int = 0
     quantize: str | None = None
+    pool: int = 1
 
     def __post_init__(self):
         random = np.random.default_rng(self.seed)
@@ -137,7 +139,13 @@ class Op(Windowed):
             "k": self.k,
             "group_size": self.group_size,
             **self.window_attributes,
+            **({"pool": self.pool} if self.pool != 1 else {}),
         }
+
+    @property
+    def y_shape(self):
+        (height, width), _ = self.windows()
+        return self.batch, height // self.pool, width // self.pool, self.k
 
     def inputs(self, seed=1):
         """Random x, and in_indices where the op takes them."""
@@ -173,6 +181,9 @@ class Op(Windowed):
                         if pixel is not None:
                             total = total + image[pixel] @ weights[:, tap]
                     result[i, j] = gate[winners] * total
+        _, height, width, _ = self.y_shape
+        corners = np.ndindex(self.pool, self.pool)
+        y = np.max([y[:, i :: self.pool, j :: self.pool][:, :height, :width] for i, j in corners], axis=0)
         return self.activate(y), out_indices if self.sparse_out else None
 
 
@@ -363,8 +374,7 @@ class Writer:
         operands = [x] if indices is None else [x, indices]
         for part in op.constants:
             operands.append(self.constant(f"{name}/{part}", getattr(op, part)))
-        sizes, _ = op.windows()
-        results = [self.tensor(name, (op.batch, *sizes, op.k))]
+        results = [self.tensor(name, op.y_shape)]
         if op.sparse_out:
             results.append(self.tensor(f"{name}/out_indices", (op.batch, op.k), INT32))
         self._append(name_of(op)[1], name, operands, results, op.attributes, form)

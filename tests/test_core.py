@@ -168,7 +168,7 @@ class Shape(ctypes.Structure):
         for name in (
             *("batch", "in_height", "in_width", "in_channels", "in_active", "out_channels", "out_active", "group_size"),
             *("kernel_height", "kernel_width", "stride_height", "stride_width", "dilation_height", "dilation_width"),
-            *("pad_top", "pad_left", "out_height", "out_width", "activation"),
+            *("pad_top", "pad_left", "out_height", "out_width", "activation", "max_pool"),
         )
     ]
 

@@ -69,6 +69,13 @@ QUANTIZED = {
     "valid, dilation 2": Op(padding="VALID", dilation=(2, 2), height=9, width=8, quantize="int8"),
     "groups of 4, relu6": Op(group_size=4, k=8, activation="RELU6", quantize="int8"),
     "more than a tile": Op(height=13, width=11, in_channels=48, active=29, filters=96, k=71, quantize="int8"),
+    "pooled": Op(pool=2, quantize="int8"),
+    "pooled, 2x2": Op(height=2, width=2, pool=2, activation="NONE", quantize="int8"),
+    "pooled, dense out, batch 3": Op(batch=3, k=16, active=5, pool=2, activation="RELU6", quantize="int8"),
+    "pooled, groups, odd size": Op(height=9, width=7, group_size=4, k=8, pool=2, activation="NONE", quantize="int8"),
+    "pooled, more than a tile": Op(
+        height=13, width=12, in_channels=48, active=29, filters=96, k=71, pool=2, quantize="int8"
+    ),
     "float16": Op(quantize="float16"),
     "float16, sparse in": Op(active=5, quantize="float16"),
     "float16, density 1": Op(k=16, quantize="float16"),
@@ -237,7 +244,11 @@ class TestResults:
         check(outputs, second.reference(*first.reference(*inputs)))
 
     @pytest.mark.parametrize(
-        "op", [Op(), Op(k=16), Op(active=4), Op(active=4, quantize="int8"), Op(quantize="float16")]
+        "op",
+        [
+            *(Op(), Op(k=16), Op(active=4), Op(active=4, quantize="int8"), Op(active=4, quantize="int8", pool=2)),
+            Op(quantize="float16"),
+        ],
     )
     def test_composite(self, library, op):
         inputs = op.inputs()
@@ -252,12 +263,14 @@ class TestResults:
             assert sorted(set(chosen[0])) == sorted(chosen[0]) and set(chosen[0]) <= set(range(op.filters))
         check(run(interpreter, [x, indices]), op.reference(x, indices))
 
-    @pytest.mark.parametrize("quantize", [None, "float16", "int8"])
-    def test_resize(self, library, quantize):
+    @pytest.mark.parametrize(
+        "settings", [{}, {"quantize": "float16"}, {"quantize": "int8"}, {"quantize": "int8", "pool": 2}], ids=str
+    )
+    def test_resize(self, library, settings):
         """Another batch, another size, and back: Prepare runs again."""
-        interpreter = interpret(op_file(Op(quantize=quantize)), load(library))
+        interpreter = interpret(op_file(Op(**settings)), load(library))
         for sizes in ({}, {"batch": 3}, {"height": 9, "width": 12}, {}):
-            op = Op(quantize=quantize, **sizes)
+            op = Op(**settings, **sizes)
             interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], op.x_shape)
             interpreter.allocate_tensors()
             inputs = op.inputs()
@@ -397,15 +410,18 @@ class TestOptions:
         assert sizes[Op, "float16"] == sizes[Op, None] + copies
         assert sizes[Depthwise, "float16"] == sizes[Depthwise, None] + 4 * Depthwise().weights.size
 
-    def test_profile_of_int8(self, library, tmp_path):
+    @pytest.mark.parametrize(
+        ("pool", "y", "more"), [(1, "6x5x8/16", ""), (2, "3x2x8/16", ", max pool 2x2")], ids=["plain", "pooled"]
+    )
+    def test_profile_of_int8(self, library, tmp_path, pool, y, more):
         path = tmp_path / "profile.tsv"
-        op = Op(quantize="int8")
+        op = Op(quantize="int8", pool=pool)
         interpreter = interpret(op_file(op), load(library, profile=path, path="plain"))
         run(interpreter, op.inputs())
         del interpreter
         (row,) = read_profile(path)
         assert [row[key] for key in ("op", "kernel", "shape", "macs")] == [
-            *("conv0", "int8_plain", "1x6x5x8/8 -> 6x5x8/16, 3x3 stride 1x1 dilation 1x1"),
+            *("conv0", "int8_plain", f"1x6x5x8/8 -> {y}, 3x3 stride 1x1 dilation 1x1{more}"),
             str(6 * 5 * 9 * 8 * 8 + 8 * 16),
         ]
         assert int(row["workspace_bytes"]) > 0 and int(row["plan_bytes"]) >= 4 * op.gate_kernel.size
@@ -489,6 +505,7 @@ def write_attributes(path):
     ops = {
         "kConv2dAttributes": Op(k=3, active=4, kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
         "k3x3Attributes": Op(k=8, active=4, filters=12, group_size=4),
+        "kPooledAttributes": Op(k=8, active=4, filters=12, group_size=4, quantize="int8", pool=2),
         "kDepthwiseAttributes": Depthwise(kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
         "kDepthwise3x3Attributes": Depthwise(),
         "kAddAttributes": Add(channels=18, active=(None, 4)),

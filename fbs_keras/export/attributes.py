@@ -83,12 +83,13 @@ class Conv2DAttributes(Attributes):
     activation: str
 
     @classmethod
-    def from_layer(cls, layer, sparse_in):
+    def from_layer(cls, layer, sparse_in, **others):
         """Reads the attributes off a built `FBSConv2D`.
 
         Args:
             layer: The layer. An activation that the op does not have becomes `"NONE"` and is to be applied after it.
             sparse_in: Whether the op gets the active channels of its input only.
+            **others: Attributes that the layer does not tell.
 
         Returns:
             The `Attributes` at the layer's present density.
@@ -99,6 +100,7 @@ class Conv2DAttributes(Attributes):
             group_size=layer.group_size,
             **_window(layer),
             activation=ACTIVATIONS.get(layer.activation, "NONE"),
+            **others,
         )
 
     @property
@@ -108,11 +110,17 @@ class Conv2DAttributes(Attributes):
 
 @dataclasses.dataclass(frozen=True)
 class Conv2DInt8Attributes(Conv2DAttributes):
-    """The attributes of one exported FBS convolution with int8 weights: those of `Conv2DAttributes`."""
+    """The attributes of one exported FBS convolution with int8 weights: those of `Conv2DAttributes`, and one more.
+
+    Attributes:
+        pool: 2 where each 2x2 outputs become the largest of them, else 1.
+    """
 
     custom_name = "FbsConv2DInt8"
     composite_name = "fbs.conv2d_int8"
     constants = ("weights", "weight_scales", "bias", "gate_kernel", "gate_bias")
+
+    pool: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,7 +64,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     check_quantize(quantize)
     path = _check_path(path)
     model = load(model)
-    plan = plan_model(model, batch_size)
+    plan = plan_model(model, batch_size, pools=quantize == "dynamic_int8")
 
     from fbs_keras.export import composite, tracing
 

@@ -26,7 +26,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from fbs_keras.export.attributes import AddAttributes, DepthwiseConv2DAttributes
+from fbs_keras.export.attributes import AddAttributes, Conv2DInt8Attributes, DepthwiseConv2DAttributes
 
 _ACTIVATIONS = {"NONE": tf.identity, "RELU": tf.nn.relu, "RELU6": tf.nn.relu6}
 
@@ -46,7 +46,10 @@ def compute(attributes, *operands):
     if isinstance(attributes, DepthwiseConv2DAttributes):
         return [depthwise_conv2d(attributes, *operands)]
     named = dict(zip(attributes.operands, operands, strict=True))
-    return [y for y in fbs_conv2d(attributes, **{"in_indices": None, **named}) if y is not None]
+    y, *out_indices = fbs_conv2d(attributes, **{"in_indices": None, **named})
+    if isinstance(attributes, Conv2DInt8Attributes) and attributes.pool > 1:
+        y = tf.nn.max_pool2d(y, attributes.pool, attributes.pool, "VALID")
+    return [output for output in (y, *out_indices) if output is not None]
 
 
 def custom_op(attributes, call, tensors, constants):

@@ -16,10 +16,14 @@ def check_quantize(quantize):
         raise ValueError(f"quantize must be one of {', '.join(map(repr, QUANTIZATIONS))}, got {quantize!r}")
 
 
-def conv2d_attributes(layer, sparse_in, quantize):
-    """The attributes of an FBS layer's op: `Conv2DInt8Attributes` for `"dynamic_int8"`, else `Conv2DAttributes`."""
-    kind = Conv2DInt8Attributes if quantize == "dynamic_int8" else Conv2DAttributes
-    return kind.from_layer(layer, sparse_in)
+def conv2d_attributes(layer, sparse_in, quantize, pool=1):
+    """The attributes of an FBS layer's op: `Conv2DInt8Attributes` for `"dynamic_int8"`, else `Conv2DAttributes`.
+
+    `pool`, other than 1, is for the former only.
+    """
+    if quantize == "dynamic_int8":
+        return Conv2DInt8Attributes.from_layer(layer, sparse_in, pool=pool)
+    return Conv2DAttributes.from_layer(layer, sparse_in)
 
 
 def conv2d_constants(constants, quantize):

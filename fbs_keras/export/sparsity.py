@@ -39,7 +39,7 @@ class Plan:
         )
 
 
-def plan(model, batch_size, aligned=False, compact=True):
+def plan(model, batch_size, aligned=False, compact=True, pools=False):
     """Decides which tensors of a model are compact.
 
     Args:
@@ -48,6 +48,7 @@ def plan(model, batch_size, aligned=False, compact=True):
         aligned: Whether compact tensors of equal size hold the same channels, so that they may be added and the like.
             Not so for FBS layers, each of which chooses its own; so for a static net of the same width.
         compact: `False` for a plan in which every tensor is dense. Defaults to `True`.
+        pools: Whether FBS layers take in 2x2 max pooling behind them, as the int8 op can. Defaults to `False`.
 
     Returns:
         A `Plan`.
@@ -62,10 +63,10 @@ def plan(model, batch_size, aligned=False, compact=True):
     ...
     """
     flat = graph.flatten(model)
-    return plan_graph(flat, graph.specs(flat, model), batch_size, aligned, compact)
+    return plan_graph(flat, graph.specs(flat, model), batch_size, aligned, compact, pools)
 
 
-def plan_graph(flat, specs, batch_size, aligned=False, compact=True):
+def plan_graph(flat, specs, batch_size, aligned=False, compact=True, pools=False):
     """As `plan`, of a model that has been read: its `graph.flatten` and `graph.specs`."""
     tensors = {
         ref: Tensor((batch_size, *spec.shape[1:]), keras.backend.standardize_dtype(spec.dtype))
@@ -80,7 +81,7 @@ def plan_graph(flat, specs, batch_size, aligned=False, compact=True):
     for node in flat.nodes:
         refs = written[node.output[:2]]
         inputs, outputs = [tensors[ref] for ref in node.inputs], [tensors[ref] for ref in refs]
-        call = rules.Call(node, inputs, outputs, flat, tensors, suppressed, aligned)
+        call = rules.Call(node, inputs, outputs, flat, tensors, suppressed, aligned, pools)
         fitting = [rules.fused] if node.output in fused else rules.RULES if compact else [rules.dense]
         step = next(step for rule in fitting if (step := rule(call)) is not None)
         fused.update(follower.output for follower in step.followers)

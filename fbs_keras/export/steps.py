@@ -13,7 +13,8 @@ layers behind it can work on it:
 - `rows`: a Dense layer or a 1x1 convolution of several pixels gathers the rows of its kernel, and gives a dense tensor;
 - `add`: an addition of tensors of one shape takes each as it comes and gives a dense tensor; a ReLU that alone reads
   the sum is done with it;
-- `fused`: done with the layer before, or zero padding with the depthwise convolution behind it;
+- `fused`: done with the layer before, as 2x2 max pooling with an FBS layer in int8, or zero padding with the depthwise
+  convolution behind it;
 - `nothing`: `Suppress`, where the compact tensor lacks the suppressed channels anyway;
 - `dense`: anything else gets dense tensors; compact ones are expanded with zeros, for the `reason` given.
 """
@@ -62,6 +63,7 @@ class Step:
         activation: What a sum or a depthwise convolution applies, of the layer behind it: `"NONE"`, `"RELU"` or
             `"RELU6"`.
         norm: The batch normalisation layer behind it that a depthwise convolution takes in, or `None`.
+        pool: 2 where an FBS layer takes in the 2x2 max pooling behind it, else 1.
         padding: What a depthwise convolution pads by, `"SAME"` or `"VALID"`; `None` for other layers.
         followers: The calls behind it that are done with it.
         reason: Why compact inputs are expanded; empty where none is.
@@ -73,6 +75,7 @@ class Step:
     outputs: list
     activation: str = "NONE"
     norm: typing.Any = None
+    pool: int = 1
     padding: str | None = None
     followers: tuple = ()
     reason: str = ""

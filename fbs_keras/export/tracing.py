@@ -94,7 +94,7 @@ class Tracer:
         inputs = [values[ref] for ref in node.inputs]
         match step.action:
             case steps.FBS:
-                return self.fbs(layer, inputs[0], node.name)
+                return self.fbs(layer, inputs[0], node.name, step.pool)
             case steps.CHANNELWISE:
                 return self.channelwise(node, inputs)
             case steps.DEPTHWISE:
@@ -124,12 +124,12 @@ class Tracer:
         self.names.append(name)
         return lowering.custom_op(attributes, len(self.names) - 1, tensors, values)
 
-    def fbs(self, layer, x, name):
-        """Computes what an FBS layer returns, of a tensor or a `Compact`."""
+    def fbs(self, layer, x, name, pool=1):
+        """Computes what an FBS layer returns, of a tensor or a `Compact`; pooled where `pool` is 2."""
         sparse_in = isinstance(x, Compact)
         tensors = [x.values, x.indices] if sparse_in else [x]
         with tf.init_scope():  # out of the function being traced, where variables have values
-            attributes = quantization.conv2d_attributes(layer, sparse_in, self.quantize)
+            attributes = quantization.conv2d_attributes(layer, sparse_in, self.quantize, pool)
             constants = self.constants(layer)
             elementwise = is_elementwise(layer.activation)
         y, *indices = self._op(attributes, tensors, constants, name)
@@ -264,7 +264,7 @@ class PlainTracer(Tracer):
         super().__init__(fuse=False)
         self.static = static
 
-    def fbs(self, layer, x, name):
+    def fbs(self, layer, x, name, pool=1):
         """`activation(rho * (norm(conv(x)) + beta))` as one convolution."""
         values = x.values if isinstance(x, Compact) else x
         with tf.init_scope():
@@ -312,7 +312,7 @@ class GateRecorder(Tracer):
         super().__init__(fuse=False)
         self.gates = []
 
-    def fbs(self, layer, x, name):
+    def fbs(self, layer, x, name, pool=1):
         if layer.active_channels < layer.filters:
             self.gates.append((layer, layer.predict_saliency(x).numpy()))
         return layer(x)

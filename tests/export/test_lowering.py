@@ -9,7 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fbs_keras.export import lowering
-from fbs_keras.export.attributes import AddAttributes, Conv2DAttributes, DepthwiseConv2DAttributes
+from fbs_keras.export.attributes import (
+    AddAttributes,
+    Conv2DAttributes,
+    Conv2DInt8Attributes,
+    DepthwiseConv2DAttributes,
+)
 from fbs_keras.export.quantization import QUANTIZATIONS, conv2d_constants
 
 
@@ -121,6 +126,16 @@ def test_equals_the_equations(problem, quantize):
     assert (out_indices is None) == (attributes.k == shapes["weights"][2])
     out_indices = None if out_indices is None else out_indices.numpy()
     check(attributes, y.numpy(), out_indices, x, indices, *constants)
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+def test_pool(pool):
+    attributes = Conv2DInt8Attributes(False, 1, 1, 1, 1, 1, 1, 1, 1, "VALID", "NONE", pool=pool)
+    x = np.random.default_rng(0).standard_normal((1, 5, 4, 1)).astype("float32")
+    one, zero = np.ones(1, "float32"), np.zeros(1, "float32")
+    (y,) = lowering.compute(attributes, tf.constant(x), np.ones((1, 1, 1), "int8"), one, zero, np.zeros((1, 1)), one)
+    expected = x if pool == 1 else x[:, :4].reshape(1, 2, 2, 2, 2, 1).max((2, 4))
+    np.testing.assert_array_equal(y, expected)
 
 
 def test_lower_index_wins_a_tie():

@@ -10,7 +10,7 @@ from flatbuffers import flexbuffers
 from keras import layers
 
 import fbs_keras
-from fbs_keras.export import attributes, baseline, composite, convert, verify
+from fbs_keras.export import attributes, baseline, composite, convert, converter, verify
 from fbs_keras.export.quantization import MOST_PRODUCTS, conv2d_constants, to_float16, to_int8
 from fbs_keras.export.verification import signal_to_noise
 from fbs_keras.runtime import delegate_path
@@ -97,6 +97,7 @@ def test_operands(target, quantize):
     assert flexbuffers.Loads(bytes(bytearray(options))) == {
         **{"version": 1, "sparse_in": 1, "k": 6, "group_size": 1, "kernel_h": 3, "kernel_w": 3},
         **{"stride_h": 2, "stride_w": 2, "dilation_h": 1, "dilation_w": 1, "padding": "SAME", "activation": "RELU"},
+        **({"pool": 1} if quantize == "dynamic_int8" else {}),
     }
     int8 = quantize == "dynamic_int8"
     if target == "portable":
@@ -133,6 +134,63 @@ def test_with_the_delegate(name, quantize, batch_size):
         outputs = outputs if isinstance(outputs, list) else [outputs]
         for got, expected in zip(outputs, small_models.expected(model, x), strict=True):
             assert np.median(signal_to_noise(expected, got)) > {"float16": 50, "dynamic_int8": 30}[quantize]
+
+
+def pools(content):
+    """The attribute `pool` of a file's composites; and whether its main graph, and any decomposition, pools."""
+    file = composite.read(content)
+    options = [op.builtinOptions2 for op in file.subgraphs[0].operators if op.builtinOptions2 is not None]
+    main, *decompositions = ("MAX_POOL_2D" in ops for ops in composite.ops(file))
+    attributes_ = [flexbuffers.Loads(bytes(bytearray(option.compositeAttributes))) for option in options]
+    return [values.get("pool") for values in attributes_ if "k" in values], main, any(decompositions)
+
+
+def same_pooling():
+    def body(x):
+        x = layers.MaxPooling2D(padding="same")(fbs_keras.FBSConv2D(8, 3, density=0.5)(x))
+        return layers.MaxPooling2D()(fbs_keras.FBSConv2D(9, 3, padding="same", density=1.0, activation="relu6")(x))
+
+    return small_models.functional(body, (10, 12, 3))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    # Of 10x11 pixels, and before a depthwise convolution, where the winners are a mask too.
+    [("max_pooling", [2, 1]), ("masked_pooling", [2, 1]), ("same_pooling", [2, 2])],
+)
+def test_pooling_is_part_of_the_int8_op(name, expected, batch_size, monkeypatch):
+    monkeypatch.setitem(small_models.MODELS, "same_pooling", same_pooling)
+    masked = small_models.suppressed(lambda: layers.MaxPooling2D(), *small_models.depthwise())
+    monkeypatch.setitem(small_models.MODELS, "masked_pooling", masked)
+    model = small_models.make(name)
+    x = small_models.noise(model, 3)
+    content = convert(model, quantize="dynamic_int8", batch_size=batch_size)
+    assert pools(content) == (expected, False, True)
+    assert pools(convert(model, quantize="float16"))[:2] == ([None] * len(expected), True)
+    plan_model = converter.plan_model
+    monkeypatch.setattr(converter, "plan_model", lambda *arguments, **_: plan_model(*arguments))
+    apart = convert(model, quantize="dynamic_int8", batch_size=batch_size)
+    assert pools(apart) == ([1] * len(expected), True, False)
+    monkeypatch.undo()
+    (portable,), (wanted,) = run(content, x), small_models.expected(model, x)
+    for same in (apart, convert(model, target="builtin", quantize="dynamic_int8", batch_size=batch_size)):
+        np.testing.assert_array_equal(run(same, x)[0], portable)
+    assert np.median(signal_to_noise(wanted, portable)) > 30
+    assert verify(model, content, x).signal_to_noise > 30
+    need_delegate()
+    custom = convert(model, target="custom", quantize="dynamic_int8", batch_size=batch_size)
+    outputs = [run(file, x, use_delegate=True)[0] for file in (content, apart, custom)]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+    assert np.median(signal_to_noise(wanted, outputs[0])) > 30
+
+
+def test_file_without_the_attribute_pool():
+    """As `convert` wrote them before there was one: it is 1."""
+    values = {"sparse_in": 0, "k": 4, "group_size": 1, "padding": "SAME", "activation": "RELU"}
+    values |= {f"{name}_{axis}": 1 for name in ("kernel", "stride", "dilation") for axis in "hw"}
+    assert attributes.Conv2DInt8Attributes(**values).pool == 1
 
 
 def quantize_image(x):

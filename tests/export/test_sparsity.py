@@ -83,6 +83,61 @@ def test_action(action, layer):
     assert bool(step.reason) == (action == steps.DENSE)
 
 
+def fbs(**settings):
+    return lambda: fbs_keras.FBSConv2D(
+        **{"filters": 8, "kernel_size": 3, "padding": "same", "density": 0.5, **settings}
+    )
+
+
+# (image, FBS layer, what is behind it, whether the FBS layer takes in the next layer)
+POOLING = {
+    "2x2": ((10, 12, 3), fbs(), [lambda: layers.MaxPooling2D(2)], True),
+    "2x2, odd sizes": ((9, 11, 3), fbs(), [lambda: layers.MaxPooling2D((2, 2), strides=2)], True),
+    "2x2 pixels": ((2, 2, 3), fbs(), [lambda: layers.MaxPooling2D()], True),
+    "same, even sizes": ((10, 12, 3), fbs(), [lambda: layers.MaxPooling2D(padding="same")], True),
+    "same, odd height": ((9, 12, 3), fbs(), [lambda: layers.MaxPooling2D(padding="same")], False),
+    "same, odd width": ((10, 11, 3), fbs(), [lambda: layers.MaxPooling2D(padding="same")], False),
+    "same, one row": ((1, 12, 3), fbs(), [lambda: layers.MaxPooling2D(padding="same")], False),
+    "all channels": ((10, 12, 3), fbs(density=1.0), [lambda: layers.MaxPooling2D()], True),
+    "3x3": ((10, 12, 3), fbs(), [lambda: layers.MaxPooling2D(3, strides=2)], False),
+    "1x2": ((10, 12, 3), fbs(), [lambda: layers.MaxPooling2D((1, 2))], False),
+    "stride 1": ((10, 12, 3), fbs(), [lambda: layers.MaxPooling2D(2, strides=1)], False),
+    "average": ((10, 12, 3), fbs(), [lambda: layers.AveragePooling2D(2)], False),
+    "a subclass": ((10, 12, 3), fbs(), [lambda: type("MyPooling", (layers.MaxPooling2D,), {})(2)], False),
+    "an activation between": ((10, 12, 3), fbs(), [lambda: layers.ReLU(6), lambda: layers.MaxPooling2D()], False),
+    "an activation that the op lacks": ((10, 12, 3), fbs(activation="gelu"), [lambda: layers.MaxPooling2D()], False),
+}
+
+
+@pytest.mark.parametrize("name", POOLING)
+def test_fbs_takes_in_pooling(name):
+    image, convolution, behind, fused = POOLING[name]
+
+    def body(x):
+        for layer in (convolution, *behind):
+            x = layer()(x)
+        return x
+
+    model = small_models.functional(body, image)
+    plain, pooled = (sparsity.plan(model, 1, pools=pools).steps for pools in (False, True))
+    assert [step.pool for step in plain] == [1] * len(plain) and "fused" not in [step.action for step in plain]
+    if not fused:
+        assert list(map(str, pooled)) == list(map(str, plain))
+        return
+    assert [(step.action, step.pool) for step in pooled] == [("fbs", 2), ("fused", 1)]
+    assert pooled[0].outputs == pooled[1].inputs == pooled[1].outputs == plain[1].outputs
+
+
+@pytest.mark.parametrize("read_by", ["another layer", "the model's output"])
+def test_fbs_leaves_pooling_where_others_read_its_output(read_by):
+    def body(x):
+        x = fbs()()(x)
+        return [layers.MaxPooling2D()(x), x if read_by == "the model's output" else layers.ReLU(6)(x)]
+
+    steps_ = sparsity.plan(small_models.functional(body), 1, pools=True).steps
+    assert [step.action for step in steps_[:2]] == ["fbs", "channelwise"] and steps_[0].pool == 1
+
+
 def test_additions_take_tensors_as_they_come_unless_aligned():
     image = keras.Input((8, 8, 3))
     a = fbs_keras.FBSConv2D(8, 3, density=0.5)(image)

@@ -108,7 +108,7 @@ static Problem problem_of(const FbsConv2dShape* s, bool sparse_in, Input input) 
   Problem p = {.shape = *s, .input = input};
   const size_t in = (size_t)s->in_channels, out = (size_t)s->out_channels;
   p.x_size = (size_t)s->batch * (size_t)(s->in_height * s->in_width) * (size_t)s->in_active;
-  p.y_size = (size_t)s->batch * (size_t)(s->out_height * s->out_width) * (size_t)s->out_active;
+  p.y_size = (size_t)s->batch * (size_t)(fbs_y_height(s) * fbs_y_width(s)) * (size_t)s->out_active;
   p.x = NEW(float, p.x_size);
   for (size_t i = 0; i < p.x_size; i++) p.x[i] = value_of(input);
   p.weights = (FbsConv2dInt8Weights){random_bytes(in * (size_t)(s->kernel_height * s->kernel_width) * out),
@@ -224,17 +224,17 @@ static void print_problem(const Problem* p, const char* name) {
   fprintf(stderr, "seed %llu: ", (unsigned long long)seed);
   fprintf(stderr,
           "%s, %s input: batch %d, %dx%d, %d of %d channels%s -> %dx%d, %d of %d in groups of %d, kernel %dx%d, "
-          "stride %dx%d, dilation %dx%d, pad %d %d, activation %d\n",
+          "stride %dx%d, dilation %dx%d, pad %d %d, activation %d, max pool %d\n",
           name, input_names[p->input], s->batch, s->in_height, s->in_width, s->in_active, s->in_channels,
           p->in_indices != NULL ? " (indexed)" : "", s->out_height, s->out_width, s->out_active, s->out_channels,
           s->group_size, s->kernel_height, s->kernel_width, s->stride_height, s->stride_width, s->dilation_height,
-          s->dilation_width, s->pad_top, s->pad_left, (int)s->activation);
+          s->dilation_width, s->pad_top, s->pad_left, (int)s->activation, s->max_pool);
 }
 
 /* tolerance: 0 for equal bits, else relative to the terms of the output. */
 static void compare(const Problem* p, const char* name, const Result* got, const Result* want, float tolerance) {
   const FbsConv2dShape* s = &p->shape;
-  const int32_t pixels = s->out_height * s->out_width, k = s->out_active;
+  const int32_t pixels = fbs_y_height(s) * fbs_y_width(s), k = s->out_active;
   for (int32_t i = 0; i < s->batch * k; i++) {
     if (got->indices[i] == want->indices[i]) continue;
     print_problem(p, name);

@@ -17,6 +17,7 @@
 
 /* flexbuffers.Dumps() of the attributes. kConv2dAttributes: k 3 of 6 channels, groups of 1, 3x2 kernel, stride 2x1,
  * dilation 1x2, SAME, RELU6. k3x3Attributes: k 8 of 12 channels, groups of 4, which every method computes, SAME.
+ * kPooledAttributes: the same, pooled.
  * kDepthwiseAttributes: 3x2 kernel, stride 2x1, dilation 1x2, SAME, RELU6. kDepthwise3x3Attributes: SAME, RELU.
  * kAddAttributes: two addends, the second compact, 18 channels, RELU. */
 #include "delegate_attributes.inc"
@@ -134,8 +135,8 @@ static const struct {
       {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}}}},
     {"FbsConv2DInt8",
      "fbs.conv2d_int8",
-     k3x3Attributes,
-     sizeof k3x3Attributes,
+     kPooledAttributes,
+     sizeof kPooledAttributes,
      7,
      2,
      1,
@@ -147,7 +148,7 @@ static const struct {
       {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
       {"gate_kernel", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 12}},
       {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
-      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 8}},
+      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 3, 2, 8}},
       {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 8}}}},
     {"FbsDepthwiseConv2D",
      "fbs.depthwise_conv2d",

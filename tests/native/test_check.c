@@ -65,6 +65,7 @@ int main(void) {
       {FIELD(out_height), 0, "out_height must be at least 1, got 0"},
       {FIELD(out_width), 0, "out_width must be at least 1, got 0"},
       {FIELD(activation), 3, "activation must be from 0 to 2, got 3"},
+      {FIELD(max_pool), 1, "max_pool must be from 0 to 0, got 1"},
       {FIELD(batch), INT32_MAX, "batch must be from 1 to"},
       {FIELD(batch), 1 << 30, "the input must have at most"},
       {FIELD(in_height), 1 << 28, "the input must have at most"},

@@ -159,8 +159,49 @@ static void test_wide(void) {
   }
 }
 
+/* Maps of odd and even sizes, every size of the last tile, k at the edges of one to five vectors, groups. */
+static void test_max_pool(void) {
+  static const Window windows[] = {{3, 3, 1, 1, true}, {1, 1, 1, 1, true}, {3, 3, 2, 1, false}, {2, 3, 1, 2, true}};
+  static const int32_t lanes[] = {4, 8, 16};
+  int32_t n = 0;
+  for (int32_t height = 2; height <= 7; height++) {
+    for (int32_t width = 2; width <= 13; width++, n++) {
+      FbsConv2dShape s = {.batch = 1 + n % 2,
+                          .in_height = height,
+                          .in_width = width,
+                          .in_channels = 6,
+                          .in_active = n % 3 == 0 ? 6 : 4,
+                          .out_channels = 64,
+                          .out_active = n % 5 == 0 ? 64 : 16,
+                          .group_size = n % 4 == 0 ? 16 : 1,
+                          .activation = (FbsActivation)(n % 3),
+                          .max_pool = 1};
+      if (!set_window(&s, &windows[n % 4]) || s.out_height < 2 || s.out_width < 2) continue;
+      test_shape(&s, n % 3 > 0, (Input)(n % kInputs));
+    }
+  }
+  for (size_t l = 0; l < sizeof lanes / sizeof lanes[0]; l++) {
+    for (int32_t vectors = 1; vectors <= 5; vectors++) {
+      for (int32_t more = -1; more <= 1; more++, n++) {
+        FbsConv2dShape s = {.batch = 1,
+                            .in_height = 2 + n % 6,
+                            .in_width = 5 + n % 4,
+                            .in_channels = 5,
+                            .in_active = 3,
+                            .out_channels = 100,
+                            .out_active = vectors * lanes[l] + more,
+                            .group_size = 1,
+                            .activation = (FbsActivation)(n % 3),
+                            .max_pool = 1};
+        set_window(&s, &windows[n % 2]);
+        test_shape(&s, true, n % 2 ? kSigned : kPositive);
+      }
+    }
+  }
+}
+
 /* More packed weights than one chunk holds, and a predictor so large that threads share it. */
-static void test_large(void) {
+static void test_large(int32_t max_pool) {
   const Window window = {3, 3, 1, 1, true};
   FbsConv2dShape s = {.batch = 2,
                       .in_height = 2,
@@ -170,7 +211,8 @@ static void test_large(void) {
                       .out_channels = 360,
                       .out_active = 260,
                       .group_size = 1,
-                      .activation = kFbsActivationRelu};
+                      .activation = kFbsActivationRelu,
+                      .max_pool = max_pool};
   set_window(&s, &window);
   test_shape(&s, true, kSigned);
 }
@@ -194,7 +236,9 @@ static void test_random(int32_t count) {
     s.in_active = random_between(1, s.in_channels);
     const bool sparse_in = s.in_active < s.in_channels || random_between(0, 1);
     const Input input = random_between(0, 2) > 0 ? kSigned : (Input)random_between(0, kInputs - 1);
-    if (set_window(&s, &window)) test_shape(&s, sparse_in, input);
+    if (!set_window(&s, &window)) continue;
+    s.max_pool = s.out_height > 1 && s.out_width > 1 && random_between(0, 2) == 0;
+    test_shape(&s, sparse_in, input);
   }
 }
 
@@ -243,9 +287,9 @@ static void test_quantise(void) {
   }
 }
 
-/* NaN and infinities make g NaN or infinite, and y; the winners are those of the reference where all g are NaN, and the
- * other image is not touched. */
-static void test_not_finite(void) {
+/* NaN and infinities make g NaN or infinite, and y, pooled or not; the winners are those of the reference where all g
+ * are NaN, and the other image is not touched. */
+static void test_not_finite(int32_t max_pool) {
   const Window window = {3, 3, 1, 1, true};
   FbsConv2dShape s = {.batch = 2,
                       .in_height = 5,
@@ -255,7 +299,8 @@ static void test_not_finite(void) {
                       .out_channels = 40,
                       .out_active = 12,
                       .group_size = 2,
-                      .activation = kFbsActivationRelu};
+                      .activation = kFbsActivationRelu,
+                      .max_pool = max_pool};
   set_window(&s, &window);
   const float values[] = {NAN, -NAN, INFINITY, -INFINITY};
   for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
@@ -355,6 +400,22 @@ static void test_check(void) {
   s.dilation_height = s.dilation_width = 1 << 20;
   refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
   CHECK(refused == message && strstr(refused, "the padded int8 image must have at most"), "%s", message);
+  s.dilation_height = s.dilation_width = 1;
+  for (int32_t max_pool = -1; max_pool <= 2; max_pool += 3) {
+    s.max_pool = max_pool;
+    refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+    CHECK(refused == message && strstr(refused, "max_pool must be from 0 to 1, got"), "%s", message);
+  }
+  s.max_pool = 1;
+  s.out_height = 1;
+  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+  CHECK(refused == message && strstr(refused, "max pooling of 2x2 needs 2 rows and columns, got 1 and 4"), "%s",
+        message);
+  s.out_height = 4;
+  s.out_width = 1;
+  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+  CHECK(refused == message && strstr(refused, "max pooling of 2x2 needs 2 rows and columns, got 4 and 1"), "%s",
+        message);
   free_problem(&p);
 }
 
@@ -393,10 +454,13 @@ int main(int argc, char** argv) {
   test_tiles();
   test_groups();
   test_wide();
-  test_large();
+  test_max_pool();
+  for (int32_t max_pool = 0; max_pool <= 1; max_pool++) {
+    test_large(max_pool);
+    test_not_finite(max_pool);
+  }
   test_extremes();
   test_indices();
-  test_not_finite();
   test_check();
   test_random(atoi(argv[2]));
   for (int32_t i = 0; i < kPools; i++) fbs_threads_destroy(pools[i]);

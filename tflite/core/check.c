@@ -83,7 +83,8 @@ static const char* check_last_window(Axis vertical, Axis horizontal, char* messa
                 INT32_MAX, row, column);
 }
 
-const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t message_size) {
+/* most_pool: the largest max_pool that is allowed. */
+static const char* check_convolution(const FbsConv2dShape* s, int32_t most_pool, char* message, size_t message_size) {
   const Field fields[] = {
       {"batch", s->batch, 1, kMost},
       {"in_height", s->in_height, 1, kMost},
@@ -104,6 +105,7 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
       {"out_height", s->out_height, 1, kMost},
       {"out_width", s->out_width, 1, kMost},
       {"activation", (int32_t)s->activation, kFbsActivationNone, kFbsActivationRelu6},
+      {"max_pool", s->max_pool, 0, most_pool},
   };
   const char* refusal = check_fields(fields, sizeof fields / sizeof fields[0], message, message_size);
   if (refusal != NULL) return refusal;
@@ -133,13 +135,21 @@ const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t mess
                            message, message_size);
 }
 
+const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t message_size) {
+  return check_convolution(s, 0, message, message_size);
+}
+
 /* The most products in a sum: as many of 255 * 127 as 32 bits hold, rounded. */
 enum { kMostProducts = 65000 };
 
 const char* fbs_conv2d_int8_check(const FbsConv2dShape* s, const FbsConv2dInt8Weights* weights, char* message,
                                   size_t message_size) {
-  const char* refusal = fbs_conv2d_check(s, message, message_size);
+  const char* refusal = check_convolution(s, 1, message, message_size);
   if (refusal != NULL) return refusal;
+  if (fbs_y_height(s) < 1 || fbs_y_width(s) < 1) {
+    return refuse(message, message_size, "max pooling of 2x2 needs 2 rows and columns, got %" PRId32 " and %" PRId32,
+                  s->out_height, s->out_width);
+  }
   const int64_t rows = (int64_t)s->kernel_height * s->kernel_width * s->in_channels;
   const FbsInt8Image image = fbs_int8_image_of(s);
   const Size sizes[] = {

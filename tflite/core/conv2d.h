@@ -55,7 +55,12 @@ typedef struct {
   int32_t pad_top, pad_left; /* zeros before the first row and column */
   int32_t out_height, out_width;
   FbsActivation activation;
+  int32_t max_pool; /* 1: y holds the largest of each 2x2 outputs; conv2d_int8.h only */
 } FbsConv2dShape;
+
+/* Of y, whose last row and column are left out where max_pool finds no second ones beside them. */
+static inline int32_t fbs_y_height(const FbsConv2dShape* s) { return s->max_pool ? s->out_height / 2 : s->out_height; }
+static inline int32_t fbs_y_width(const FbsConv2dShape* s) { return s->max_pool ? s->out_width / 2 : s->out_width; }
 
 /* Not copied: they must outlive the plan and keep their values. */
 typedef struct {

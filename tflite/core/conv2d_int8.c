@@ -91,6 +91,7 @@ int fbs_conv2d_int8_run(const FbsConv2dInt8* plan, FbsThreads* threads, const fl
   }
   const FbsConv2dWeights gate = {.gate_kernel = plan->weights.gate_kernel, .gate_bias = plan->weights.gate_bias};
   const int64_t values = (int64_t)s->in_height * s->in_width * s->in_active;
+  const int64_t outputs = (int64_t)fbs_y_height(s) * fbs_y_width(s) * s->out_active;
   float* g = (float*)(memory + layout.g);
   for (int64_t n = 0; n < s->batch; n++) {
     int32_t* winners = out_indices == NULL ? (int32_t*)(memory + layout.winners) : out_indices + n * s->out_active;
@@ -99,8 +100,7 @@ int fbs_conv2d_int8_run(const FbsConv2dInt8* plan, FbsThreads* threads, const fl
     FbsRange range;
     fbs_gate_run(s, &gate, plan->gate_kernels, threads, image, image_indices, g, winners, &range, scratch);
     if (isinf(range.low) || isinf(range.high)) range = fbs_finite_range(image, values);
-    fbs_gemm_int8_run(plan->gemm, threads, image, image_indices, range, g, winners,
-                      y + n * s->out_height * s->out_width * s->out_active, scratch);
+    fbs_gemm_int8_run(plan->gemm, threads, image, image_indices, range, g, winners, y + n * outputs, scratch);
   }
   return 0;
 }

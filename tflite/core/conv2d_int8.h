@@ -8,6 +8,7 @@
  *   sum = conv(q - z, weights[in_indices, :, out_indices]), exactly
  *   y = act(g[out_indices] * (sum * (s * scales[out_indices]) + bias[out_indices]))
  *
+ * and with max_pool, y is the largest of each 2x2 of these, a last odd row or column of which is left out.
  * Roundings are to nearest, ties to even. Everything else is as in conv2d.h.
  */
 #ifndef FBS_CORE_CONV2D_INT8_H_

@@ -65,6 +65,16 @@ static int32_t chunk_panels(const FbsGemmInt8* gemm, int32_t threads) {
   return (int32_t)((gemm->panels + chunks - 1) / chunks);
 }
 
+/* The width of the tiles with most sums: where a pixel of y takes four windows, of a multiple of four. */
+static int32_t widest_panel(const FbsInt8Kernels* kernels, int max_pool) {
+  int32_t widest = 1, most = 0;
+  for (int32_t v = 1; v <= kernels->vectors; v++) {
+    const int32_t sums = v * (kernels->tile_pixels[v] / fbs_int8_windows(max_pool));
+    if (sums >= most) most = sums, widest = v;
+  }
+  return widest;
+}
+
 /* Nearly equal panels, the first ones perhaps a vector wider. */
 static int32_t divide_into_panels(int32_t vectors, int32_t widest, FbsPanel* panels) {
   const int32_t count = (vectors + widest - 1) / widest;
@@ -187,7 +197,9 @@ typedef struct {
 } MultiplyTask;
 
 static int32_t tiles_of(const MultiplyTask* task, const FbsPanel* panel) {
-  const int32_t most = task->kernels->tile_pixels[panel->vectors], pixels = task->multiplication->pixels;
+  const FbsInt8Multiplication* all = task->multiplication;
+  const int32_t most = task->kernels->tile_pixels[panel->vectors] / fbs_int8_windows(all->max_pool);
+  const int32_t pixels = all->pixels;
   return pixels / most + (pixels % most != 0);
 }
 
@@ -314,7 +326,7 @@ FbsGemmInt8* fbs_gemm_int8_create(const FbsConv2dShape* s, const FbsConv2dInt8We
     fbs_gemm_int8_destroy(gemm);
     return NULL;
   }
-  gemm->panels = divide_into_panels(gemm->vectors, kernels->vectors, gemm->panel);
+  gemm->panels = divide_into_panels(gemm->vectors, widest_panel(kernels, s->max_pool), gemm->panel);
   const int all = s->in_active == s->in_channels && s->out_active == s->out_channels;
   if (!all && fbs_int8_blocks_serve(s, kernels)) gemm->blocks = fbs_int8_blocks_of(s, weights->weights, kernels->lanes);
   if (all && !pack_all(gemm)) {
@@ -347,9 +359,10 @@ void fbs_gemm_int8_run(const FbsGemmInt8* gemm, FbsThreads* threads, const float
   const FbsInt8Multiplication multiplication = {
       .x = image,
       .y = y,
-      .pixels = s->out_height * s->out_width,
-      .out_width = s->out_width,
+      .pixels = fbs_y_height(s) * fbs_y_width(s),
+      .out_width = fbs_y_width(s),
       .out_active = s->out_active,
+      .max_pool = s->max_pool,
       .pixel_step = gemm->image.columns.stride * s->in_active,
       .row_step = gemm->image.rows.stride * row_bytes,
       .runs = gemm->runs,

@@ -15,7 +15,7 @@
 
 enum {
   kFbsInt8MaxVectors = 4, /* vectors of output channels in the widest tile */
-  kFbsInt8MaxPixels = 12, /* output pixels in the tallest tile */
+  kFbsInt8MaxPixels = 12, /* windows in the tallest tile */
   kFbsInt8Spare = 64,     /* bytes that can be read beyond a row of weights, and beyond the image */
 };
 
@@ -29,12 +29,16 @@ typedef struct {
 } FbsInt8Packing;
 
 /* y[pixel][channel] = act(gate[channel] * (scale[channel] * sum + bias[channel])),
- * sum = start[channel] + sum_{run, i} x[window of the pixel + runs[run] + i] * packed[...] */
+ * sum = start[channel] + sum_{run, i} x[window of the pixel + runs[run] + i] * packed[...]
+ *
+ * With max_pool, a pixel of y is the largest of four, whose windows are those of 2x2 neighbours. Of values some of
+ * which are NaN it may be any, as in XNNPACK's MAX_POOL_2D; it is NaN where all four are. */
 typedef struct {
   const uint8_t* x;
   float* y;
-  int32_t pixels, out_width, out_active;
-  int64_t pixel_step, row_step; /* from the window of an output pixel to that of the next one, and of the one below */
+  int32_t pixels, out_width, out_active; /* of y */
+  int max_pool;
+  int64_t pixel_step, row_step; /* from a window to the next one, and to the one below */
   const int32_t* runs;          /* where in a window they begin */
   int32_t run_count, run_quads; /* quads of each run */
   const int32_t* start;         /* of the winners, padded to whole vectors, as the next three */
@@ -47,7 +51,7 @@ typedef struct {
   int32_t lanes;
   int32_t stretch;                             /* columns of weights that packing reads at once */
   int32_t vectors;                             /* in the widest tile */
-  int32_t tile_pixels[kFbsInt8MaxVectors + 1]; /* most output pixels in a tile that is this many vectors wide */
+  int32_t tile_pixels[kFbsInt8MaxVectors + 1]; /* most windows in a tile that is this many vectors wide */
   int32_t origin; /* subtracted from the bytes of the image: 0, or 128 where they are multiplied as signed ones */
 
   /* q[i] = fbs_quantise(x[i], inverse, zero) - origin for i = 0..n-1; nothing else is written. */
@@ -58,11 +62,14 @@ typedef struct {
   void (*pack)(const FbsInt8Packing* packing, const FbsPanel* panels, int32_t count, int64_t begin, int64_t end,
                int8_t* packed, int32_t* sums);
 
-  /* Tiles begin..end of the `tiles` nearly equal ones that the output pixels are cut into, for the channels of one
+  /* Tiles begin..end of the `tiles` nearly equal ones that the pixels of y are cut into, for the channels of one
    * panel. */
   void (*multiply)(const FbsInt8Multiplication* multiplication, const FbsPanel* panel, const int8_t* packed,
                    int32_t tiles, int32_t begin, int32_t end);
 } FbsInt8Kernels;
+
+/* Windows that a pixel of y takes. */
+static inline int32_t fbs_int8_windows(int max_pool) { return max_pool ? 4 : 1; }
 
 /* NULL where the instruction set is not one of this architecture's, or not known to the compiler. */
 extern const FbsInt8Kernels* const fbs_int8_kernels_plain;

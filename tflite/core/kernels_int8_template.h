@@ -22,61 +22,92 @@
 
 typedef struct {
   const FbsInt8Multiplication* all;
-  int64_t first_pixel;
+  int64_t first_pixel;  /* of y */
   const int8_t* packed; /* [run][quad][vectors][LANES][4] */
   int32_t channel;      /* the first one */
   int32_t last_lanes;   /* channels in the last vector */
 } Tile;
 
-/* Where the windows of the tile's pixels begin. */
-INLINE void find_windows(const Tile* tile, const int pixels, const uint8_t** x) {
+/* Where the windows of neighbouring outputs begin. */
+INLINE void find_windows(const Tile* tile, const int windows, const uint8_t** x) {
   const FbsInt8Multiplication* all = tile->all;
   int64_t row = tile->first_pixel / all->out_width, column = tile->first_pixel % all->out_width;
-  for (int p = 0; p < pixels; p++) {
-    x[p] = all->x + row * all->row_step + column * all->pixel_step;
+  for (int i = 0; i < windows; i++) {
+    x[i] = all->x + row * all->row_step + column * all->pixel_step;
     if (++column == all->out_width) column = 0, row++;
   }
 }
 
-INLINE void multiply_tile(const Tile* tile, const int pixels, const int vectors) {
+/* The same for those of each pixel of y in turn, which takes 2x2. */
+INLINE void find_pooled_windows(const Tile* tile, const int windows, const uint8_t** x) {
   const FbsInt8Multiplication* all = tile->all;
-  SUMS sum[kFbsInt8MaxPixels][kFbsInt8MaxVectors];
-  UNROLL for (int v = 0; v < vectors; v++) {
-    const SUMS start = LOAD_SUMS(all->start + tile->channel + v * LANES);
-    UNROLL for (int p = 0; p < pixels; p++) sum[p][v] = start;
+  int64_t row = tile->first_pixel / all->out_width, column = tile->first_pixel % all->out_width;
+  for (int i = 0; i < windows; i += 4) {
+    x[i] = all->x + 2 * row * all->row_step + 2 * column * all->pixel_step;
+    x[i + 1] = x[i] + all->pixel_step;
+    x[i + 2] = x[i] + all->row_step;
+    x[i + 3] = x[i + 1] + all->row_step;
+    if (++column == all->out_width) column = 0, row++;
   }
-  const uint8_t* x[kFbsInt8MaxPixels];
-  find_windows(tile, pixels, x);
-  const int8_t* w = tile->packed;
-  for (int32_t r = 0; r < all->run_count; r++) {
-    int64_t i = all->runs[r], quad = 0;
-#ifdef MULTIPLY_QUADS
-    quad = MULTIPLY_QUADS(sum, x, i, w, all->run_quads, pixels, vectors);
-    i += 4 * quad;
-    w += quad * vectors * LANES * 4;
-#endif
-    for (; quad < all->run_quads; quad++, i += 4, w += vectors * LANES * 4) {
-      WEIGHTS weights[kFbsInt8MaxVectors];
-      UNROLL for (int v = 0; v < vectors; v++) weights[v] = LOAD_WEIGHTS(w + v * LANES * 4);
-      UNROLL for (int p = 0; p < pixels; p++) {
-        BYTES bytes = SPREAD(x[p] + i);
-        UNROLL for (int v = 0; v < vectors; v++) DOT(sum[p][v], bytes, weights[v]);
-      }
-    }
-  }
+}
+
+/* Of `windows` windows, y's pixels are the largest of each 1 or 4: `each`. */
+INLINE void store_tile(const Tile* tile, SUMS sum[][kFbsInt8MaxVectors], const int windows, const int vectors,
+                       const int each) {
+  const FbsInt8Multiplication* all = tile->all;
   const V low = BROADCAST(all->low), high = BROADCAST(all->high);
   UNROLL for (int v = 0; v < vectors; v++) {
     const int32_t channel = tile->channel + v * LANES;
     const V scale = LOAD(all->scale + channel), bias = LOAD(all->bias + channel), gate = LOAD(all->gate + channel);
     float* y = all->y + tile->first_pixel * all->out_active + channel;
-    UNROLL for (int p = 0; p < pixels; p++, y += all->out_active) {
-      const V out = MIN(high, MAX(low, MUL(gate, FMA(TO_FLOAT(sum[p][v]), scale, bias))));
+    UNROLL for (int p = 0; p < windows; p += each, y += all->out_active) {
+      V out = MUL(gate, FMA(TO_FLOAT(sum[p][v]), scale, bias));
+      UNROLL for (int i = p + 1; i < p + each; i++) out = MAX(MUL(gate, FMA(TO_FLOAT(sum[i][v]), scale, bias)), out);
+      out = MIN(high, MAX(low, out));
       if (v < vectors - 1 || tile->last_lanes == LANES) {
         STORE(y, out);
       } else {
         STORE_FIRST(y, out, tile->last_lanes);
       }
     }
+  }
+}
+
+INLINE void multiply_tile(const Tile* tile, const int windows, const int vectors) {
+  const FbsInt8Multiplication* all = tile->all;
+  const int pools = windows % 4 == 0 && all->max_pool;
+  SUMS sum[kFbsInt8MaxPixels][kFbsInt8MaxVectors];
+  UNROLL for (int v = 0; v < vectors; v++) {
+    const SUMS start = LOAD_SUMS(all->start + tile->channel + v * LANES);
+    UNROLL for (int p = 0; p < windows; p++) sum[p][v] = start;
+  }
+  const uint8_t* x[kFbsInt8MaxPixels];
+  if (pools) {
+    find_pooled_windows(tile, windows, x);
+  } else {
+    find_windows(tile, windows, x);
+  }
+  const int8_t* w = tile->packed;
+  for (int32_t r = 0; r < all->run_count; r++) {
+    int64_t i = all->runs[r], quad = 0;
+#ifdef MULTIPLY_QUADS
+    quad = MULTIPLY_QUADS(sum, x, i, w, all->run_quads, windows, vectors);
+    i += 4 * quad;
+    w += quad * vectors * LANES * 4;
+#endif
+    for (; quad < all->run_quads; quad++, i += 4, w += vectors * LANES * 4) {
+      WEIGHTS weights[kFbsInt8MaxVectors];
+      UNROLL for (int v = 0; v < vectors; v++) weights[v] = LOAD_WEIGHTS(w + v * LANES * 4);
+      UNROLL for (int p = 0; p < windows; p++) {
+        BYTES bytes = SPREAD(x[p] + i);
+        UNROLL for (int v = 0; v < vectors; v++) DOT(sum[p][v], bytes, weights[v]);
+      }
+    }
+  }
+  if (pools) {
+    store_tile(tile, sum, windows, vectors, 4);
+  } else {
+    store_tile(tile, sum, windows, vectors, 1);
   }
 }
 
@@ -92,10 +123,11 @@ static void multiply(const FbsInt8Multiplication* all, const FbsPanel* panel, co
   const int32_t channel = panel->first_vector * LANES, last_channel = channel + (panel->vectors - 1) * LANES;
   const int32_t left = all->out_active - last_channel;
   const int32_t smaller = all->pixels / tiles, larger = all->pixels % tiles; /* `larger` tiles have one pixel more */
+  const int32_t windows = fbs_int8_windows(all->max_pool);
   Tile tile = {.all = all, .packed = packed, .channel = channel, .last_lanes = left < LANES ? left : LANES};
   for (int32_t i = begin; i < end; i++) {
     tile.first_pixel = (int64_t)i * smaller + (i < larger ? i : larger);
-    tile_functions[panel->vectors][smaller + (i < larger)](&tile);
+    tile_functions[panel->vectors][windows * (smaller + (i < larger))](&tile);
   }
 }
 

@@ -23,27 +23,54 @@ static int32_t convolve(const FbsConv2dShape* s, const int8_t* weights, const fl
   return sum;
 }
 
+/* What is known of an image before its outputs are computed. */
+typedef struct {
+  const FbsConv2dShape* shape;
+  const FbsConv2dInt8Weights* weights;
+  const float* x;
+  const int32_t* in_indices;
+  FbsReferenceGate gate;
+  FbsQuantisation quantisation;
+} Image;
+
+static float output_of(const Image* image, int64_t oy, int64_t ox, int64_t i) {
+  const FbsConv2dShape* s = image->shape;
+  const FbsConv2dInt8Weights* w = image->weights;
+  const FbsQuantisation* q = &image->quantisation;
+  const int32_t out = image->gate.winners[i];
+  const float sum = (float)convolve(s, w->weights, image->x, image->in_indices, q, oy, ox, out);
+  const float v = image->gate.g[out] * (sum * (q->scale * w->scales[out]) + w->bias[out]);
+  return (float)fbs_reference_activate(v, s->activation);
+}
+
+/* Of values some of which are NaN, any: see kernels_int8.h. */
+static float largest_of(const Image* image, int64_t oy, int64_t ox, int64_t i) {
+  float largest = output_of(image, oy, ox, i);
+  for (int64_t n = 1; n < 4; n++) {
+    const float v = output_of(image, oy + n / 2, ox + n % 2, i);
+    largest = v > largest ? v : largest;
+  }
+  return largest;
+}
+
 void fbs_reference_int8_run(const FbsConv2dShape* s, const FbsConv2dInt8Weights* weights, const float* x,
                             const int32_t* in_indices, float* y, int32_t* out_indices, void* workspace) {
   const FbsConv2dWeights gate_weights = {.gate_kernel = weights->gate_kernel, .gate_bias = weights->gate_bias};
   const int64_t values = (int64_t)s->in_height * s->in_width * s->in_active;
   for (int64_t n = 0; n < s->batch; n++) {
-    const float* image = x + n * values;
-    const int32_t* indices = in_indices == NULL ? NULL : in_indices + n * s->in_active;
-    const FbsReferenceGate gate = fbs_reference_gate(s, &gate_weights, image, indices, workspace);
-    const FbsQuantisation q = fbs_quantisation_of(fbs_finite_range(image, values));
-    for (int64_t oy = 0; oy < s->out_height; oy++) {
-      for (int64_t ox = 0; ox < s->out_width; ox++) {
+    Image image = {.shape = s, .weights = weights, .x = x + n * values};
+    if (in_indices != NULL) image.in_indices = in_indices + n * s->in_active;
+    image.gate = fbs_reference_gate(s, &gate_weights, image.x, image.in_indices, workspace);
+    image.quantisation = fbs_quantisation_of(fbs_finite_range(image.x, values));
+    for (int64_t row = 0; row < fbs_y_height(s); row++) {
+      for (int64_t column = 0; column < fbs_y_width(s); column++) {
         for (int32_t i = 0; i < s->out_active; i++) {
-          const int32_t out = gate.winners[i];
-          const float sum = (float)convolve(s, weights->weights, image, indices, &q, oy, ox, out);
-          const float v = gate.g[out] * (sum * (q.scale * weights->scales[out]) + weights->bias[out]);
-          *y++ = (float)fbs_reference_activate(v, s->activation);
+          *y++ = s->max_pool ? largest_of(&image, 2 * row, 2 * column, i) : output_of(&image, row, column, i);
         }
       }
     }
     for (int32_t i = 0; out_indices != NULL && i < s->out_active; i++) {
-      out_indices[n * s->out_active + i] = gate.winners[i];
+      out_indices[n * s->out_active + i] = image.gate.winners[i];
     }
   }
 }

@@ -31,6 +31,11 @@ bool fbs_attributes_open(FbsFlexMap* map, const void* data, size_t size, FbsMess
   return true;
 }
 
+bool fbs_attribute_exists(const FbsFlexMap* map, const char* name) {
+  int64_t value;
+  return fbs_flex_int(map, name, &value) != kFbsFlexMissing;
+}
+
 bool fbs_attribute_int(const FbsFlexMap* map, const char* name, int32_t minimum, int32_t maximum, int32_t* value,
                        FbsMessage* message) {
   int64_t wide;

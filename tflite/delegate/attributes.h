@@ -16,6 +16,8 @@ enum { kFbsOpVersion = 1 };
 /* Opens the map and checks the version. */
 bool fbs_attributes_open(FbsFlexMap* map, const void* data, size_t size, FbsMessage* message);
 
+bool fbs_attribute_exists(const FbsFlexMap* map, const char* name);
+
 /* An integer in [minimum, maximum]. */
 bool fbs_attribute_int(const FbsFlexMap* map, const char* name, int32_t minimum, int32_t maximum, int32_t* value,
                        FbsMessage* message);

@@ -35,6 +35,7 @@ static int run(const void* plan, FbsThreads* threads, const float* x, const int3
 
 static const FbsConvolutionKind kKind = {
     .operands = "weights, weight_scales, bias, gate_kernel, gate_bias",
+    .pools = true,
     .constant_count = 5,
     .constants = {{"weights", kTfLiteInt8, 3},
                   {"weight_scales", kTfLiteFloat32, 1},

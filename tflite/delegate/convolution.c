@@ -17,6 +17,11 @@ bool fbs_convolution_parse(FbsConvolution* op, const FbsConvolutionKind* kind, c
       !fbs_window_parse(&map, &op->window, message) || !fbs_attribute_activation(&map, &op->activation, message)) {
     return false;
   }
+  int32_t pool = 1; /* as in older files, which have no such attribute */
+  if (kind->pools && fbs_attribute_exists(&map, "pool") && !fbs_attribute_int(&map, "pool", 1, 2, &pool, message)) {
+    return false;
+  }
+  op->max_pool = pool == 2;
   const int expected = 1 + op->sparse_in + kind->constant_count;
   const int inputs = node->inputs != NULL ? node->inputs->size : 0;
   const int outputs = node->outputs != NULL ? node->outputs->size : 0;
@@ -110,6 +115,7 @@ static bool check(const TfLiteContext* context, const FbsConvolution* op, FbsCon
       .dilation_height = window->dilation_h,
       .dilation_width = window->dilation_w,
       .activation = op->activation,
+      .max_pool = op->max_pool,
   };
   return fbs_window_output(window, shape->in_height, shape->in_width, &shape->out_height, &shape->out_width,
                            &shape->pad_top, &shape->pad_left, message) &&
@@ -121,7 +127,7 @@ static void destroy_plan(FbsConvolution* op) {
   op->plan = NULL;
 }
 
-static_assert(sizeof(FbsConv2dShape) == 19 * sizeof(int32_t), "compared with memcmp: must have no padding");
+static_assert(sizeof(FbsConv2dShape) == 20 * sizeof(int32_t), "compared with memcmp: must have no padding");
 
 /* Whether the plan is still that of the shape and the constants. */
 static bool plan_serves(const FbsConvolution* op, const FbsConv2dShape* shape, const FbsConstant* constants) {
@@ -164,17 +170,18 @@ bool fbs_convolution_prepare(void* state, TfLiteContext* context, const FbsSessi
     return false;
   }
   snprintf(description->kernel, sizeof description->kernel, "%s", op->kind->kernel_name(op->plan));
+  const int32_t height = fbs_y_height(&s), width = fbs_y_width(&s);
   snprintf(description->shape, sizeof description->shape,
-           "%dx%dx%dx%d/%d -> %dx%dx%d/%d, %dx%d stride %dx%d dilation %dx%d", s.batch, s.in_height, s.in_width,
-           s.in_active, s.in_channels, s.out_height, s.out_width, s.out_active, s.out_channels, s.kernel_height,
-           s.kernel_width, s.stride_height, s.stride_width, s.dilation_height, s.dilation_width);
+           "%dx%dx%dx%d/%d -> %dx%dx%d/%d, %dx%d stride %dx%d dilation %dx%d%s", s.batch, s.in_height, s.in_width,
+           s.in_active, s.in_channels, height, width, s.out_active, s.out_channels, s.kernel_height, s.kernel_width,
+           s.stride_height, s.stride_width, s.dilation_height, s.dilation_width, s.max_pool ? ", max pool 2x2" : "");
   description->macs = macs(&s);
   description->workspace_bytes = op->kind->workspace_size(op->plan, fbs_threads_count(session->threads));
   description->plan_bytes = op->kind->plan_size(op->plan);
   for (int i = 0; i < op->kind->constant_count; ++i) {
     description->plan_bytes += fbs_constant_copy_bytes(&op->constants[i]);
   }
-  const int32_t y[] = {s.batch, s.out_height, s.out_width, s.out_active}, out_indices[] = {s.batch, s.out_active};
+  const int32_t y[] = {s.batch, height, width, s.out_active}, out_indices[] = {s.batch, s.out_active};
   return fbs_resize(context, op->y, "y", 4, y, message) &&
          (op->out_indices == kFbsNoTensor ||
           fbs_resize(context, op->out_indices, "out_indices", 2, out_indices, message));
@@ -192,7 +199,7 @@ bool fbs_convolution_invoke(const void* state, const TfLiteContext* context, con
   const FbsMemory inputs[] = {fbs_memory_of(context, op->x, batch * s->in_height * s->in_width * s->in_active, &usable),
                               fbs_memory_of(context, op->in_indices, batch * s->in_active, &usable)};
   const FbsMemory outputs[] = {
-      fbs_memory_of(context, op->y, batch * s->out_height * s->out_width * s->out_active, &usable),
+      fbs_memory_of(context, op->y, batch * fbs_y_height(s) * fbs_y_width(s) * s->out_active, &usable),
       fbs_memory_of(context, op->out_indices, batch * s->out_active, &usable)};
   if (!fbs_check_memory(usable, outputs, 2, inputs, 2, message)) return false;
   if (op->kind->run(op->plan, session->threads, inputs[0].data, inputs[1].data, outputs[0].data, outputs[1].data,

@@ -19,6 +19,7 @@ typedef struct {
  * of core/conv2d.h. */
 typedef struct {
   const char* operands; /* the constants' names, for messages */
+  bool pools;           /* whether there is an attribute `pool` */
   int constant_count;
   FbsConstantKind constants[kFbsMaxConstants]; /* the weights first */
   const char* (*check)(const FbsConv2dShape* shape, const void* const* constants, char* message, size_t message_size);
@@ -39,6 +40,7 @@ typedef struct {
   int32_t group_size;
   FbsWindow window;
   FbsActivation activation;
+  int32_t max_pool;
   /* Indices into the context's tensors; in_indices and out_indices may be kFbsNoTensor. */
   int x, in_indices, y, out_indices;
   FbsConstant constants[kFbsMaxConstants];
