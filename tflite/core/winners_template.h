@@ -61,8 +61,8 @@ static void choose_winners(const float* g, int32_t channels, int32_t group_size,
     winners[found] = i;
     found += keys[i] >= threshold;
   }
-  for (int32_t n = winning - 1; n >= 0 && group_size > 1;
-       n--) { /* from groups to their channels, the last ones first */
+  if (group_size == 1) return;
+  for (int32_t n = winning - 1; n >= 0; n--) { /* from groups to their channels, the last ones first */
     const int32_t first = winners[n] * group_size;
     for (int32_t j = 0; j < group_size; j++) winners[n * group_size + j] = first + j;
   }
