@@ -24,6 +24,7 @@ flags.DEFINE_string("dtype_policy", "float32", "Keras dtype policy, such as mixe
 flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
 flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
 flags.DEFINE_string("train_split", "train", "Split to train on.")
+flags.DEFINE_integer("steps_per_epoch", None, "Stop each epoch after so many steps, for a quick try.")
 flags.DEFINE_string("run_dir", None, "Folder of the pruned model.", required=True)
 
 # What each layer's copy takes from its config; the rest is the default in both.
@@ -79,8 +80,9 @@ def prune():
         FLAGS.dataset, FLAGS.train_split, FLAGS.batch_size, data_dir=FLAGS.data_dir, training=True, seed=0
     )
     batches = train.batches.map(lambda images, labels: (images, tf.one_hot(labels, train.classes)))
+    steps = FLAGS.steps_per_epoch or train.steps
     last = [layer.name for layer in model.layers if hasattr(layer, "kernel")][-1]  # left alone, as by FBS
-    schedule = tfmot.sparsity.keras.ConstantSparsity(FLAGS.sparsity, begin_step=0, frequency=min(50, train.steps))
+    schedule = tfmot.sparsity.keras.ConstantSparsity(FLAGS.sparsity, begin_step=0, frequency=min(50, steps))
 
     def wrap(layer):
         if isinstance(layer, tf_keras.layers.Conv2D) and layer.name != last:
@@ -90,14 +92,15 @@ def prune():
     pruned = in_tf_keras(model, wrap)
     pruned.compile(
         tf_keras.optimizers.legacy.SGD(
-            tf_keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.epochs * train.steps),
+            tf_keras.optimizers.schedules.CosineDecay(FLAGS.learning_rate, FLAGS.epochs * steps),
             momentum=0.9,
             nesterov=True,
         ),
         tf_keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=FLAGS.label_smoothing),
         metrics=["accuracy"],
     )
-    pruned.fit(batches, epochs=FLAGS.epochs, callbacks=[tfmot.sparsity.keras.UpdatePruningStep()])
+    pruning = tfmot.sparsity.keras.UpdatePruningStep()
+    pruned.fit(batches.repeat(), epochs=FLAGS.epochs, steps_per_epoch=steps, callbacks=[pruning])
     stripped = tfmot.sparsity.keras.strip_pruning(pruned)
     model.set_weights(stripped.get_weights())
     zeros = [float(np.mean(layer.kernel.numpy() == 0)) for layer in model.layers if hasattr(layer, "kernel")]
