@@ -42,10 +42,12 @@ SETTINGS = {
 
 def in_tf_keras(model, wrap):
     """The same model in Keras 2, where it is a chain of layers that `SETTINGS` knows, each passed through `wrap`."""
+    import keras
     import tf_keras
 
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)]
     copies = []
-    for layer in model.layers[1:]:
+    for layer in layers:
         kind = type(layer).__name__
         if kind not in SETTINGS:
             raise ValueError(f"expected layers of {', '.join(SETTINGS)}, got {layer.name!r}, a {kind}")
@@ -55,7 +57,7 @@ def in_tf_keras(model, wrap):
             settings["kernel_regularizer"] = tf_keras.regularizers.L2(float(layer.kernel_regularizer.l2))
         copies.append(getattr(tf_keras.layers, kind)(**settings, name=layer.name))
     copy = tf_keras.Sequential([tf_keras.layers.InputLayer(model.input_shape[1:]), *map(wrap, copies)])
-    for layer, new in zip(model.layers[1:], copies, strict=True):
+    for layer, new in zip(layers, copies, strict=True):
         new.set_weights(layer.get_weights())
     return copy
 
