@@ -23,10 +23,10 @@ CONVOLUTIONS: list[typing.Any] = [
 ]
 
 WEIGHTS = {
-    ("cifar10", None): ("mcifarnet_cifar10.keras", "abdbdb37a84d5b7691bd4617e9530e5e8b340a0a556ff5ea5487b26af85dfaa9"),
+    ("cifar10", None): ("mcifarnet_cifar10.keras", "59187926126d8a77da481c6088a6849ef7847325da9efff708e50c80a4c5cb1d"),
     ("cifar10", 0.5): (
         "mcifarnet_cifar10_50.keras",
-        "34d9fcf6eff871b0587222d86d39abed4c8c0df994ca2e456cbdfdb92f420b30",
+        "153225ef38b432c9468b72840bbc83d3946c9e3ea3e8f044ae37faf88b5538f2",
     ),
 }
 
