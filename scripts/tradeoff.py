@@ -35,6 +35,7 @@ flags.DEFINE_multi_string(
     "also", [], "A model trained otherwise, to be measured too: METHOD,DENSITY,FILE; can be given several times."
 )
 flags.DEFINE_list("train_flags", [], "More flags for each step, such as --steps_per_epoch=10.")
+flags.DEFINE_bool("train", True, "Train what --run_dir does not hold yet; without it, measure what it holds.")
 flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
 flags.DEFINE_float("seconds", 2, "Time to spend on the timing of each model.", lower_bound=0.001)
 flags.DEFINE_string("json", "docs/results/tradeoff.json", "File of the results.")
@@ -259,8 +260,10 @@ def tradeoff():
         methods = FLAGS.method or ["FBS", "NS", "NS+FBS", "magnitude", "random gates"]
         points = [point for method in methods for point in plan(method, densities, FLAGS.dense, FLAGS.run_dir, shares)]
         points += map(trained_otherwise, FLAGS.also)
-        for point in points:
-            train(point)
+        if FLAGS.train:
+            for point in points:
+                train(point)
+        points = [point for point in points if point.model.exists()]
         test = data.load("cifar10", "test", 250, data_dir=FLAGS.data_dir)
         rows = measure(points, dense, test)
         facts = {"command": " ".join(["python", *sys.argv]), **benchmarking.environment(), "rows": rows}

@@ -101,3 +101,5 @@ def test_trains_and_measures_points(cifar10_dir, tmp_path):
     written = model.stat().st_mtime_ns
     assert run("tradeoff.py", *arguments).returncode == 0
     assert model.stat().st_mtime_ns == written
+    assert run("tradeoff.py", *arguments, "--method=NS", "--notrain").returncode == 0
+    assert not pathlib.Path(tmp_path, "NS").exists()
