@@ -288,11 +288,11 @@ def plot_tradeoff(rows, path=None):
     panels = figure.subplots(1, 2, sharey=True)
     labels = {"saving": "times fewer MACs", "speedup": "times as fast as the dense model"}
     for axes, (key, label) in zip(panels, labels.items(), strict=True):
-        for method in dict.fromkeys(row["method"] for row in others):
+        for n, method in enumerate(dict.fromkeys(row["method"] for row in others)):
             line = [row for row in others if row["method"] == method and row[key] is not None]
             if line:
                 points = [row[key] for row in line], [100 * row["top1"] for row in line]
-                axes.plot(*points, "o-", markersize=4, linewidth=1.5, label=method)
+                axes.plot(*points, "o-", color=f"C{n}", markersize=4, linewidth=1.5, label=method)
         axes.axhline(100 * dense["top1"], color="black", linewidth=1, linestyle="--", label="dense")
         axes.set_xlabel(label)
         axes.grid(color="0.9")

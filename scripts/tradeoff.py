@@ -17,6 +17,7 @@ table and the figure from that JSON alone. What is compared:
 import dataclasses
 import json
 import pathlib
+import shlex
 import subprocess
 import sys
 import time
@@ -227,7 +228,9 @@ INTRODUCTION = """\
 
 Made by scripts/tradeoff.py, which says what is compared. Top-1 and top-5 are of the 10,000 test images. MACs are those
 of an image, gates included; for magnitude pruning, those with weights other than zero, which no runtime here skips.
-Times are medians of one thread, of all files in turns, with the delegate and XNNPACK.
+Times are medians of one thread, of all files in turns, with the delegate and XNNPACK. Each point is trained from the
+one before it by recipes/cifar10/step.cfg, cut as `--train_flags` below says: shortly, and as long for every method.
+Compare such rows with each other; what longer training gives, rows that name their epochs show.
 
 ![Accuracy against MACs and against time](images/tradeoff.png)
 """
@@ -266,7 +269,7 @@ def tradeoff():
         points = [point for point in points if point.model.exists()]
         test = data.load("cifar10", "test", 250, data_dir=FLAGS.data_dir)
         rows = measure(points, dense, test)
-        facts = {"command": " ".join(["python", *sys.argv]), **benchmarking.environment(), "rows": rows}
+        facts = {"command": shlex.join(["python", *sys.argv]), **benchmarking.environment(), "rows": rows}
         results.parent.mkdir(parents=True, exist_ok=True)
         results.write_text(json.dumps(facts, indent=1) + "\n")
         print(f"saved {results}")

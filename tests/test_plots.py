@@ -136,7 +136,9 @@ def test_plot_choices(model, images, tmp_path):
 
 def test_plot_tradeoff_leaves_out_what_was_not_timed(tmp_path):
     common = {"density": 0.5, "top1": 0.9, "saving": 2.0}
-    rows = [{"method": name, "speedup": speedup, **common} for name, speedup in (("dense", 1), ("FBS", 2), ("x", None))]
+    speedups = {"dense": 1, "FBS": 2, "x": None, "NS": 3}
+    rows = [{"method": name, "speedup": speedup, **common} for name, speedup in speedups.items()]
     figure = plots.plot_tradeoff(rows, tmp_path / "tradeoff.png")
     lines = [[line.get_label() for line in axes.get_lines()] for axes in figure.axes]
-    assert lines == [["FBS", "x", "dense"], ["FBS", "dense"]]
+    assert lines == [["FBS", "x", "NS", "dense"], ["FBS", "NS", "dense"]]
+    assert len({axes.get_lines()[-2].get_color() for axes in figure.axes}) == 1  # NS
