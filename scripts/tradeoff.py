@@ -38,6 +38,7 @@ flags.DEFINE_multi_string(
 flags.DEFINE_list("train_flags", [], "More flags for each step, such as --steps_per_epoch=10.")
 flags.DEFINE_bool("train", True, "Train what --run_dir does not hold yet; without it, measure what it holds.")
 flags.DEFINE_string("data_dir", None, "TFDS data directory. Defaults to TFDS_DATA_DIR, else ./data.")
+flags.DEFINE_string("split", "test", "The images of CIFAR-10 to evaluate on.")
 flags.DEFINE_float("seconds", 2, "Time to spend on the timing of each model.", lower_bound=0.001)
 flags.DEFINE_string("json", "docs/results/tradeoff.json", "File of the results.")
 flags.DEFINE_string("markdown", None, "Table to write.")
@@ -267,7 +268,7 @@ def tradeoff():
             for point in points:
                 train(point)
         points = [point for point in points if point.model.exists()]
-        test = data.load("cifar10", "test", 250, data_dir=FLAGS.data_dir)
+        test = data.load("cifar10", FLAGS.split, 250, data_dir=FLAGS.data_dir)
         rows = measure(points, dense, test)
         facts = {"command": shlex.join(["python", *sys.argv]), **benchmarking.environment(), "rows": rows}
         results.parent.mkdir(parents=True, exist_ok=True)

@@ -88,7 +88,7 @@ def test_trains_and_measures_points(cifar10_dir, tmp_path):
     fbs_keras.models.MCifarNet().save(dense)
     small = "--train_split=train[:64],--eval_split=test[:32],--batch_size=16,--epochs=1"
     arguments = [f"--dense={dense}", f"--run_dir={tmp_path}", "--densities=0.5", "--method=FBS", "--seconds=0.01"]
-    arguments += [f"--also=dense again,1,{dense}"]
+    arguments += ["--split=test[:500]", f"--also=dense again,1,{dense}"]
     arguments += [f"--train_flags={small}", f"--data_dir={cifar10_dir}", f"--json={tmp_path / 'rows.json'}"]
     result = run("tradeoff.py", *arguments)
     assert result.returncode == 0, result.stderr
