@@ -115,7 +115,10 @@ def plan(method, densities, dense, run_dir, shares):
 
 def trained_otherwise(text):
     """The point that a value of `--also` describes."""
-    method, density, path = text.rsplit(",", 2)
+    parts = text.rsplit(",", 2)
+    if len(parts) != 3:
+        raise ValueError(f"--also must be METHOD,DENSITY,FILE, got {text!r}")
+    method, density, path = parts
     if not pathlib.Path(path).exists():
         raise ValueError(f"--also must name a trained model, got {path}, which is not there")
     return Point(method, float(density), pathlib.Path(path).parent, (), pathlib.Path(path))

@@ -81,6 +81,8 @@ def test_table_and_figure_come_from_the_json_alone(tmp_path):
 def test_models_that_are_not_there():
     with pytest.raises(ValueError, match=r"--also must name a trained model, got nowhere\.keras, which is not there"):
         tradeoff.trained_otherwise("FBS, longer,0.5,nowhere.keras")
+    with pytest.raises(ValueError, match=r"--also must be METHOD,DENSITY,FILE, got 'dense\.keras'"):
+        tradeoff.trained_otherwise("dense.keras")
 
 
 def test_trains_and_measures_points(cifar10_dir, tmp_path):
