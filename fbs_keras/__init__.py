@@ -5,6 +5,7 @@ from fbs_keras.budget import density_for_macs
 from fbs_keras.callbacks import DensityScheduler, SaliencyRegularizer, gate_statistics
 from fbs_keras.densities import set_density
 from fbs_keras.export import convert
+from fbs_keras.fitting import fit_gates
 from fbs_keras.layers import FBSConv2D
 from fbs_keras.macs import count_macs
 from fbs_keras.runtime import Interpreter, delegate_path
@@ -25,6 +26,7 @@ __all__ = [
     "count_macs",
     "delegate_path",
     "density_for_macs",
+    "fit_gates",
     "gate_statistics",
     "models",
     "schedules",

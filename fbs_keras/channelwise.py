@@ -1,6 +1,7 @@
 """Which layers treat every channel by itself, so that a channel can be left out, and which keep a zero channel zero."""
 
 import keras
+from keras import ops
 
 from fbs_keras.layers import keeps_zero
 
@@ -140,6 +141,35 @@ def passes_channels(layer, input_shape):
     (True, False)
     """
     return is_channelwise(layer, input_shape) and not moves_zero(layer)
+
+
+def scales_channels(layer, input_shape):
+    """Whether a layer passes channels and their scale on: `layer(u * x) = u * layer(x)` for a u > 0 of each channel.
+
+    Args:
+        layer: A Keras layer or operation.
+        input_shape: The shape of its input, batch included.
+
+    Returns:
+        `True` for pooling, zero padding, cropping, upsampling, dropout, the flattening of a 1x1 map and activations
+        such as ReLU; `False` for anything else.
+
+    Example:
+
+    >>> shape = (None, 8, 8, 64)
+    >>> scales_channels(keras.layers.ReLU(), shape), scales_channels(keras.layers.ReLU(max_value=6), shape)
+    (True, False)
+    """
+    if not passes_channels(layer, input_shape) or type(layer) is keras.layers.DepthwiseConv2D:
+        return False
+    is_activation = type(layer) in _ELEMENTWISE_LAYERS or activation_function(layer) is not None
+    return not is_activation or is_homogeneous(layer)
+
+
+def is_homogeneous(activation):
+    """Whether an activation function f has `f(u * x) = u * f(x)` for u > 0, as ReLU does."""
+    x = ops.convert_to_tensor([-8.0, -2.0, -0.5, 0.5, 2.0, 8.0])
+    return bool(ops.all(ops.abs(activation(2 * x) - 2 * activation(x)) < 1e-5))  # ReLU6 stops at 6, GELU bends at 0
 
 
 def treats_elements_apart(activation):

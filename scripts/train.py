@@ -39,11 +39,19 @@ flags.DEFINE_string(
 flags.DEFINE_float(
     "density", None, "Wrap the model and train it to this density, in (0, 1]. Default: train it as it is."
 )
+flags.DEFINE_list(
+    "densities", [], "Densities of single layers, by name or pattern, before --density's: conv0=0.25,conv7=0.2."
+)
 flags.DEFINE_float("macs_saving", None, "Or to the highest density at which it needs so many times fewer MACs.")
 flags.DEFINE_enum("schedule", "stepdown", ["constant", "stepdown", "polynomial"], "How the density falls from 1.")
 flags.DEFINE_integer("density_epochs", None, "Epochs until the density is reached. Defaults to half of --epochs.")
 flags.DEFINE_enum("gates", "learnt", ["learnt", "random"], "Random gates are a control: what are learnt ones worth?")
-flags.DEFINE_enum("init", "preserve", ["preserve", "paper"], "How fbs_keras.wrap starts the gates.")
+flags.DEFINE_enum(
+    "init",
+    "preserve",
+    ["preserve", "paper", "fit"],
+    "How fbs_keras.wrap starts the gates, or that fbs_keras.fit_gates fits them to some training images.",
+)
 flags.DEFINE_integer("group_size", 1, "Winners are whole groups of so many neighbouring channels.", lower_bound=1)
 flags.DEFINE_integer("round_channels", 1, "The number of winners is rounded up to a multiple of this.", lower_bound=1)
 flags.DEFINE_float("saliency_weight", 1e-8, "Weight (lambda) of the gates' L1 regularisation.")
@@ -79,6 +87,8 @@ def with_fbs():
     """Whether the flags ask for FBS layers."""
     if FLAGS.density is not None and FLAGS.macs_saving is not None:
         raise ValueError("expected one of --density and --macs_saving, got both")
+    if FLAGS.densities and FLAGS.density is None:
+        raise ValueError("--densities needs --density, that of the other layers")
     return FLAGS.density is not None or FLAGS.macs_saving is not None
 
 
@@ -86,9 +96,9 @@ def fbs_callbacks(model):
     """The callbacks that lower the density and weigh the gates, as the flags say."""
     import fbs_keras
 
-    density = FLAGS.density if FLAGS.macs_saving is None else fbs_keras.density_for_macs(model, FLAGS.macs_saving)
+    density = wanted_density() if FLAGS.macs_saving is None else fbs_keras.density_for_macs(model, FLAGS.macs_saving)
     epochs = FLAGS.epochs // 2 if FLAGS.density_epochs is None else FLAGS.density_epochs
-    if density < 1 and FLAGS.schedule != "constant" and not 0 < epochs < FLAGS.epochs:
+    if lowest(density) < 1 and FLAGS.schedule != "constant" and not 0 < epochs < FLAGS.epochs:
         raise ValueError(f"--density_epochs must be in [1, --epochs), to reach the density in time, got {epochs}")
     schedule = density_schedule(FLAGS.schedule, density, epochs)
     return [
@@ -97,18 +107,48 @@ def fbs_callbacks(model):
     ]
 
 
+def wanted_density():
+    """What `--density` and `--densities` ask for, as `fbs_keras.set_density` takes it."""
+    if not FLAGS.densities:
+        return FLAGS.density
+    layers = {}
+    for text in FLAGS.densities:
+        name, _, value = text.partition("=")
+        try:
+            layers[name] = float(value)
+        except ValueError:
+            raise ValueError(f"--densities must be a list of name=density, got {text!r}") from None
+    return {"*": FLAGS.density, **layers}
+
+
+def lowest(density):
+    """The lowest of one or several densities, checked."""
+    from fbs_keras.gating import check_density
+
+    return min(map(check_density, density.values())) if isinstance(density, dict) else check_density(density)
+
+
 def density_schedule(name, density, epochs):
     """The schedule that `--schedule` names, from epoch to density."""
     from fbs_keras import schedules
-    from fbs_keras.gating import check_density
 
-    if name == "constant" or density == 1:
+    fall = 1 - lowest(density)
+    if name == "constant" or not fall:
         return schedules.Constant(density)
     if name == "polynomial":
         return schedules.Polynomial(density, finish=epochs)
-    check_density(density)
-    drops = min(epochs, max(1, round((1 - density) / 0.1)))
-    return schedules.StepDown(density, drop=(1 - density) / drops, every=max(1, epochs // drops))
+    drops = min(epochs, max(1, round(fall / 0.1)))
+    return schedules.StepDown(density, drop=fall / drops, every=max(1, epochs // drops))
+
+
+def some_images():
+    """Some 4,000 training images as they are, in batches: enough to fit gates of some hundred inputs to."""
+    from fbs_keras import data
+
+    part = data.load(
+        FLAGS.dataset, FLAGS.train_split, FLAGS.batch_size, data_dir=FLAGS.data_dir, image_size=FLAGS.image_size
+    )
+    return part.batches.take(-(-4000 // FLAGS.batch_size)).map(lambda images, labels: images)
 
 
 def make_model(train, steps):
@@ -131,11 +171,13 @@ def make_model(train, steps):
     if with_fbs() and not fbs_layers(model):
         model = fbs_keras.wrap(
             model,
-            init=FLAGS.init,
+            init="preserve" if FLAGS.init == "fit" else FLAGS.init,
             group_size=FLAGS.group_size,
             round_channels=FLAGS.round_channels,
             print_fn=print,
         )
+        if FLAGS.init == "fit":
+            fbs_keras.fit_gates(model, some_images(), print_fn=print)
     if with_fbs() and FLAGS.gates == "random":
         model = controls.with_random_gates(model)
     warmup = min(int(steps * FLAGS.warmup_epochs), steps * FLAGS.epochs // 5)

@@ -2,7 +2,7 @@ import keras
 import pytest
 from keras import layers
 
-from fbs_keras.channelwise import is_channelwise, moves_zero, passes_channels
+from fbs_keras.channelwise import is_channelwise, moves_zero, passes_channels, scales_channels
 
 
 # Whether a layer computes a channel from that channel alone, and zero from zero.
@@ -51,6 +51,34 @@ def test_passes_channels(layer, channelwise, keeps):
         for weight in layer.trainable_weights:
             weight.assign(keras.random.normal(weight.shape))
         assert (not keras.ops.convert_to_numpy(layer(keras.ops.zeros((1, 8, 8, 4)))).any()) is keeps
+
+
+@pytest.mark.parametrize(
+    ("layer", "scales"),
+    [
+        (layers.MaxPooling2D(), True),
+        (layers.Dropout(0.5), True),
+        (layers.ReLU(), True),
+        (layers.LeakyReLU(), True),
+        (layers.Activation("relu"), True),
+        (layers.ReLU(6.0), False),
+        (layers.Activation("gelu"), False),
+        (layers.Activation("tanh"), False),
+        (layers.ELU(), False),
+        (layers.BatchNormalization(), False),
+        (layers.Rescaling(0.5), True),
+        (layers.Rescaling(0.5, offset=1.0), False),
+        (layers.DepthwiseConv2D(3), False),
+        (layers.Dense(4), False),
+    ],
+    ids=lambda value: getattr(value, "name", str(value)),
+)
+def test_scales_channels(layer, scales):
+    x, u = keras.random.normal((2, 8, 8, 4), seed=0) * 3, keras.ops.array([0.5, 1.0, 2.0, 8.0])
+    assert scales_channels(layer, x.shape) is scales
+    if scales:
+        difference = layer(u * x) - u * layer(x)
+        assert float(keras.ops.max(keras.ops.abs(difference))) < 1e-5
 
 
 def test_the_channels_of_a_batch_norm_may_come_first():

@@ -75,8 +75,13 @@ def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
 def test_a_teacher_and_a_trained_fbs_model(dense, cifar10_dir, tmp_path):
     common = [f"--data_dir={cifar10_dir}", *SMALL, "--epochs=1", "--schedule=constant", "--dropout=0.1"]
     first, second = tmp_path / "first", tmp_path / "second"
-    result = run("train.py", *common, f"--pretrained={dense}", "--density=0.8", f"--run_dir={first}")
+    densities = ["--init=fit", "--density=0.8", "--densities=conv[67]=0.5,conv7=0.25"]
+    result = run("train.py", *common, f"--pretrained={dense}", *densities, f"--run_dir={first}")
     assert result.returncode == 0, result.stderr
+    assert "conv7: fitted, R2 = " in result.stdout
+    layers = fbs_keras.densities.fbs_layers(keras.saving.load_model(first / "model.keras"))
+    assert [layer.active_channels for layer in layers] == [52, 52, 103, 103, 103, 154, 96, 48]
+    assert all(layer.gate_kernel.numpy().any() for layer in layers)
     on = [f"--pretrained={first / 'model.keras'}", "--density=0.5", f"--teacher={dense}", f"--run_dir={second}"]
     result = run("train.py", *common, *on, "--gates=random", "--dtype_policy=mixed_bfloat16")
     assert result.returncode == 0, result.stderr
@@ -84,6 +89,21 @@ def test_a_teacher_and_a_trained_fbs_model(dense, cifar10_dir, tmp_path):
     layers = fbs_keras.densities.fbs_layers(model)
     assert {(type(layer), float(layer.density.numpy())) for layer in layers} == {(controls.RandomFBSConv2D, 0.5)}
     assert {layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)} == {0.1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--density=0.5", "--densities=conv7"], "--densities must be a list of name=density, got 'conv7'"),
+        (["--densities=conv7=0.5"], "--densities needs --density, that of the other layers"),
+        (["--density=0.5", "--densities=conv8=0.5"], "no FBSConv2D layer matches 'conv8'"),
+    ],
+)
+def test_densities_that_cannot_be(dense, cifar10_dir, tmp_path, arguments, message):
+    common = [f"--data_dir={cifar10_dir}", *SMALL, "--epochs=2", f"--run_dir={tmp_path}"]
+    result = run("train.py", *common, f"--pretrained={dense}", *arguments)
+    assert result.returncode != 0
+    assert message in result.stderr + result.stdout
 
 
 @pytest.fixture(scope="module")
