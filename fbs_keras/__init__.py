@@ -12,6 +12,7 @@ from fbs_keras.runtime import Interpreter, delegate_path
 from fbs_keras.slimming import SlimmingRegularizer, slim
 from fbs_keras.summary import summary
 from fbs_keras.suppress import Suppress
+from fbs_keras.unused import remove_unused
 from fbs_keras.wrapping import wrap
 
 __version__ = "0.1.0"
@@ -29,6 +30,7 @@ __all__ = [
     "fit_gates",
     "gate_statistics",
     "models",
+    "remove_unused",
     "schedules",
     "set_density",
     "slim",

@@ -10,6 +10,7 @@ from fbs_keras import gating, graph
 from fbs_keras.channelwise import is_homogeneous, scales_channels
 from fbs_keras.densities import require_fbs_paths
 from fbs_keras.layers import FBSConv2D
+from fbs_keras.readers import kernel_readers
 
 # Importances have long tails: without a bound, a few images of M-CifarNet's conv0 decide where its gates are.
 LARGEST = 4.0
@@ -91,7 +92,7 @@ def _fit(model, flat, shapes, images, spread):
     """Fits all gates that can be, and returns a line for each FBS layer."""
     nodes = [node for node in flat.nodes if isinstance(node.layer, FBSConv2D)]
     readers = {
-        node.name: _readers(node.output, flat, shapes, node.layer.data_format)
+        node.name: kernel_readers(node, flat, shapes, scales_channels)
         if is_homogeneous(node.layer.activation)
         else "its activation is none with f(u x) = u f(x)"
         for node in nodes
@@ -115,36 +116,6 @@ def _fit(model, flat, shapes, images, spread):
         else f"{node.name}: left alone: {readers[node.name]}"
         for node in nodes
     ]
-
-
-def _readers(ref, flat, shapes, data_format):
-    """The layers whose kernels read a tensor's channels, each scaled as in the tensor; or why something else does."""
-    if flat.is_output(ref):
-        return "it is the model's output"
-    found = []
-    for node in flat.consumers(ref):
-        layer, calls = node.layer, sum(other.layer is node.layer for other in flat.nodes)
-        if _mixes_channels(layer, shapes[ref]):
-            if calls > 1:
-                return f"{node.name} reads it, which is called {calls} times"
-            found.append(layer)
-            continue
-        # A map that is flattened has every C-th row of the next kernel for a channel.
-        flattens = type(layer) is keras.layers.Flatten and layer.data_format == data_format
-        if not flattens and not scales_channels(layer, shapes[ref]):
-            return f"{node.name} reads it"
-        behind = _readers(node.output, flat, shapes, data_format)
-        if isinstance(behind, str):
-            return behind
-        found += behind
-    return found
-
-
-def _mixes_channels(layer, shape):
-    """Whether a layer computes sums of its input's channels with a kernel `[..., channels, outputs]`."""
-    if type(layer) is keras.layers.Dense:
-        return len(shape) == 2
-    return isinstance(layer, FBSConv2D) or (type(layer) is keras.layers.Conv2D and layer.groups == 1)
 
 
 def _observe(model, flat, nodes, images):

@@ -52,6 +52,9 @@ flags.DEFINE_enum(
     ["preserve", "paper", "fit"],
     "How fbs_keras.wrap starts the gates, or that fbs_keras.fit_gates fits them to some training images.",
 )
+flags.DEFINE_float(
+    "remove_unused", None, "Take the channels away first that a trained FBS model uses for a smaller share of images."
+)
 flags.DEFINE_integer("group_size", 1, "Winners are whole groups of so many neighbouring channels.", lower_bound=1)
 flags.DEFINE_integer("round_channels", 1, "The number of winners is rounded up to a multiple of this.", lower_bound=1)
 flags.DEFINE_float("saliency_weight", 1e-8, "Weight (lambda) of the gates' L1 regularisation.")
@@ -93,18 +96,18 @@ def with_fbs():
 
 
 def fbs_callbacks(model):
-    """The callbacks that lower the density and weigh the gates, as the flags say."""
+    """The callbacks that lower the density, if the flags say so, and weigh the gates."""
     import fbs_keras
 
+    regularizer = fbs_keras.SaliencyRegularizer(FLAGS.saliency_weight, print_fn=print)
+    if not with_fbs():
+        return [regularizer]
     density = wanted_density() if FLAGS.macs_saving is None else fbs_keras.density_for_macs(model, FLAGS.macs_saving)
     epochs = FLAGS.epochs // 2 if FLAGS.density_epochs is None else FLAGS.density_epochs
     if lowest(density) < 1 and FLAGS.schedule != "constant" and not 0 < epochs < FLAGS.epochs:
         raise ValueError(f"--density_epochs must be in [1, --epochs), to reach the density in time, got {epochs}")
     schedule = density_schedule(FLAGS.schedule, density, epochs)
-    return [
-        fbs_keras.DensityScheduler(schedule),
-        fbs_keras.SaliencyRegularizer(FLAGS.saliency_weight, print_fn=print),
-    ]
+    return [fbs_keras.DensityScheduler(schedule), regularizer]
 
 
 def wanted_density():
@@ -178,6 +181,8 @@ def make_model(train, steps):
         )
         if FLAGS.init == "fit":
             fbs_keras.fit_gates(model, some_images(), print_fn=print)
+    if FLAGS.remove_unused is not None:
+        model = fbs_keras.remove_unused(model, FLAGS.remove_unused, print_fn=print)
     if with_fbs() and FLAGS.gates == "random":
         model = controls.with_random_gates(model)
     warmup = min(int(steps * FLAGS.warmup_epochs), steps * FLAGS.epochs // 5)
@@ -267,6 +272,7 @@ def train():
     import tensorflow as tf
 
     import fbs_keras
+    from fbs_keras.densities import fbs_layers
     from fbs_keras.rewriting import as_float32
 
     devices = distribution.all_devices() if FLAGS.distribute else distribution.Devices()
@@ -277,7 +283,7 @@ def train():
     steps = FLAGS.steps_per_epoch or train.steps
     with devices.scope():
         model = keras.saving.load_model(last) if last.exists() else make_model(train, steps)
-    callbacks = fbs_callbacks(model) if with_fbs() else []
+    callbacks = fbs_callbacks(model) if fbs_layers(model) else []
     if FLAGS.slimming_weight is not None:
         callbacks.append(fbs_keras.SlimmingRegularizer(FLAGS.slimming_weight, print_fn=print))
     if FLAGS.ema is not None:
