@@ -12,9 +12,9 @@ from fbs_keras.densities import require_fbs_paths
 from fbs_keras.layers import FBSConv2D
 from fbs_keras.readers import kernel_readers
 
-# Importances have long tails: without a bound, a few images of M-CifarNet's conv0 decide where its gates are.
+# Importances have long tails; a bound keeps a few images from drawing the regression to them.
 LARGEST = 4.0
-# Of the saliencies' mean variance. Between 1e-4 and 1e-2 it changes the fit's R2 on M-CifarNet by less than 0.01.
+# Of the saliencies' mean variance: enough to solve for channels that hardly vary, or vary together.
 RIDGE = 1e-3
 
 
@@ -38,11 +38,13 @@ def fit_gates(model, images, *, spread=0.02, print_fn=None):
     Layers whose output is read by anything but convolutions and dense layers, an addition say, are left alone.
 
     Args:
-        model: What `fbs_keras.wrap` returned, or a model with such gates; it is changed. Its densities stay.
+        model: What `fbs_keras.wrap` returned with `init="preserve"`, its gates untrained; it is changed. Its densities
+            stay.
         images: What `model.predict` takes, an array or batches of images such as the model is trained on. Some
             thousands will do: more than the widest layer has input channels.
         spread: How far the gates are from 1, relative to how far importances are from their mean, in (0, 1). Defaults
-            to 0.02. With 0.1, M-CifarNet's accuracy at density 1 falls from 93 to 79 %.
+            to 0.02: M-CifarNet's accuracy at density 1 stays 93.7 % of 2,000 images. Larger ones change the function
+            more.
         print_fn: Called with a line for each layer, which says how well its gates predict or why it is left alone.
             Defaults to no report.
 
@@ -71,7 +73,7 @@ def fit_gates(model, images, *, spread=0.02, print_fn=None):
         if _array(layer.gate_kernel).any():
             raise ValueError(
                 f"the gates of {path!r} are trained or fitted already (phi is not 0), and would be lost; "
-                "expected a model as fbs_keras.wrap returns it"
+                "expected a model as fbs_keras.wrap returns it with init='preserve'"
             )
     flat = graph.flatten(model)
     shapes = {ref: tuple(spec.shape) for ref, spec in graph.specs(flat, model).items()}

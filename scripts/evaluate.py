@@ -3,7 +3,8 @@
     python scripts/evaluate.py --model fbs_keras/models/checkpoints/mcifarnet_cifar10_50.keras
     python scripts/evaluate.py --model model.tflite --threads 2
 
-Prints top-1 and top-5 accuracy and, for a Keras model, its MACs.
+Prints top-1 and top-5 accuracy and, for a Keras model, its MACs. With --dense, they are compared with another model's,
+as they should be where channels were removed for good.
 """
 
 import accuracy
@@ -20,6 +21,11 @@ flags.DEFINE_integer(
 )
 flags.DEFINE_integer("batch_size", 250, "Batch size of a Keras model; a .tflite file has its own.")
 flags.DEFINE_float("density", None, "Set this density before evaluating a Keras model. Default: the model's own.")
+flags.DEFINE_string(
+    "dense",
+    None,
+    "A .keras file whose MACs a Keras model's are compared with. Default: the model's own, were all channels active.",
+)
 flags.DEFINE_integer("threads", 1, "Threads of a .tflite file's interpreter.")
 flags.DEFINE_bool("delegate", True, "Run a .tflite file with our delegate.")
 
@@ -38,13 +44,22 @@ def load_function(path):
     model = keras.saving.load_model(path, compile=False)
     if FLAGS.density is not None:
         fbs_keras.set_density(model, FLAGS.density)
+    return lambda images: model.predict_on_batch(images), f"{path}, {describe_macs(model)}"
+
+
+def describe_macs(model):
+    """The model's MACs, and how many times fewer they are than the dense model's."""
+    import keras
+
+    import fbs_keras
+
     report = fbs_keras.count_macs(model)
-    macs = (
-        f"{report.fbs / 1e6:.2f} M MACs, {report.saving:.2f}x fewer than dense"
-        if report.conv < report.dense
-        else (f"{report.dense / 1e6:.2f} M MACs")
-    )
-    return lambda images: model.predict_on_batch(images), f"{path}, {macs}"
+    dense, name = report.dense, "dense"
+    if FLAGS.dense is not None:
+        dense = fbs_keras.count_macs(keras.saving.load_model(FLAGS.dense, compile=False)).dense
+        name = FLAGS.dense
+    macs = report.fbs if report.conv < report.dense else report.dense
+    return f"{macs / 1e6:.2f} M MACs" + (f", {dense / macs:.2f}x fewer than {name}" if macs < dense else "")
 
 
 def evaluate():

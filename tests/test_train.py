@@ -91,6 +91,23 @@ def test_a_teacher_and_a_trained_fbs_model(dense, cifar10_dir, tmp_path):
     assert {layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)} == {0.1}
 
 
+def test_unused_channels_are_removed_and_the_rest_trains_on(dense, cifar10_dir, tmp_path):
+    fbs, small = tmp_path / "fbs.keras", tmp_path / "small"
+    model = fbs_keras.wrap(keras.saving.load_model(dense), 0.5)
+    model.get_layer("conv7").usage.assign(np.arange(192) % 3 / 2)  # a third of the channels never wins
+    model.save(fbs)
+    arguments = [f"--data_dir={cifar10_dir}", f"--pretrained={fbs}", "--remove_unused=0.1", "--epochs=1", *SMALL]
+    result = run("train.py", *arguments, f"--run_dir={small}")
+    assert result.returncode == 0, result.stderr
+    assert "conv7: 192 -> 128 channels, of which 96 win" in result.stdout
+    assert "gate_always" in (small / "history.csv").read_text()
+    assert fbs_keras.densities.fbs_layers(keras.saving.load_model(small / "model.keras"))[-1].active_channels == 96
+    arguments = [f"--model={small / 'model.keras'}", f"--dense={dense}", f"--data_dir={cifar10_dir}"]
+    result = run("evaluate.py", *arguments, "--split=test[:100]")
+    assert result.returncode == 0, result.stderr
+    assert f"44.27 M MACs, 3.94x fewer than {dense}" in result.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
