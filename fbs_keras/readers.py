@@ -19,7 +19,14 @@ def kernel_readers(node, flat, shapes, passes):
         A list of FBS layers, `Conv2D` and `Dense` layers, each called once; or where something else reads the
         channels, a string that says what.
     """
+    calls = _calls(node.layer, flat)
+    if calls > 1:
+        return f"it is called {calls} times"
     return _readers(node.output, flat, shapes, passes, node.layer.data_format)
+
+
+def _calls(layer, flat):
+    return sum(node.layer is layer for node in flat.nodes)
 
 
 def _readers(ref, flat, shapes, passes, data_format):
@@ -27,8 +34,9 @@ def _readers(ref, flat, shapes, passes, data_format):
         return "it is the model's output"
     found = []
     for node in flat.consumers(ref):
-        layer, calls = node.layer, sum(other.layer is node.layer for other in flat.nodes)
+        layer = node.layer
         if _mixes_channels(layer, shapes[ref]):
+            calls = _calls(layer, flat)
             if calls > 1:
                 return f"{node.name} reads it, which is called {calls} times"
             found.append(layer)

@@ -85,6 +85,16 @@ def test_nothing_goes_that_is_used():
     assert lines[0].endswith(": 8 channels, of which 4 win")
 
 
+def test_a_shared_layer_stays_whole():
+    inputs = keras.Input((8, 8, 3))
+    shared = fbs_keras.FBSConv2D(8, 3, density=0.5, name="shared")
+    shifted = layers.Rescaling(1.0, offset=1.0)(inputs)
+    branches = [layers.Conv2D(4, 1)(shared(x)) for x in (inputs, shifted)]
+    lines = []
+    fbs_keras.remove_unused(train(keras.Model(inputs, layers.Concatenate()(branches))), print_fn=lines.append)
+    assert lines == ["shared: 8 channels: left alone: it is called 2 times"] * 2
+
+
 def test_a_nested_model_and_groups():
     net = keras.Sequential([keras.Input((8, 8, 3)), fbs_keras.FBSConv2D(8, 3, density=0.5, group_size=2)], name="net")
     inputs = keras.Input((8, 8, 3))
