@@ -118,7 +118,7 @@ def wrap(
     for old, new in pairs:
         *depthwise, fbs = new
         for layer in depthwise:
-            layer.kernel.assign(old.depthwise_kernel)
+            layer.kernel.assign(_array(old.depthwise_kernel, 0.0, layer.kernel.shape))
         _carry_over(chosen[id(old)], fbs, init)
     compile_as(wrapped, model)
     return wrapped
@@ -235,7 +235,8 @@ def _carry_over(decision, layer, init):
         layer.bias.assign(beta / rho)
     if norm is not None:
         layer.norm.moving_mean.assign(r * mean)
-        layer.norm.moving_variance.assign(norm.moving_variance)
+        # As a copy: on JAX a shared array is deleted under one model when the other one trains.
+        layer.norm.moving_variance.assign(_array(norm.moving_variance, 1.0, layer.filters))
 
 
 def _array(variable, default, size):

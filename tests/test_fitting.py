@@ -177,7 +177,7 @@ def test_cifar10_channels_are_chosen_better(cifar10_dir):
 
     dense = fbs_keras.models.MCifarNet(weights="cifar10")
     train = data.load("cifar10", "train[:2000]", 500, data_dir=cifar10_dir).batches.map(lambda x, y: x)
-    test = list(data.load("cifar10", "test[:500]", 500, data_dir=cifar10_dir).batches)
+    test = list(data.load("cifar10", "test[:500]", 500, data_dir=cifar10_dir).batches.as_numpy_iterator())
     right = {}
     for start in ("preserve", "fit"):
         model = fbs_keras.wrap(dense)
@@ -185,7 +185,7 @@ def test_cifar10_channels_are_chosen_better(cifar10_dir):
             fbs_keras.fit_gates(model, train)
         for name in ("conv6", "conv7"):
             fbs_keras.set_density(model, {"*": 1.0, name: 0.25})
-            hits = [np.argmax(model.predict_on_batch(x), axis=1) == y.numpy() for x, y in test]
+            hits = [np.argmax(model.predict_on_batch(x), axis=1) == y for x, y in test]
             right[start, name] = np.mean(hits)
     assert right["fit", "conv7"] > 0.91
     assert right["fit", "conv6"] > right["preserve", "conv6"] + 0.2

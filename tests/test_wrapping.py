@@ -373,3 +373,17 @@ def test_a_users_class_is_kept():
     inputs = keras.Input((8, 8, 3))
     model = Trained(inputs, layers.Flatten()(layers.Conv2D(4, 3, activation="relu")(inputs)))
     assert type(fbs_keras.wrap(model)).__name__ == "Trained"
+
+
+def test_a_model_and_its_copy_train_apart():
+    """On JAX, training deletes the arrays that it replaces: no variable of the copy may hold the model's own."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.SeparableConv2D(4, 3, use_bias=False)(inputs)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(x)))
+    before = model.get_weights()
+    wrapped = fbs_keras.wrap(model)
+    wrapped.compile("sgd", "mse")
+    wrapped.fit(np.ones((4, 8, 8, 3), "float32"), np.ones((4, 2), "float32"), verbose=0)
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
