@@ -28,6 +28,10 @@ WEIGHTS = {
         "mcifarnet_cifar10_50.keras",
         "e0b1693a31d9c8fefd56f82685832acca2390d82ef8bedb3ec7c0ba49c03b48b",
     ),
+    ("cifar10", 0.4): (
+        "mcifarnet_cifar10_40.keras",
+        "4ec00a572de110852315d9f4a5c3eb5209fc3d635918e1f362867f4c5d434dfe",
+    ),
 }
 
 
@@ -44,8 +48,8 @@ def MCifarNet(input_shape=(32, 32, 3), classes=10, weight_decay=1e-4, name="mcif
         weights: `"cifar10"` for our own trained weights, which come with the package, of 32x32 images as
             `fbs_keras.data.normalise` scales them and 10 classes. Defaults to `None`, random ones.
         density: Density of the FBS layers, in (0, 1], or `None` (default) for the dense network. Trained weights are
-            there for `None` and 0.5. The latter need as many MACs as that density everywhere, but have a density for
-            each layer, and are without the channels that no image used.
+            there for `None`, 0.5 and 0.4. The latter need no more MACs than that density everywhere, but have a density
+            for each layer, and are without the channels that hardly any image used.
 
     Returns:
         A Functional Keras model from images to logits, `(batch, classes)`.
