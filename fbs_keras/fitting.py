@@ -1,7 +1,5 @@
 """fit_gates(): starts gates that choose by the image, from what each channel does for the layers behind it."""
 
-import numbers
-
 import keras
 import numpy as np
 from keras import ops
@@ -63,11 +61,7 @@ def fit_gates(model, images, *, spread=0.02, print_fn=None):
 
     Source: ours.
     """
-    if isinstance(spread, bool) or not isinstance(spread, numbers.Real):
-        raise TypeError(f"spread must be a number in (0, 1), got {spread!r}")
-    spread = float(spread)
-    if not 0 < spread < 1:
-        raise ValueError(f"spread must be in (0, 1), got {spread}")
+    spread = gating.check_share(spread, "spread")
     paths = require_fbs_paths(model)
     for path, layer in paths:
         if _array(layer.gate_kernel).any():

@@ -40,6 +40,16 @@ def check_density(density):
     return density
 
 
+def check_share(value, name):
+    """Returns the argument `name` as a float in (0, 1), or raises."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number in (0, 1), got {value!r}")
+    value = float(value)
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must be in (0, 1), got {value}")
+    return value
+
+
 def active_channels(density, channels, group_size=1, round_channels=1):
     """Computes k, the number of channels that win: `k = ceil(density * channels)`, in whole groups.
 

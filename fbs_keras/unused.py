@@ -1,11 +1,9 @@
 """remove_unused(): takes away for good the channels that FBS layers never use."""
 
-import numbers
-
 import numpy as np
 from keras import ops
 
-from fbs_keras import graph
+from fbs_keras import gating, graph
 from fbs_keras.channelwise import passes_channels
 from fbs_keras.densities import require_fbs_paths
 from fbs_keras.layers import FBSConv2D
@@ -45,11 +43,7 @@ def remove_unused(model, below=0.01, *, print_fn=None):
 
     Source: ours.
     """
-    if isinstance(below, bool) or not isinstance(below, numbers.Real):
-        raise TypeError(f"below must be a number in (0, 1), got {below!r}")
-    below = float(below)
-    if not 0 < below < 1:
-        raise ValueError(f"below must be in (0, 1), got {below}")
+    below = gating.check_share(below, "below")
     require_fbs_paths(model)
     flat = graph.flatten(model)
     shapes = {ref: tuple(spec.shape) for ref, spec in graph.specs(flat, model).items()}
