@@ -86,6 +86,23 @@ def test_channels_win_where_they_matter():
     assert model.get_layer("conv").density.numpy() == 0.5  # as before
 
 
+def test_gates_predict_importance_in_the_fitted_network():
+    """Also those of b, whose input is scaled differently since a's gates are of one scale."""
+    model = fbs_keras.wrap(plain(pooled))
+    x, spread, lines = images(), 1e-4, []
+    fbs_keras.fit_gates(model, x, spread=spread, print_fn=lines.append)
+    readers = {"a": model.get_layer("b"), "b": model.layers[-1]}
+    for line, (name, reader) in zip(lines, readers.items(), strict=True):
+        layer, following = model.get_layer(name), keras.ops.convert_to_numpy(reader.kernel)
+        got_x, y = keras.Model(model.inputs, [layer.input, layer.output]).predict(x, verbose=0)
+        weight = np.sum(following.reshape(-1, layer.filters, following.shape[-1]) ** 2, axis=(0, 2))
+        importance = np.sqrt(np.mean(y**2, axis=(1, 2)) * weight)
+        expected = np.minimum(importance / importance.mean(), 4)
+        g = keras.ops.convert_to_numpy(layer.predict_saliency(keras.ops.convert_to_tensor(got_x)))
+        left = np.sum((expected - (g - 1) / spread - 1) ** 2) / np.sum((expected - expected.mean(axis=0)) ** 2)
+        assert 1 - left == pytest.approx(float(line.removeprefix(f"{name}: fitted, R2 = ")), abs=0.02)
+
+
 def test_the_winners_do_not_depend_on_the_spread():
     dense, chosen = plain(pooled), []
     for spread in (0.001, 0.1):
