@@ -207,17 +207,17 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count, in
   FbsThreads* threads = fbs_threads_create(count);
   const FbsConv2dOptions options = {.path = path};
   FbsConv2dInt8Weights* weights = malloc(sizeof *weights * (size_t)copies);
-  FbsConv2dInt8** plans = malloc(sizeof(FbsConv2dInt8*) * (size_t)copies);
+  FbsConv2d** plans = malloc(sizeof(FbsConv2d*) * (size_t)copies);
   for (int32_t i = 0; i < copies; i++) {
     weights[i] = random_weights(s);
     plans[i] = fbs_conv2d_int8_create(s, &weights[i], &options);
   }
-  void* workspace = aligned_alloc(64, fbs_conv2d_int8_workspace_size(plans[0], count));
+  void* workspace = aligned_alloc(64, fbs_conv2d_workspace_size(plans[0], count));
   double times[kRuns];
   Times t = {0};
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    fbs_conv2d_int8_run(plans[i % copies], threads, x, indices, y, winners, workspace);
+    fbs_conv2d_run(plans[i % copies], threads, x, indices, y, winners, workspace);
     times[i] = now() - start;
   }
   t.run = median(times, kRuns);
@@ -242,7 +242,7 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count, in
   for (int i = 0; i < 20; i++) times[i] = peak_of(kernels);
   t.peak = median(times, 20);
   for (int32_t i = 0; i < copies; i++) {
-    fbs_conv2d_int8_destroy(plans[i]);
+    fbs_conv2d_destroy(plans[i]);
     free_weights(&weights[i]);
   }
   free(gate_workspace);

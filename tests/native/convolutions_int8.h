@@ -185,35 +185,39 @@ static void* new_workspace(size_t bytes) {
 static Result run(const Problem* p, FbsPath path, FbsThreads* threads) {
   const FbsConv2dShape* s = &p->shape;
   const FbsConv2dOptions options = {.path = path};
-  FbsConv2dInt8* plan = fbs_conv2d_int8_create(s, &p->weights, &options);
+  FbsConv2d* plan = fbs_conv2d_int8_create(s, &p->weights, &options);
   CHECK(plan != NULL, "no plan for path %s", fbs_path_name(path));
-  void* workspace = new_workspace(fbs_conv2d_int8_workspace_size(plan, fbs_threads_count(threads)));
+  void* workspace = new_workspace(fbs_conv2d_workspace_size(plan, fbs_threads_count(threads)));
   Result result = new_result(p);
-  const int status = fbs_conv2d_int8_run(plan, threads, p->x, p->in_indices, result.y,
-                                         s->out_active < s->out_channels ? result.indices : NULL, workspace);
+  const int status = fbs_conv2d_run(plan, threads, p->x, p->in_indices, result.y,
+                                    s->out_active < s->out_channels ? result.indices : NULL, workspace);
   CHECK(status == 0, "status %d", status);
   free(workspace);
-  fbs_conv2d_int8_destroy(plan);
+  fbs_conv2d_destroy(plan);
   return result;
 }
 
 /* With kernels that this CPU has, but does not choose; g is 1 for all winners, which the reference has found. */
 static Result run_gemm(const Problem* p, const FbsInt8Kernels* kernels, FbsThreads* threads, const Result* expected) {
   const FbsConv2dShape* s = &p->shape;
-  FbsGemmInt8* gemm = fbs_gemm_int8_create(s, &p->weights, kernels);
+  void* gemm = fbs_gemm_int8_create(s, &p->weights, kernels);
   CHECK(gemm != NULL, "no plan for %s", kernels->name);
-  void* workspace = new_workspace(fbs_gemm_int8_workspace_size(gemm, fbs_threads_count(threads)));
+  void* workspace = new_workspace(fbs_gemm_int8.workspace_size(gemm, fbs_threads_count(threads)));
   Result result = new_result(p);
   const int64_t x_size = (int64_t)p->x_size / s->batch, y_size = (int64_t)p->y_size / s->batch;
   for (int64_t n = 0; n < s->batch; n++) {
     const float* x = p->x + n * x_size;
     int32_t* winners = result.indices + n * s->out_active;
     memcpy(winners, expected->indices + n * s->out_active, sizeof *winners * (size_t)s->out_active);
-    fbs_gemm_int8_run(gemm, threads, x, p->in_indices == NULL ? NULL : p->in_indices + n * s->in_active,
-                      fbs_finite_range(x, x_size), p->weights.gate_bias, winners, result.y + n * y_size, workspace);
+    const FbsGatedImage image = {.x = x,
+                                 .in_indices = p->in_indices == NULL ? NULL : p->in_indices + n * s->in_active,
+                                 .g = p->weights.gate_bias,
+                                 .winners = winners,
+                                 .range = fbs_finite_range(x, x_size)};
+    fbs_gemm_int8.run(gemm, threads, &image, result.y + n * y_size, workspace);
   }
   free(workspace);
-  fbs_gemm_int8_destroy(gemm);
+  fbs_gemm_int8.destroy(gemm);
   return result;
 }
 

@@ -352,16 +352,16 @@ static void test_indices(void) {
     for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
       const int32_t saved = p.in_indices[7];
       p.in_indices[7] = outside[i];
-      FbsConv2dInt8* plan = fbs_conv2d_int8_create(&s, &p.weights, &options);
-      void* workspace = new_workspace(fbs_conv2d_int8_workspace_size(plan, 1));
+      FbsConv2d* plan = fbs_conv2d_int8_create(&s, &p.weights, &options);
+      void* workspace = new_workspace(fbs_conv2d_workspace_size(plan, 1));
       float* y = NEW(float, p.y_size);
       int32_t winners[18];
-      CHECK(fbs_conv2d_int8_run(plan, pools[0], p.x, p.in_indices, y, winners, workspace) == -1, "index %d accepted",
+      CHECK(fbs_conv2d_run(plan, pools[0], p.x, p.in_indices, y, winners, workspace) == -1, "index %d accepted",
             outside[i]);
       p.in_indices[7] = saved;
       free(y);
       free(workspace);
-      fbs_conv2d_int8_destroy(plan);
+      fbs_conv2d_destroy(plan);
     }
   }
   for (int32_t i = 0; i < s.batch * s.in_active; i++) p.in_indices[i] = 7;

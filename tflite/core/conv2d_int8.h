@@ -25,22 +25,13 @@ typedef struct {
   const float* gate_bias;   /* [out_channels] */
 } FbsConv2dInt8Weights;
 
-typedef struct FbsConv2dInt8 FbsConv2dInt8;
-
 /* As fbs_conv2d_check. Also refuses weights of -128, and windows so large that the sums could overflow. */
 const char* fbs_conv2d_int8_check(const FbsConv2dShape* shape, const FbsConv2dInt8Weights* weights, char* message,
                                   size_t message_size);
 
-/* As fbs_conv2d_create; of the options only the path matters. */
-FbsConv2dInt8* fbs_conv2d_int8_create(const FbsConv2dShape* shape, const FbsConv2dInt8Weights* weights,
-                                      const FbsConv2dOptions* options);
-void fbs_conv2d_int8_destroy(FbsConv2dInt8* plan);
-
-/* As in conv2d.h. */
-size_t fbs_conv2d_int8_workspace_size(const FbsConv2dInt8* plan, int32_t threads);
-size_t fbs_conv2d_int8_plan_size(const FbsConv2dInt8* plan);
-const char* fbs_conv2d_int8_kernel_name(const FbsConv2dInt8* plan); /* such as "int8_avx512vnni" */
-int fbs_conv2d_int8_run(const FbsConv2dInt8* plan, FbsThreads* threads, const float* x, const int32_t* in_indices,
-                        float* y, int32_t* out_indices, void* workspace);
+/* As fbs_conv2d_create; of the options only the path matters. The plan is run, asked and destroyed as any other, and
+ * its kernels are named such as "int8_avx512vnni". */
+FbsConv2d* fbs_conv2d_int8_create(const FbsConv2dShape* shape, const FbsConv2dInt8Weights* weights,
+                                  const FbsConv2dOptions* options);
 
 #endif

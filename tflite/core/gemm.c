@@ -196,18 +196,17 @@ static size_t plan_size(const void* plan) {
   return sizeof *gemm + sizeof *gemm->panel * (size_t)gemm->vectors + offsets + packed;
 }
 
-static void run(const void* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
-                const int32_t* winners, float* y, void* workspace) {
+static void run(const void* plan, FbsThreads* threads, const FbsGatedImage* image, float* y, void* workspace) {
   const Gemm* gemm = plan;
   const Layout layout = layout_of(gemm, fbs_threads_count(threads));
   char* memory = workspace;
-  const FbsMultiplication multiplication = fbs_multiplication_of(&gemm->shape, gemm->offsets, gemm->weights.bias, x, g,
-                                                                 winners, y, memory + layout.multiplication);
-  if (gemm->packed != NULL && in_indices == NULL) {
+  const FbsMultiplication multiplication =
+      fbs_multiplication_of(&gemm->shape, gemm->offsets, gemm->weights.bias, image, y, memory + layout.multiplication);
+  if (gemm->packed != NULL && image->in_indices == NULL) {
     fbs_multiply_panels(&multiplication, gemm->kernels, threads, gemm->panel, gemm->panels, gemm->packed);
     return;
   }
-  PackTask pack = pack_task(gemm, in_indices, winners, (FbsStretch*)(memory + layout.stretches),
+  PackTask pack = pack_task(gemm, image->in_indices, image->winners, (FbsStretch*)(memory + layout.stretches),
                             (int32_t*)(memory + layout.first_stretch), (float*)(memory + layout.packed));
   const int32_t most = chunk_panels(gemm, fbs_threads_count(threads));
   for (int32_t begin = 0; begin < gemm->panels; begin += most) {
@@ -218,4 +217,4 @@ static void run(const void* plan, FbsThreads* threads, const float* x, const int
   }
 }
 
-const FbsDriver fbs_gemm = {supports, create, destroy, workspace_size, plan_size, run};
+const FbsFloatDriver fbs_gemm = {supports, create, {0, destroy, workspace_size, plan_size, run}};

@@ -7,6 +7,7 @@
 #include "blocks_int8.h"
 #include "image_int8.h"
 #include "packing.h"
+#include "tiles.h"
 #include "workspace.h"
 
 /* Packed weights that are multiplied before more are packed: see gemm.c. */
@@ -27,7 +28,7 @@ typedef struct {
   float *scale, *bias, *gate;
 } Channels;
 
-struct FbsGemmInt8 {
+typedef struct {
   FbsConv2dShape shape;
   FbsConv2dInt8Weights weights;
   const FbsInt8Kernels* kernels;
@@ -48,17 +49,17 @@ struct FbsGemmInt8 {
   /* All weights in order, and their sums, where all channels are active, else NULL; see gemm.c. */
   int8_t* packed;
   int32_t* packed_sums;
-};
+} Gemm;
 
-static int64_t quads_of(const FbsGemmInt8* gemm) { return (int64_t)gemm->run_count * gemm->run_quads; }
-static int64_t padded_channels(const FbsGemmInt8* gemm) { return (int64_t)gemm->vectors * gemm->kernels->lanes; }
+static int64_t quads_of(const Gemm* gemm) { return (int64_t)gemm->run_count * gemm->run_quads; }
+static int64_t padded_channels(const Gemm* gemm) { return (int64_t)gemm->vectors * gemm->kernels->lanes; }
 
-static size_t packed_bytes(const FbsGemmInt8* gemm, int64_t vectors) {
+static size_t packed_bytes(const Gemm* gemm, int64_t vectors) {
   return (size_t)(4 * quads_of(gemm)) * (size_t)(vectors * gemm->kernels->lanes);
 }
 
 /* As many as kChunkBytes hold, and at least one for each thread. Chunks are nearly equal. */
-static int32_t chunk_panels(const FbsGemmInt8* gemm, int32_t threads) {
+static int32_t chunk_panels(const Gemm* gemm, int32_t threads) {
   const size_t fit = kChunkBytes / packed_bytes(gemm, gemm->panel[0].vectors);
   const int64_t most = fit > (size_t)threads ? (int64_t)fit : threads;
   const int64_t chunks = (gemm->panels + most - 1) / most;
@@ -87,7 +88,7 @@ static int32_t divide_into_panels(int32_t vectors, int32_t widest, FbsPanel* pan
 /* ---- Packing ---- */
 
 /* The rows of weights in the order of a window's bytes; a run's last quad is filled up with zeros. */
-static void find_rows(const FbsGemmInt8* gemm, const int32_t* in_indices, const int8_t** rows) {
+static void find_rows(const Gemm* gemm, const int32_t* in_indices, const int8_t** rows) {
   const int64_t depth = gemm->shape.in_active, width = gemm->shape.out_channels, taps = gemm->taps;
   const int64_t all = gemm->shape.in_channels * taps;
   const int64_t run_depth = gemm->run_taps * depth, run_rows = 4 * (int64_t)gemm->run_quads;
@@ -111,7 +112,7 @@ static void find_rows(const FbsGemmInt8* gemm, const int32_t* in_indices, const 
 }
 
 typedef struct {
-  const FbsGemmInt8* gemm;
+  const Gemm* gemm;
   FbsInt8Packing packing;
   const int32_t* winners;
   const int32_t* quads; /* of the blocks to copy; NULL: there are none */
@@ -135,9 +136,8 @@ static void pack_share(void* context, int32_t thread, int32_t count) {
 }
 
 /* `rows` has room for the rows' pointers, or the quads of blocks instead. */
-static PackTask pack_task(const FbsGemmInt8* gemm, const int32_t* in_indices, const int32_t* winners,
-                          const int8_t** rows, FbsStretch* stretches, int32_t* first_stretch, int8_t* packed,
-                          int32_t* sums) {
+static PackTask pack_task(const Gemm* gemm, const int32_t* in_indices, const int32_t* winners, const int8_t** rows,
+                          FbsStretch* stretches, int32_t* first_stretch, int8_t* packed, int32_t* sums) {
   if (gemm->blocks != NULL && sums == NULL &&
       fbs_int8_find_blocks(&gemm->shape, gemm->kernels->lanes, in_indices, (int32_t*)rows)) {
     return (PackTask){.gemm = gemm,
@@ -161,7 +161,7 @@ static PackTask pack_task(const FbsGemmInt8* gemm, const int32_t* in_indices, co
 }
 
 /* A run on a dense input uses all weights in order: pack them once. */
-static int pack_all(FbsGemmInt8* gemm) {
+static int pack_all(Gemm* gemm) {
   const size_t channels = (size_t)gemm->shape.out_channels;
   int32_t* winners = malloc(sizeof *winners * channels);
   const int8_t** rows = malloc(sizeof *rows * 4 * (size_t)quads_of(gemm));
@@ -191,42 +191,20 @@ static int pack_all(FbsGemmInt8* gemm) {
 typedef struct {
   const FbsInt8Kernels* kernels;
   const FbsInt8Multiplication* multiplication;
-  const FbsPanel* panels;
-  int32_t count;
   const int8_t* packed;
 } MultiplyTask;
 
-static int32_t tiles_of(const MultiplyTask* task, const FbsPanel* panel) {
-  const FbsInt8Multiplication* all = task->multiplication;
-  const int32_t most = task->kernels->tile_pixels[panel->vectors] / fbs_int8_windows(all->max_pool);
-  const int32_t pixels = all->pixels;
-  return pixels / most + (pixels % most != 0);
-}
-
-/* The tiles of all panels stand in one row, panel after panel, of which each thread takes an equal share. */
-static void multiply_share(void* context, int32_t thread, int32_t count) {
+static void multiply(const void* context, const FbsPanel* panel, int32_t vectors, int32_t tiles, int32_t begin,
+                     int32_t end) {
   const MultiplyTask* task = context;
   const FbsInt8Multiplication* all = task->multiplication;
-  int64_t total = 0;
-  for (int32_t n = 0; n < task->count; n++) total += tiles_of(task, &task->panels[n]);
-  int64_t begin = fbs_share(total, thread, count), end = fbs_share(total, thread + 1, count);
-  const int8_t* packed = task->packed;
-  for (int32_t n = 0; n < task->count && end > 0; n++) {
-    const FbsPanel* panel = &task->panels[n];
-    const int32_t tiles = tiles_of(task, panel);
-    const int64_t last = end < tiles ? end : tiles;
-    if (begin < last) {
-      task->kernels->multiply(all, panel, packed, tiles, begin < 0 ? 0 : (int32_t)begin, (int32_t)last);
-    }
-    begin -= tiles;
-    end -= tiles;
-    packed += 4 * (int64_t)all->run_count * all->run_quads * panel->vectors * task->kernels->lanes;
-  }
+  const int64_t before = 4 * (int64_t)all->run_count * all->run_quads * vectors * task->kernels->lanes;
+  task->kernels->multiply(all, panel, task->packed + before, tiles, begin, end);
 }
 
 /* start = -(zero - origin) * the sum of the channel's weights: what the zero point adds to its sums. */
-static void find_starts(const FbsGemmInt8* gemm, const FbsPanel* panels, int32_t count, const int32_t* sums,
-                        int32_t parts, int32_t zero, int32_t* start) {
+static void find_starts(const Gemm* gemm, const FbsPanel* panels, int32_t count, const int32_t* sums, int32_t parts,
+                        int32_t zero, int32_t* start) {
   const FbsPanel* last = &panels[count - 1];
   const int64_t lanes = gemm->kernels->lanes, padded = padded_channels(gemm);
   for (int64_t c = panels->first_vector * lanes; c < (last->first_vector + last->vectors) * lanes; c++) {
@@ -236,7 +214,7 @@ static void find_starts(const FbsGemmInt8* gemm, const FbsPanel* panels, int32_t
   }
 }
 
-static Channels channels_of(const FbsGemmInt8* gemm, const FbsQuantisation* quantisation, const float* g,
+static Channels channels_of(const Gemm* gemm, const FbsQuantisation* quantisation, const float* g,
                             const int32_t* winners, void* memory) {
   const int64_t padded = padded_channels(gemm);
   Channels channels = {.start = memory};
@@ -254,7 +232,7 @@ static Channels channels_of(const FbsGemmInt8* gemm, const FbsQuantisation* quan
 
 /* ---- The interface ---- */
 
-static Layout layout_of(const FbsGemmInt8* gemm, int32_t threads) {
+static Layout layout_of(const Gemm* gemm, int32_t threads) {
   const size_t padded = (size_t)padded_channels(gemm);
   const int32_t panels = chunk_panels(gemm, threads);
   Layout layout = {0};
@@ -269,7 +247,8 @@ static Layout layout_of(const FbsGemmInt8* gemm, int32_t threads) {
   return layout;
 }
 
-void fbs_gemm_int8_destroy(FbsGemmInt8* gemm) {
+static void destroy(void* plan) {
+  Gemm* gemm = plan;
   if (gemm == NULL) return;
   free(gemm->packed_sums);
   free(gemm->packed);
@@ -281,7 +260,7 @@ void fbs_gemm_int8_destroy(FbsGemmInt8* gemm) {
 }
 
 /* Neighbouring taps of a row of the kernel are neighbours in the image, unless they are dilated. */
-static int find_runs(FbsGemmInt8* gemm) {
+static int find_runs(Gemm* gemm) {
   const FbsConv2dShape* s = &gemm->shape;
   gemm->run_taps = s->dilation_width == 1 ? s->kernel_width : 1;
   gemm->run_count = gemm->taps / gemm->run_taps;
@@ -296,12 +275,12 @@ static int find_runs(FbsGemmInt8* gemm) {
   return 1;
 }
 
-static size_t tail_bytes(const FbsGemmInt8* gemm) {
+static size_t tail_bytes(const Gemm* gemm) {
   const int64_t rows = (int64_t)gemm->shape.in_channels * gemm->taps - gemm->tail_row;
   return (size_t)((rows + 1) * gemm->shape.out_channels + 2 * kFbsInt8Spare);
 }
 
-static int copy_tail(FbsGemmInt8* gemm) {
+static int copy_tail(Gemm* gemm) {
   const int64_t width = gemm->shape.out_channels, rows = (int64_t)gemm->shape.in_channels * gemm->taps;
   const int64_t copied = kFbsInt8Spare / width + 1;
   gemm->tail_row = rows > copied ? rows - copied : 0;
@@ -311,9 +290,9 @@ static int copy_tail(FbsGemmInt8* gemm) {
   return 1;
 }
 
-FbsGemmInt8* fbs_gemm_int8_create(const FbsConv2dShape* s, const FbsConv2dInt8Weights* weights,
-                                  const FbsInt8Kernels* kernels) {
-  FbsGemmInt8* gemm = calloc(1, sizeof *gemm);
+void* fbs_gemm_int8_create(const FbsConv2dShape* s, const FbsConv2dInt8Weights* weights,
+                           const FbsInt8Kernels* kernels) {
+  Gemm* gemm = calloc(1, sizeof *gemm);
   if (gemm == NULL) return NULL;
   gemm->shape = *s;
   gemm->weights = *weights;
@@ -323,41 +302,47 @@ FbsGemmInt8* fbs_gemm_int8_create(const FbsConv2dShape* s, const FbsConv2dInt8We
   gemm->vectors = fbs_vectors_of(s->out_active, kernels->lanes);
   gemm->panel = malloc(sizeof *gemm->panel * (size_t)gemm->vectors);
   if (gemm->panel == NULL || !find_runs(gemm) || !copy_tail(gemm)) {
-    fbs_gemm_int8_destroy(gemm);
+    destroy(gemm);
     return NULL;
   }
   gemm->panels = divide_into_panels(gemm->vectors, widest_panel(kernels, s->max_pool), gemm->panel);
   const int all = s->in_active == s->in_channels && s->out_active == s->out_channels;
   if (!all && fbs_int8_blocks_serve(s, kernels)) gemm->blocks = fbs_int8_blocks_of(s, weights->weights, kernels->lanes);
   if (all && !pack_all(gemm)) {
-    fbs_gemm_int8_destroy(gemm);
+    destroy(gemm);
     return NULL;
   }
   return gemm;
 }
 
-size_t fbs_gemm_int8_workspace_size(const FbsGemmInt8* gemm, int32_t threads) { return layout_of(gemm, threads).size; }
+static size_t workspace_size(const void* plan, int32_t threads) { return layout_of(plan, threads).size; }
 
-size_t fbs_gemm_int8_plan_size(const FbsGemmInt8* gemm) {
+static size_t plan_size(const void* plan) {
+  const Gemm* gemm = plan;
   const size_t sums = sizeof *gemm->packed_sums * (size_t)padded_channels(gemm);
   const size_t packed = gemm->packed != NULL ? packed_bytes(gemm, gemm->vectors) + sums : 0;
   return sizeof *gemm + sizeof *gemm->panel * (size_t)gemm->vectors + sizeof *gemm->runs * (size_t)gemm->run_count +
          tail_bytes(gemm) + packed + (gemm->blocks != NULL ? fbs_int8_blocks_bytes(&gemm->shape) : 0);
 }
 
-void fbs_gemm_int8_run(const FbsGemmInt8* gemm, FbsThreads* threads, const float* x, const int32_t* in_indices,
-                       FbsRange range, const float* g, const int32_t* winners, float* y, void* workspace) {
+static FbsRange finite_range(const FbsConv2dShape* s, const FbsGatedImage* image) {
+  if (!isinf(image->range.low) && !isinf(image->range.high)) return image->range;
+  return fbs_finite_range(image->x, (int64_t)s->in_height * s->in_width * s->in_active);
+}
+
+static void run(const void* plan, FbsThreads* threads, const FbsGatedImage* image, float* y, void* workspace) {
+  const Gemm* gemm = plan;
   const FbsConv2dShape* s = &gemm->shape;
   const int32_t count = fbs_threads_count(threads);
   const Layout layout = layout_of(gemm, count);
   char* memory = workspace;
-  uint8_t* image = (uint8_t*)memory + layout.image;
-  const FbsQuantisation quantisation = fbs_quantisation_of(range);
-  fbs_quantise_image(&gemm->image, gemm->kernels, threads, x, quantisation, image);
-  const Channels channels = channels_of(gemm, &quantisation, g, winners, memory + layout.winners);
+  uint8_t* bytes = (uint8_t*)memory + layout.image;
+  const FbsQuantisation quantisation = fbs_quantisation_of(finite_range(s, image));
+  fbs_quantise_image(&gemm->image, gemm->kernels, threads, image->x, quantisation, bytes);
+  const Channels channels = channels_of(gemm, &quantisation, image->g, image->winners, memory + layout.winners);
   const int64_t row_bytes = gemm->image.columns.size * s->in_active;
   const FbsInt8Multiplication multiplication = {
-      .x = image,
+      .x = bytes,
       .y = y,
       .pixels = fbs_y_height(s) * fbs_y_width(s),
       .out_width = fbs_y_width(s),
@@ -375,25 +360,34 @@ void fbs_gemm_int8_run(const FbsGemmInt8* gemm, FbsThreads* threads, const float
       .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
       .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY,
   };
-  MultiplyTask multiply = {gemm->kernels, &multiplication, gemm->panel, gemm->panels, gemm->packed};
+  MultiplyTask task = {gemm->kernels, &multiplication, gemm->packed};
+  FbsTiles tiles = {.panels = gemm->panel,
+                    .count = gemm->panels,
+                    .pixels = multiplication.pixels,
+                    .tile_pixels = gemm->kernels->tile_pixels,
+                    .windows = fbs_int8_windows(s->max_pool),
+                    .multiply = multiply,
+                    .context = &task};
   const int32_t zero = quantisation.zero - gemm->kernels->origin;
-  if (gemm->packed != NULL && in_indices == NULL) {
+  if (gemm->packed != NULL && image->in_indices == NULL) {
     find_starts(gemm, gemm->panel, gemm->panels, gemm->packed_sums, 1, zero, channels.start);
-    fbs_threads_run(threads, multiply_share, &multiply);
+    fbs_multiply_tiles(&tiles, threads);
     return;
   }
   int32_t* sums = zero == 0 ? NULL : (int32_t*)(memory + layout.sums);
   if (sums != NULL) memset(sums, 0, sizeof *sums * (size_t)padded_channels(gemm) * (size_t)count);
-  PackTask pack = pack_task(gemm, in_indices, winners, (const int8_t**)(memory + layout.rows),
+  PackTask pack = pack_task(gemm, image->in_indices, image->winners, (const int8_t**)(memory + layout.rows),
                             (FbsStretch*)(memory + layout.stretches), (int32_t*)(memory + layout.first_stretch),
                             (int8_t*)(memory + layout.packed), sums);
-  multiply.packed = pack.packed;
+  task.packed = pack.packed;
   const int32_t most = chunk_panels(gemm, count);
   for (int32_t begin = 0; begin < gemm->panels; begin += most) {
-    pack.panels = multiply.panels = gemm->panel + begin;
-    pack.count = multiply.count = gemm->panels - begin < most ? gemm->panels - begin : most;
+    pack.panels = tiles.panels = gemm->panel + begin;
+    pack.count = tiles.count = gemm->panels - begin < most ? gemm->panels - begin : most;
     fbs_threads_run(threads, pack_share, &pack);
     if (sums != NULL) find_starts(gemm, pack.panels, pack.count, sums, count, zero, channels.start);
-    fbs_threads_run(threads, multiply_share, &multiply);
+    fbs_multiply_tiles(&tiles, threads);
   }
 }
+
+const FbsDriver fbs_gemm_int8 = {1, destroy, workspace_size, plan_size, run};

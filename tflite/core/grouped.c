@@ -88,23 +88,22 @@ static size_t plan_size(const void* context) {
          sizeof *plan->weights * fbs_count_weights(s);
 }
 
-static void run(const void* context, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
-                const int32_t* winners, float* y, void* workspace) {
+static void run(const void* context, FbsThreads* threads, const FbsGatedImage* image, float* y, void* workspace) {
   const Grouped* plan = context;
   const FbsConv2dShape* s = &plan->shape;
   const int64_t lanes = plan->kernels->lanes;
   char* memory = workspace;
   FbsMultiplication multiplication =
-      fbs_multiplication_of(s, plan->offsets, plan->bias, x, g, winners, y, memory + plan->layout.multiplication);
+      fbs_multiplication_of(s, plan->offsets, plan->bias, image, y, memory + plan->layout.multiplication);
   const float** groups = (const float**)(memory + plan->layout.groups);
   for (int64_t v = 0; v < plan->vectors; v++) {
-    groups[v] = plan->weights + winners[v * lanes] * (int64_t)multiplication.taps * s->in_channels;
+    groups[v] = plan->weights + image->winners[v * lanes] * (int64_t)multiplication.taps * s->in_channels;
   }
   int32_t* rows = (int32_t*)(memory + plan->layout.rows);
   multiplication.rows = rows;
   for (int64_t t = 0; t < multiplication.taps; t++) {
     for (int64_t i = 0; i < s->in_active; i++) {
-      *rows++ = (int32_t)((t * s->in_channels + (in_indices == NULL ? i : in_indices[i])) * lanes);
+      *rows++ = (int32_t)((t * s->in_channels + (image->in_indices == NULL ? i : image->in_indices[i])) * lanes);
     }
   }
   for (int32_t n = 0; n < kFbsRowsAhead; n++) rows[n] = 0;
@@ -112,4 +111,4 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
   fbs_multiply_panels(&multiplication, plan->kernels, threads, plan->panel, plan->panels, NULL);
 }
 
-const FbsDriver fbs_grouped = {supports, create, destroy, workspace_size, plan_size, run};
+const FbsFloatDriver fbs_grouped = {supports, create, {0, destroy, workspace_size, plan_size, run}};

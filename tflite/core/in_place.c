@@ -155,8 +155,7 @@ static size_t plan_size(const void* context) {
          sizeof *plan->weights * fbs_count_weights(&plan->shape);
 }
 
-static void run(const void* context, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
-                const int32_t* winners, float* y, void* workspace) {
+static void run(const void* context, FbsThreads* threads, const FbsGatedImage* image, float* y, void* workspace) {
   const InPlace* plan = context;
   const FbsConv2dShape* s = &plan->shape;
   const Layout* layout = &plan->layout;
@@ -164,18 +163,19 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
   int32_t* columns = (int32_t*)(memory + layout->columns);
   for (int64_t t = 0; t < plan->taps; t++) {
     for (int64_t i = 0; i < s->in_active; i++) {
-      columns[t * s->in_active + i] = (int32_t)(t * s->in_channels + (in_indices == NULL ? i : in_indices[i]));
+      columns[t * s->in_active + i] =
+          (int32_t)(t * s->in_channels + (image->in_indices == NULL ? i : image->in_indices[i]));
     }
   }
 
   const FbsMultiplication multiplication =
-      fbs_multiplication_of(s, plan->offsets, plan->bias, x, g, winners, y, memory + layout->multiplication);
+      fbs_multiplication_of(s, plan->offsets, plan->bias, image, y, memory + layout->multiplication);
   /* Tiles are nearly equal, the wider ones first: the odd pixels come with the last one. */
   for (int32_t n = 0; n < plan->tiles; n++) {
     const int32_t begin = plan->vectors - (int32_t)fbs_share(plan->vectors, plan->tiles - n, plan->tiles);
     const int32_t end = plan->vectors - (int32_t)fbs_share(plan->vectors, plan->tiles - n - 1, plan->tiles);
     TileTask task = {.plan = plan,
-                     .winners = winners,
+                     .winners = image->winners,
                      .tile = {.all = &multiplication,
                               .first_pixel = (int64_t)begin * plan->kernels->lanes,
                               .vectors = end - begin,
@@ -190,4 +190,4 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
   }
 }
 
-const FbsDriver fbs_in_place = {supports, create, destroy, workspace_size, plan_size, run};
+const FbsFloatDriver fbs_in_place = {supports, create, {0, destroy, workspace_size, plan_size, run}};

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "tiles.h"
 #include "workspace.h"
 
 size_t fbs_count_weights(const FbsConv2dShape* s) {
@@ -48,19 +49,18 @@ static Layout layout_of(const FbsConv2dShape* s) {
 size_t fbs_multiplication_workspace_size(const FbsConv2dShape* shape) { return layout_of(shape).size; }
 
 FbsMultiplication fbs_multiplication_of(const FbsConv2dShape* s, const int32_t* offsets, const float* bias,
-                                        const float* x, const float* g, const int32_t* winners, float* y,
-                                        void* workspace) {
+                                        const FbsGatedImage* image, float* y, void* workspace) {
   const Layout layout = layout_of(s);
   char* memory = workspace;
   float* winners_gate = (float*)(memory + layout.gate);
   float* winners_bias = (float*)(memory + layout.bias);
   float* zeros = (float*)(memory + layout.zeros);
   for (int32_t c = 0; c < padded_channels(s); c++) {
-    winners_gate[c] = c < s->out_active ? g[winners[c]] : 0;
-    winners_bias[c] = c < s->out_active ? bias[winners[c]] : 0;
+    winners_gate[c] = c < s->out_active ? image->g[image->winners[c]] : 0;
+    winners_bias[c] = c < s->out_active ? bias[image->winners[c]] : 0;
   }
   memset(zeros, 0, sizeof(float) * (size_t)s->in_active);
-  return (FbsMultiplication){.x = x,
+  return (FbsMultiplication){.x = image->x,
                              .zeros = zeros,
                              .y = y,
                              .pixels = s->out_height * s->out_width,
@@ -85,39 +85,26 @@ int32_t fbs_divide_into_panels(int32_t vectors, FbsPanel* panels) {
 typedef struct {
   const FbsMultiplication* multiplication;
   const FbsKernels* kernels;
-  const FbsPanel* panels;
-  int32_t count;
   const float* packed;
 } Task;
 
-static int32_t tiles_of(const Task* task, const FbsPanel* panel) {
-  const int32_t most = task->kernels->tile_pixels[panel->vectors], pixels = task->multiplication->pixels;
-  return pixels / most + (pixels % most != 0);
-}
-
-/* The tiles of all panels stand in one row, panel after panel, of which each thread takes an equal share. */
-static void multiply_share(void* context, int32_t thread, int32_t count) {
+static void multiply(const void* context, const FbsPanel* panel, int32_t vectors, int32_t tiles, int32_t begin,
+                     int32_t end) {
   const Task* task = context;
   const FbsMultiplication* all = task->multiplication;
-  int64_t total = 0;
-  for (int32_t n = 0; n < task->count; n++) total += tiles_of(task, &task->panels[n]);
-  int64_t begin = fbs_share(total, thread, count), end = fbs_share(total, thread + 1, count);
-  const float* packed = task->packed;
-  for (int32_t n = 0; n < task->count && end > 0; n++) {
-    const FbsPanel* panel = &task->panels[n];
-    const int32_t tiles = tiles_of(task, panel);
-    const int64_t last = end < tiles ? end : tiles;
-    if (begin < last) {
-      task->kernels->multiply(all, panel, packed, tiles, begin < 0 ? 0 : (int32_t)begin, (int32_t)last);
-    }
-    begin -= tiles;
-    end -= tiles;
-    if (packed != NULL) packed += (int64_t)all->taps * all->depth * panel->vectors * task->kernels->lanes;
-  }
+  const int64_t before = (int64_t)all->taps * all->depth * vectors * task->kernels->lanes;
+  task->kernels->multiply(all, panel, task->packed == NULL ? NULL : task->packed + before, tiles, begin, end);
 }
 
 void fbs_multiply_panels(const FbsMultiplication* multiplication, const FbsKernels* kernels, FbsThreads* threads,
                          const FbsPanel* panels, int32_t count, const float* packed) {
-  Task task = {multiplication, kernels, panels, count, packed};
-  fbs_threads_run(threads, multiply_share, &task);
+  const Task task = {multiplication, kernels, packed};
+  const FbsTiles tiles = {.panels = panels,
+                          .count = count,
+                          .pixels = multiplication->pixels,
+                          .tile_pixels = kernels->tile_pixels,
+                          .windows = 1,
+                          .multiply = multiply,
+                          .context = &task};
+  fbs_multiply_tiles(&tiles, threads);
 }

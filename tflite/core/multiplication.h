@@ -2,8 +2,7 @@
 #ifndef FBS_CORE_MULTIPLICATION_H_
 #define FBS_CORE_MULTIPLICATION_H_
 
-#include "conv2d.h"
-#include "kernels.h"
+#include "driver.h"
 
 size_t fbs_count_weights(const FbsConv2dShape* shape);
 
@@ -13,8 +12,7 @@ int32_t* fbs_find_offsets(const FbsConv2dShape* shape);
 /* Everything of a multiplication but the weights; gate, bias and zeros are in the workspace. */
 size_t fbs_multiplication_workspace_size(const FbsConv2dShape* shape);
 FbsMultiplication fbs_multiplication_of(const FbsConv2dShape* shape, const int32_t* offsets, const float* bias,
-                                        const float* x, const float* g, const int32_t* winners, float* y,
-                                        void* workspace);
+                                        const FbsGatedImage* image, float* y, void* workspace);
 
 /* Cuts vectors of output channels into panels[vectors], as many as it returns. */
 int32_t fbs_divide_into_panels(int32_t vectors, FbsPanel* panels);

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdlib.h>
 
 /* NaN counts as less than any number, so that there are always k winners. */
 static bool greater(double a, double b) { return isnan(b) ? !isnan(a) : a > b; }
@@ -48,14 +49,35 @@ static void choose(const FbsConv2dShape* s, const float* g, bool* chosen, int32_
   }
 }
 
+size_t fbs_reference_gate_workspace_size(const FbsConv2dShape* s) {
+  return (size_t)s->in_active * sizeof(double) + (size_t)(s->out_channels / s->group_size) * sizeof(bool);
+}
+
+void fbs_reference_gate(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x,
+                        const int32_t* in_indices, float* g, int32_t* winners, void* workspace) {
+  double* saliency = workspace;
+  predict(s, weights, x, in_indices, saliency, g);
+  choose(s, g, (bool*)(saliency + s->in_active), winners);
+}
+
 double fbs_reference_activate(double v, FbsActivation activation) {
   if (activation != kFbsActivationNone && v < 0) return 0;
   if (activation == kFbsActivationRelu6 && v > 6) return 6;
   return v;
 }
 
-static void convolve(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x,
-                     const int32_t* in_indices, const float* g, const int32_t* winners, float* y) {
+typedef struct {
+  FbsConv2dShape shape;
+  FbsConv2dWeights weights;
+} Reference;
+
+static void run(const void* plan, FbsThreads* threads, const FbsGatedImage* image, float* y, void* workspace) {
+  (void)threads;
+  (void)workspace;
+  const FbsConv2dShape* s = &((const Reference*)plan)->shape;
+  const FbsConv2dWeights* weights = &((const Reference*)plan)->weights;
+  const float *x = image->x, *g = image->g;
+  const int32_t *in_indices = image->in_indices, *winners = image->winners;
   const int64_t taps = (int64_t)s->kernel_height * s->kernel_width;
   for (int64_t oy = 0; oy < s->out_height; oy++) {
     for (int64_t ox = 0; ox < s->out_width; ox++) {
@@ -80,34 +102,24 @@ static void convolve(const FbsConv2dShape* s, const FbsConv2dWeights* weights, c
   }
 }
 
-size_t fbs_reference_workspace_size(const FbsConv2dShape* s) {
-  return (size_t)s->in_active * sizeof(double) + (size_t)s->out_channels * (sizeof(float) + sizeof(bool)) +
-         (size_t)s->out_active * sizeof(int32_t);
+static size_t workspace_size(const void* plan, int32_t threads) {
+  (void)plan;
+  (void)threads;
+  return 0;
 }
 
-FbsReferenceGate fbs_reference_gate(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x,
-                                    const int32_t* in_indices, void* workspace) {
-  double* saliency = workspace;
-  float* g = (float*)(saliency + s->in_active);
-  int32_t* winners = (int32_t*)(g + s->out_channels);
-  bool* chosen = (bool*)(winners + s->out_active);
-  predict(s, weights, x, in_indices, saliency, g);
-  choose(s, g, chosen, winners);
-  return (FbsReferenceGate){g, winners};
+static size_t plan_size(const void* plan) {
+  (void)plan;
+  return sizeof(Reference);
 }
 
-void fbs_reference_run(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x,
-                       const int32_t* in_indices, float* y, int32_t* out_indices, void* workspace) {
-  for (int64_t n = 0; n < s->batch; n++) {
-    const float* image = x + n * s->in_height * s->in_width * s->in_active;
-    const int32_t* indices = in_indices == NULL ? NULL : in_indices + n * s->in_active;
-    const FbsReferenceGate gate = fbs_reference_gate(s, weights, image, indices, workspace);
-    convolve(s, weights, image, indices, gate.g, gate.winners, y + n * s->out_height * s->out_width * s->out_active);
-    for (int32_t i = 0; out_indices != NULL && i < s->out_active; i++) {
-      out_indices[n * s->out_active + i] = gate.winners[i];
-    }
-  }
+void* fbs_reference_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights) {
+  Reference* plan = malloc(sizeof *plan);
+  if (plan != NULL) *plan = (Reference){*shape, *weights};
+  return plan;
 }
+
+const FbsDriver fbs_reference = {0, free, workspace_size, plan_size, run};
 
 /* conv(x[..., j], w) at one output pixel; x is one image. */
 static double convolve_channel(const FbsDepthwiseShape* s, const float* w, const float* x, int64_t j, int64_t oy,

@@ -1,4 +1,4 @@
-#include <stddef.h>
+#include <stdlib.h>
 
 #include "quantisation.h"
 #include "reference.h"
@@ -23,54 +23,64 @@ static int32_t convolve(const FbsConv2dShape* s, const int8_t* weights, const fl
   return sum;
 }
 
-/* What is known of an image before its outputs are computed. */
 typedef struct {
-  const FbsConv2dShape* shape;
-  const FbsConv2dInt8Weights* weights;
-  const float* x;
-  const int32_t* in_indices;
-  FbsReferenceGate gate;
-  FbsQuantisation quantisation;
-} Image;
+  FbsConv2dShape shape;
+  FbsConv2dInt8Weights weights;
+} Reference;
 
-static float output_of(const Image* image, int64_t oy, int64_t ox, int64_t i) {
-  const FbsConv2dShape* s = image->shape;
-  const FbsConv2dInt8Weights* w = image->weights;
-  const FbsQuantisation* q = &image->quantisation;
-  const int32_t out = image->gate.winners[i];
+static float output_of(const Reference* plan, const FbsGatedImage* image, const FbsQuantisation* q, int64_t oy,
+                       int64_t ox, int64_t i) {
+  const FbsConv2dShape* s = &plan->shape;
+  const FbsConv2dInt8Weights* w = &plan->weights;
+  const int32_t out = image->winners[i];
   const float sum = (float)convolve(s, w->weights, image->x, image->in_indices, q, oy, ox, out);
-  const float v = image->gate.g[out] * (sum * (q->scale * w->scales[out]) + w->bias[out]);
+  const float v = image->g[out] * (sum * (q->scale * w->scales[out]) + w->bias[out]);
   return (float)fbs_reference_activate(v, s->activation);
 }
 
 /* Of values some of which are NaN, any: see kernels_int8.h. */
-static float largest_of(const Image* image, int64_t oy, int64_t ox, int64_t i) {
-  float largest = output_of(image, oy, ox, i);
+static float largest_of(const Reference* plan, const FbsGatedImage* image, const FbsQuantisation* q, int64_t oy,
+                        int64_t ox, int64_t i) {
+  float largest = output_of(plan, image, q, oy, ox, i);
   for (int64_t n = 1; n < 4; n++) {
-    const float v = output_of(image, oy + n / 2, ox + n % 2, i);
+    const float v = output_of(plan, image, q, oy + n / 2, ox + n % 2, i);
     largest = v > largest ? v : largest;
   }
   return largest;
 }
 
-void fbs_reference_int8_run(const FbsConv2dShape* s, const FbsConv2dInt8Weights* weights, const float* x,
-                            const int32_t* in_indices, float* y, int32_t* out_indices, void* workspace) {
-  const FbsConv2dWeights gate_weights = {.gate_kernel = weights->gate_kernel, .gate_bias = weights->gate_bias};
+static void run(const void* context, FbsThreads* threads, const FbsGatedImage* image, float* y, void* workspace) {
+  (void)threads;
+  (void)workspace;
+  const Reference* plan = context;
+  const FbsConv2dShape* s = &plan->shape;
   const int64_t values = (int64_t)s->in_height * s->in_width * s->in_active;
-  for (int64_t n = 0; n < s->batch; n++) {
-    Image image = {.shape = s, .weights = weights, .x = x + n * values};
-    if (in_indices != NULL) image.in_indices = in_indices + n * s->in_active;
-    image.gate = fbs_reference_gate(s, &gate_weights, image.x, image.in_indices, workspace);
-    image.quantisation = fbs_quantisation_of(fbs_finite_range(image.x, values));
-    for (int64_t row = 0; row < fbs_y_height(s); row++) {
-      for (int64_t column = 0; column < fbs_y_width(s); column++) {
-        for (int32_t i = 0; i < s->out_active; i++) {
-          *y++ = s->max_pool ? largest_of(&image, 2 * row, 2 * column, i) : output_of(&image, row, column, i);
-        }
+  const FbsQuantisation q = fbs_quantisation_of(fbs_finite_range(image->x, values));
+  for (int64_t row = 0; row < fbs_y_height(s); row++) {
+    for (int64_t column = 0; column < fbs_y_width(s); column++) {
+      for (int32_t i = 0; i < s->out_active; i++) {
+        *y++ = s->max_pool ? largest_of(plan, image, &q, 2 * row, 2 * column, i)
+                           : output_of(plan, image, &q, row, column, i);
       }
-    }
-    for (int32_t i = 0; out_indices != NULL && i < s->out_active; i++) {
-      out_indices[n * s->out_active + i] = image.gate.winners[i];
     }
   }
 }
+
+static size_t workspace_size(const void* plan, int32_t threads) {
+  (void)plan;
+  (void)threads;
+  return 0;
+}
+
+static size_t plan_size(const void* plan) {
+  (void)plan;
+  return sizeof(Reference);
+}
+
+void* fbs_reference_int8_create(const FbsConv2dShape* shape, const FbsConv2dInt8Weights* weights) {
+  Reference* plan = malloc(sizeof *plan);
+  if (plan != NULL) *plan = (Reference){*shape, *weights};
+  return plan;
+}
+
+const FbsDriver fbs_reference_int8 = {0, free, workspace_size, plan_size, run};

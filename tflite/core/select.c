@@ -119,7 +119,7 @@ const FbsInt8Kernels* fbs_select_int8_kernels(FbsPath path) {
   return kernels != NULL ? kernels : fbs_int8_kernels_plain;
 }
 
-const FbsDriver* fbs_driver_of(FbsMethod method) {
+const FbsFloatDriver* fbs_driver_of(FbsMethod method) {
   switch (method) {
     case kFbsMethodGemm:
       return &fbs_gemm;
@@ -138,7 +138,7 @@ const FbsDriver* fbs_driver_of(FbsMethod method) {
 }
 
 static int supports(FbsMethod method, const FbsConv2dShape* shape, const FbsKernels* kernels) {
-  const FbsDriver* driver = fbs_driver_of(method);
+  const FbsFloatDriver* driver = fbs_driver_of(method);
   return driver != NULL && driver->supports(shape, kernels);
 }
 

@@ -17,6 +17,6 @@ const FbsInt8Kernels* fbs_select_int8_kernels(FbsPath path);
 FbsMethod fbs_select_method(const FbsConv2dShape* shape, const FbsKernels* kernels, const FbsConv2dOptions* options);
 
 /* The driver of a method other than kFbsMethodAuto; NULL where there is none. */
-const FbsDriver* fbs_driver_of(FbsMethod method);
+const FbsFloatDriver* fbs_driver_of(FbsMethod method);
 
 #endif

@@ -170,8 +170,7 @@ static void convolve_share(void* context, int32_t thread, int32_t count) {
   }
 }
 
-static void run(const void* context, FbsThreads* threads, const float* x, const int32_t* in_indices, const float* g,
-                const int32_t* winners, float* y, void* workspace) {
+static void run(const void* context, FbsThreads* threads, const FbsGatedImage* image, float* y, void* workspace) {
   const Winograd* plan = context;
   const FbsConv2dShape* s = &plan->shape;
   const Layout layout = layout_of(plan, fbs_threads_count(threads));
@@ -179,13 +178,13 @@ static void run(const void* context, FbsThreads* threads, const float* x, const 
   FbsStretch* stretches = (FbsStretch*)(memory + layout.stretches);
   int32_t* first_stretch = (int32_t*)(memory + layout.first_stretch);
   const FbsMultiplication multiplication =
-      fbs_multiplication_of(s, plan->offsets, plan->weights.bias, x, g, winners, y, memory + layout.multiplication);
+      fbs_multiplication_of(s, plan->offsets, plan->weights.bias, image, y, memory + layout.multiplication);
   const int32_t lanes = plan->kernels->lanes;
-  fbs_find_stretches(winners, s->out_active, s->out_channels - lanes, lanes, lanes, stretches, first_stretch);
+  fbs_find_stretches(image->winners, s->out_active, s->out_channels - lanes, lanes, lanes, stretches, first_stretch);
   Task task = {.plan = plan,
                .layout = &layout,
                .packing = {.weights = plan->weights.weights,
-                           .in_indices = in_indices,
+                           .in_indices = image->in_indices,
                            .taps = 9,
                            .depth = s->in_active,
                            .out_channels = s->out_channels,
@@ -285,5 +284,5 @@ static void* create4(const FbsConv2dShape* s, const FbsConv2dWeights* weights, c
   return create(s, weights, kernels, 4);
 }
 
-const FbsDriver fbs_winograd2 = {supports2, create2, destroy, workspace_size, plan_size, run};
-const FbsDriver fbs_winograd4 = {supports4, create4, destroy, workspace_size, plan_size, run};
+const FbsFloatDriver fbs_winograd2 = {supports2, create2, {0, destroy, workspace_size, plan_size, run}};
+const FbsFloatDriver fbs_winograd4 = {supports4, create4, {0, destroy, workspace_size, plan_size, run}};

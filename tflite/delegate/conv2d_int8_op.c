@@ -16,21 +16,9 @@ static const char* check(const FbsConv2dShape* shape, const void* const* constan
   return fbs_conv2d_int8_check(shape, &weights, message, message_size);
 }
 
-static void* create(const FbsConv2dShape* shape, const void* const* constants, const FbsConv2dOptions* options) {
+static FbsConv2d* create(const FbsConv2dShape* shape, const void* const* constants, const FbsConv2dOptions* options) {
   const FbsConv2dInt8Weights weights = weights_of(constants);
   return fbs_conv2d_int8_create(shape, &weights, options);
-}
-
-static void destroy(void* plan) { fbs_conv2d_int8_destroy(plan); }
-static size_t workspace_size(const void* plan, int32_t threads) {
-  return fbs_conv2d_int8_workspace_size(plan, threads);
-}
-static size_t plan_size(const void* plan) { return fbs_conv2d_int8_plan_size(plan); }
-static const char* kernel_name(const void* plan) { return fbs_conv2d_int8_kernel_name(plan); }
-
-static int run(const void* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, float* y,
-               int32_t* out_indices, void* workspace) {
-  return fbs_conv2d_int8_run(plan, threads, x, in_indices, y, out_indices, workspace);
 }
 
 static const FbsConvolutionKind kKind = {
@@ -44,11 +32,6 @@ static const FbsConvolutionKind kKind = {
                   {"gate_bias", kTfLiteFloat32, 1}},
     .check = check,
     .create = create,
-    .destroy = destroy,
-    .workspace_size = workspace_size,
-    .plan_size = plan_size,
-    .kernel_name = kernel_name,
-    .run = run,
 };
 
 static bool parse(void* op, const TfLiteNode* node, const void* attributes, size_t size, FbsMessage* message) {

@@ -123,7 +123,7 @@ static bool check(const TfLiteContext* context, const FbsConvolution* op, FbsCon
 }
 
 static void destroy_plan(FbsConvolution* op) {
-  if (op->plan != NULL) op->kind->destroy(op->plan);
+  fbs_conv2d_destroy(op->plan);
   op->plan = NULL;
 }
 
@@ -169,15 +169,15 @@ bool fbs_convolution_prepare(void* state, TfLiteContext* context, const FbsSessi
   if (!check(context, op, &s, constants, message) || !make_plan(op, &s, constants, &session->options.conv, message)) {
     return false;
   }
-  snprintf(description->kernel, sizeof description->kernel, "%s", op->kind->kernel_name(op->plan));
+  snprintf(description->kernel, sizeof description->kernel, "%s", fbs_conv2d_kernel_name(op->plan));
   const int32_t height = fbs_y_height(&s), width = fbs_y_width(&s);
   snprintf(description->shape, sizeof description->shape,
            "%dx%dx%dx%d/%d -> %dx%dx%d/%d, %dx%d stride %dx%d dilation %dx%d%s", s.batch, s.in_height, s.in_width,
            s.in_active, s.in_channels, height, width, s.out_active, s.out_channels, s.kernel_height, s.kernel_width,
            s.stride_height, s.stride_width, s.dilation_height, s.dilation_width, s.max_pool ? ", max pool 2x2" : "");
   description->macs = macs(&s);
-  description->workspace_bytes = op->kind->workspace_size(op->plan, fbs_threads_count(session->threads));
-  description->plan_bytes = op->kind->plan_size(op->plan);
+  description->workspace_bytes = fbs_conv2d_workspace_size(op->plan, fbs_threads_count(session->threads));
+  description->plan_bytes = fbs_conv2d_plan_size(op->plan);
   for (int i = 0; i < op->kind->constant_count; ++i) {
     description->plan_bytes += fbs_constant_copy_bytes(&op->constants[i]);
   }
@@ -202,8 +202,8 @@ bool fbs_convolution_invoke(const void* state, const TfLiteContext* context, con
       fbs_memory_of(context, op->y, batch * fbs_y_height(s) * fbs_y_width(s) * s->out_active, &usable),
       fbs_memory_of(context, op->out_indices, batch * s->out_active, &usable)};
   if (!fbs_check_memory(usable, outputs, 2, inputs, 2, message)) return false;
-  if (op->kind->run(op->plan, session->threads, inputs[0].data, inputs[1].data, outputs[0].data, outputs[1].data,
-                    session->workspace) != 0) {
+  if (fbs_conv2d_run(op->plan, session->threads, inputs[0].data, inputs[1].data, outputs[0].data, outputs[1].data,
+                     session->workspace) != 0) {
     return fbs_fail(message, "in_indices holds a value outside [0, %d)", (int)s->in_channels);
   }
   return true;

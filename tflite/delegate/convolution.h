@@ -15,21 +15,15 @@ typedef struct {
   int type, rank;
 } FbsConstantKind;
 
-/* How one of the ops computes. `constants` are pointers to them, in the order of their kinds; the functions are those
- * of core/conv2d.h. */
+/* What one of the ops is. `constants` are pointers to them, in the order of their kinds; the functions are as
+ * fbs_conv2d_check and fbs_conv2d_create. */
 typedef struct {
   const char* operands; /* the constants' names, for messages */
   bool pools;           /* whether there is an attribute `pool` */
   int constant_count;
   FbsConstantKind constants[kFbsMaxConstants]; /* the weights first */
   const char* (*check)(const FbsConv2dShape* shape, const void* const* constants, char* message, size_t message_size);
-  void* (*create)(const FbsConv2dShape* shape, const void* const* constants, const FbsConv2dOptions* options);
-  void (*destroy)(void* plan);
-  size_t (*workspace_size)(const void* plan, int32_t threads);
-  size_t (*plan_size)(const void* plan);
-  const char* (*kernel_name)(const void* plan);
-  int (*run)(const void* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, float* y,
-             int32_t* out_indices, void* workspace);
+  FbsConv2d* (*create)(const FbsConv2dShape* shape, const void* const* constants, const FbsConv2dOptions* options);
 } FbsConvolutionKind;
 
 /* The state of either op. */
@@ -45,7 +39,7 @@ typedef struct {
   int x, in_indices, y, out_indices;
   FbsConstant constants[kFbsMaxConstants];
   FbsConv2dShape shape; /* what the plan is for */
-  void* plan;
+  FbsConv2d* plan;
 } FbsConvolution;
 
 /* As in FbsOpKind. */
