@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA_DIR ?= data
-PYTEST_FLAGS ?= --numprocesses=2 --quiet
+# Neighbouring tests share what they build: each worker takes a stretch of them, and what is left of the others'.
+PYTEST_FLAGS ?= --numprocesses=2 --dist=worksteal --quiet
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1

@@ -105,12 +105,18 @@ def test_with_thread_sanitizer(build, tmp_path, program, arguments):
     run(build(program, flags), *arguments)
 
 
-def test_optimised(build):
+@pytest.mark.parametrize(
+    "program, arguments",
+    [
+        ("test_conv2d.c", [SEED + 2, 10000]),
+        ("test_conv2d_int8.c", [SEED + 2, 3000]),
+        ("test_add.c", [SEED + 2, 3000]),
+        ("test_depthwise.c", [SEED + 2, 5000]),
+    ],
+)
+def test_optimised(build, program, arguments):
     """As shipped: optimisation may break what the sanitizers' builds do not show."""
-    run(build("test_conv2d.c", OPTIMISED), SEED + 2, 10000)
-    run(build("test_conv2d_int8.c", OPTIMISED), SEED + 2, 3000)
-    run(build("test_add.c", OPTIMISED), SEED + 2, 3000)
-    run(build("test_depthwise.c", OPTIMISED), SEED + 2, 5000)
+    run(build(program, OPTIMISED), *arguments)
 
 
 @pytest.mark.parametrize(

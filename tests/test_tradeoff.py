@@ -14,6 +14,7 @@ DENSITIES = [1.0, 0.9, 0.5]
 SHARES = {1.0: 1.0, 0.9: 0.82, 0.5: 0.25}
 LAST = {  # what tells a method's last point from the others
     "FBS": ["train.py --pretrained=FBS/0.9/model.keras --density=0.5"],
+    "FBS in groups": ["train.py --pretrained=FBS_in_groups/0.9/model.keras --density=0.5 --group_size=16"],
     "random gates": ["train.py --pretrained=random_gates/0.9/model.keras --density=0.5 --gates=random"],
     "NS": [
         "slim.py --model=NS/0.9/model.keras --keep=0.555556 --output=NS/slim_0.5.keras",
