@@ -8,22 +8,18 @@
 #define FBS_TESTS_NATIVE_CONVOLUTIONS_H_
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
-#include "conv2d.h"
+#include "pools.h"
 #include "select.h"
-#include "testing.h"
+#include "shapes.h"
 
-enum { kPools = 3 }; /* of 1, 2 and 3 threads */
-static FbsThreads* pools[kPools];
 static const double kTolerance = 1e-5;         /* relative, of g: sums of at most some thousand float32 terms */
 static const double kWinogradTolerance = 5e-5; /* of F(4x4), relative to the rms of the sums */
 
 typedef struct {
   FbsConv2dShape shape;
   FbsConv2dWeights weights;
-  size_t x_size, y_size;
   float* x;
   int32_t* in_indices;
 } Problem;
@@ -40,35 +36,16 @@ static float* fractions(size_t n, float scale) {
   return values;
 }
 
-/* count of the first n integers, in ascending order or, as any order is allowed, shuffled */
-static int32_t* random_indices(int32_t n, int32_t count) {
-  int32_t* all = NEW(int32_t, n);
-  for (int32_t i = 0; i < n; i++) all[i] = i;
-  for (int32_t i = 0; i < count; i++) {
-    const int32_t j = random_between(i, n - 1), swapped = all[i];
-    all[i] = all[j];
-    all[j] = swapped;
-  }
-  int32_t* indices = NEW(int32_t, count);
-  memcpy(indices, all, sizeof(int32_t) * (size_t)count);
-  free(all);
-  return indices;
-}
-
 static Problem problem_of(const FbsConv2dShape* s, bool sparse_in) {
   Problem p = {.shape = *s};
   const size_t in = (size_t)s->in_channels, out = (size_t)s->out_channels;
-  p.x_size = (size_t)s->batch * (size_t)(s->in_height * s->in_width) * (size_t)s->in_active;
-  p.y_size = (size_t)s->batch * (size_t)(s->out_height * s->out_width) * (size_t)s->out_active;
-  p.x = small_integers(p.x_size, -4, 4);
+  p.x = small_integers(x_size_of(s), -4, 4);
   p.weights = (FbsConv2dWeights){small_integers(in * (size_t)(s->kernel_height * s->kernel_width) * out, -4, 4),
                                  small_integers(out, -9, 9), fractions(in * out, 1.0f / (float)in), fractions(out, 1)};
   if (sparse_in) {
     p.in_indices = NEW(int32_t, s->batch * s->in_active);
     for (int32_t n = 0; n < s->batch; n++) {
-      int32_t* indices = random_indices(s->in_channels, s->in_active);
-      memcpy(p.in_indices + n * s->in_active, indices, sizeof(int32_t) * (size_t)s->in_active);
-      free(indices);
+      random_indices(s->in_channels, s->in_active, p.in_indices + n * s->in_active);
     }
   }
   return p;
@@ -82,11 +59,6 @@ static void free_problem(Problem* p) {
   free((void*)p->weights.gate_kernel);
   free((void*)p->weights.gate_bias);
 }
-
-typedef struct {
-  float* y;
-  int32_t* indices;
-} Result;
 
 enum { kMostOptions = (kFbsPathNeon + 1) * (kFbsMethodWinograd4 + 1) };
 
@@ -105,28 +77,24 @@ static int32_t find_options(const FbsConv2dShape* s, FbsConv2dOptions* found) {
 
 static const FbsConv2dOptions reference = {kFbsPathReference, kFbsMethodAuto, 0};
 
-static Result run(const Problem* p, const FbsConv2dOptions* options, FbsThreads* threads) {
+/* The status of a run. */
+static int run_into(const Problem* p, const FbsConv2dOptions* options, FbsThreads* threads, Result* result) {
   const FbsConv2dShape* s = &p->shape;
   FbsConv2d* plan = fbs_conv2d_create(s, &p->weights, options);
   CHECK(plan != NULL, "no plan for path %s", fbs_path_name(options->path));
-  Result result = {NEW(float, p->y_size), NEW(int32_t, s->batch * s->out_active)};
-  for (size_t i = 0; i < p->y_size; i++) result.y[i] = NAN;
-  for (int32_t i = 0; i < s->batch * s->out_active; i++) result.indices[i] = i % s->out_active;
-  const size_t size = (fbs_conv2d_workspace_size(plan, fbs_threads_count(threads)) + 63) / 64 * 64;
-  void* workspace = aligned_alloc(64, size);
-  CHECK(workspace != NULL, "no memory");
-  memset(workspace, 0xff, size); /* NaN */
-  const int status = fbs_conv2d_run(plan, threads, p->x, p->in_indices, result.y,
-                                    s->out_active < s->out_channels ? result.indices : NULL, workspace);
-  CHECK(status == 0, "status %d", status);
+  void* workspace = new_workspace(fbs_conv2d_workspace_size(plan, fbs_threads_count(threads)));
+  const int status = fbs_conv2d_run(plan, threads, p->x, p->in_indices, result->y,
+                                    s->out_active < s->out_channels ? result->indices : NULL, workspace);
   free(workspace);
   fbs_conv2d_destroy(plan);
-  return result;
+  return status;
 }
 
-static void free_result(Result* result) {
-  free(result->y);
-  free(result->indices);
+static Result run(const Problem* p, const FbsConv2dOptions* options, FbsThreads* threads) {
+  Result result = new_result(&p->shape);
+  const int status = run_into(p, options, threads, &result);
+  CHECK(status == 0, "status %d", status);
+  return result;
 }
 
 /* g of channel `out` for image n, in double precision. */
@@ -151,25 +119,17 @@ static double group_gate(const Problem* p, int32_t n, int32_t out) {
   return mean;
 }
 
-static uint64_t seed; /* of the shape at hand */
-
-static void print_shape(const FbsConv2dOptions* options, const FbsConv2dShape* s, bool sparse_in) {
-  fprintf(stderr, "seed %llu: ", (unsigned long long)seed);
-  fprintf(stderr,
-          "path %s, method %s: batch %d, %dx%d, %d of %d channels%s -> %dx%d, %d of %d in groups of %d, kernel %dx%d, "
-          "stride %dx%d, dilation %dx%d, pad %d %d, activation %d\n",
-          fbs_path_name(options->path), fbs_method_name(options->method), s->batch, s->in_height, s->in_width,
-          s->in_active, s->in_channels, sparse_in ? " (indexed)" : "", s->out_height, s->out_width, s->out_active,
-          s->out_channels, s->group_size, s->kernel_height, s->kernel_width, s->stride_height, s->stride_width,
-          s->dilation_height, s->dilation_width, s->pad_top, s->pad_left, (int)s->activation);
+static void print_case(const FbsConv2dOptions* options, const FbsConv2dShape* s, bool sparse_in) {
+  fprintf(stderr, "path %s, method %s, ", fbs_path_name(options->path), fbs_method_name(options->method));
+  print_shape(s, sparse_in);
 }
 
-#define CHECK_SHAPE(condition, ...)                \
-  do {                                             \
-    if (!(condition)) {                            \
-      print_shape(options, s, p->in_indices != 0); \
-      CHECK(condition, __VA_ARGS__);               \
-    }                                              \
+#define CHECK_SHAPE(condition, ...)               \
+  do {                                            \
+    if (!(condition)) {                           \
+      print_case(options, s, p->in_indices != 0); \
+      CHECK(condition, __VA_ARGS__);              \
+    }                                             \
   } while (0)
 
 /* What an output of channel `out` may be off by, besides its gate's rounding: nothing but for F(4x4), whose transforms
@@ -223,7 +183,7 @@ static void compare_threads(const Problem* p, const FbsConv2dOptions* options, c
                             FbsThreads* threads) {
   const FbsConv2dShape* s = &p->shape;
   Result other = run(p, options, threads);
-  CHECK_SHAPE(memcmp(first->y, other.y, sizeof(float) * p->y_size) == 0 &&
+  CHECK_SHAPE(memcmp(first->y, other.y, sizeof(float) * y_size_of(s)) == 0 &&
                   memcmp(first->indices, other.indices, sizeof(int32_t) * (size_t)(s->batch * s->out_active)) == 0,
               "%d threads give another result than 1", fbs_threads_count(threads));
   free_result(&other);
@@ -239,7 +199,7 @@ static void test_options(const Problem* p, const Result* expected, const FbsConv
 static void test_shape(const FbsConv2dShape* s, bool sparse_in) {
   char message[256];
   const char* refused = fbs_conv2d_check(s, message, sizeof message);
-  if (refused != NULL) print_shape(&FBS_CONV2D_DEFAULTS, s, sparse_in);
+  if (refused != NULL) print_case(&FBS_CONV2D_DEFAULTS, s, sparse_in);
   CHECK(refused == NULL, "%s", refused);
   Problem problem = problem_of(s, sparse_in);
   Result expected = run(&problem, &reference, pools[0]);

@@ -7,18 +7,14 @@
 #define FBS_TESTS_NATIVE_CONVOLUTIONS_INT8_H_
 
 #include <math.h>
-#include <stdbool.h>
 #include <string.h>
 
 #include "conv2d_int8.h"
 #include "gemm_int8.h"
+#include "pools.h"
 #include "quantisation.h"
 #include "select.h"
-#include "testing.h"
-
-enum { kPools = 3 }; /* of 1, 2 and 3 threads */
-static FbsThreads* pools[kPools];
-static uint64_t seed; /* of the shape at hand */
+#include "shapes.h"
 
 /* ---- Inputs ---- */
 
@@ -54,7 +50,6 @@ typedef struct {
   FbsConv2dShape shape;
   Input input;
   FbsConv2dInt8Weights weights;
-  size_t x_size, y_size;
   float* x;
   int32_t* in_indices;
 } Problem;
@@ -65,28 +60,12 @@ static int8_t* random_bytes(size_t n) {
   return values;
 }
 
-static float* constants(size_t n, float value) {
-  float* values = NEW(float, n);
-  for (size_t i = 0; i < n; i++) values[i] = value;
-  return values;
-}
-
-/* `count` of the first n integers; in ascending order or, as any order is allowed, shuffled */
-static void random_subset(int32_t n, int32_t count, bool ascending, int32_t* subset) {
-  for (int32_t i = 0, found = 0; found < count; i++) {
-    if (random_between(0, n - i - 1) < count - found) subset[found++] = i;
-  }
-  for (int32_t i = 0; i < count && !ascending; i++) {
-    const int32_t j = random_between(i, count - 1), swapped = subset[i];
-    subset[i] = subset[j];
-    subset[j] = swapped;
-  }
-}
-
-/* The same in whole groups of neighbours. */
+/* `count` of the first n integers in whole groups of neighbours; in ascending order or, as any is allowed, shuffled. */
 static void random_groups(int32_t n, int32_t count, int32_t size, int32_t* subset) {
   int32_t* groups = NEW(int32_t, count / size);
-  random_subset(n / size, count / size, random_between(0, 1), groups);
+  const bool ascending = random_between(0, 1);
+  random_subset(n / size, count / size, groups);
+  if (!ascending) shuffle(count / size, count / size, groups);
   for (int32_t i = 0; i < count; i++) subset[i] = groups[i / size] * size + i % size;
   free(groups);
 }
@@ -95,7 +74,7 @@ static void random_groups(int32_t n, int32_t count, int32_t size, int32_t* subse
 static float* exact_gate(const FbsConv2dShape* s) {
   const int32_t groups = s->out_channels / s->group_size, winning = s->out_active / s->group_size;
   int32_t* winners = NEW(int32_t, winning);
-  random_subset(groups, winning, true, winners);
+  random_subset(groups, winning, winners);
   float* gate = constants((size_t)s->out_channels, 0);
   for (int32_t i = 0; i < winning; i++) {
     for (int32_t j = 0; j < s->group_size; j++) gate[winners[i] * s->group_size + j] = 1;
@@ -107,10 +86,8 @@ static float* exact_gate(const FbsConv2dShape* s) {
 static Problem problem_of(const FbsConv2dShape* s, bool sparse_in, Input input) {
   Problem p = {.shape = *s, .input = input};
   const size_t in = (size_t)s->in_channels, out = (size_t)s->out_channels;
-  p.x_size = (size_t)s->batch * (size_t)(s->in_height * s->in_width) * (size_t)s->in_active;
-  p.y_size = (size_t)s->batch * (size_t)(fbs_y_height(s) * fbs_y_width(s)) * (size_t)s->out_active;
-  p.x = NEW(float, p.x_size);
-  for (size_t i = 0; i < p.x_size; i++) p.x[i] = value_of(input);
+  p.x = NEW(float, x_size_of(s));
+  for (size_t i = 0; i < x_size_of(s); i++) p.x[i] = value_of(input);
   p.weights = (FbsConv2dInt8Weights){random_bytes(in * (size_t)(s->kernel_height * s->kernel_width) * out),
                                      constants(out, 1), constants(out, 0), constants(in * out, 0), exact_gate(s)};
   float* scales = (float*)p.weights.scales;
@@ -130,9 +107,10 @@ static void make_inexact(Problem* p) {
   const FbsConv2dShape* s = &p->shape;
   const int32_t out = s->out_channels, groups = out / s->group_size;
   int32_t* order = NEW(int32_t, groups);
-  random_subset(groups, groups, false, order);
+  random_subset(groups, groups, order); /* all */
+  shuffle(groups, groups, order);
   float mean = 0; /* of |x| in the largest image */
-  for (size_t i = 0; i < p->x_size; i++) mean = fmaxf(mean, fabsf(p->x[i]));
+  for (size_t i = 0; i < x_size_of(s); i++) mean = fmaxf(mean, fabsf(p->x[i]));
   const float part = mean > 1e-30f ? 0.2f / mean / (float)(s->in_channels * groups) : 0;
   for (int32_t o = 0; o < out; o++) {
     ((float*)p->weights.gate_bias)[o] = 0.5f + (float)order[o / s->group_size] / (float)groups;
@@ -157,43 +135,24 @@ static void free_problem(Problem* p) {
 
 /* ---- Runs ---- */
 
-typedef struct {
-  float* y;
-  int32_t* indices;
-} Result;
-
-static Result new_result(const Problem* p) {
-  const int32_t winners = p->shape.batch * p->shape.out_active;
-  Result result = {constants(p->y_size, NAN), NEW(int32_t, winners)};
-  for (int32_t i = 0; i < winners; i++) result.indices[i] = i % p->shape.out_active;
-  return result;
-}
-
-static void free_result(Result* result) {
-  free(result->y);
-  free(result->indices);
-}
-
-static void* new_workspace(size_t bytes) {
-  const size_t size = (bytes + 63) / 64 * 64;
-  void* workspace = aligned_alloc(64, size);
-  CHECK(workspace != NULL, "no memory");
-  memset(workspace, 0xff, size); /* NaN */
-  return workspace;
-}
-
-static Result run(const Problem* p, FbsPath path, FbsThreads* threads) {
+/* The status of a run. */
+static int run_into(const Problem* p, FbsPath path, FbsThreads* threads, Result* result) {
   const FbsConv2dShape* s = &p->shape;
   const FbsConv2dOptions options = {.path = path};
   FbsConv2d* plan = fbs_conv2d_int8_create(s, &p->weights, &options);
   CHECK(plan != NULL, "no plan for path %s", fbs_path_name(path));
   void* workspace = new_workspace(fbs_conv2d_workspace_size(plan, fbs_threads_count(threads)));
-  Result result = new_result(p);
-  const int status = fbs_conv2d_run(plan, threads, p->x, p->in_indices, result.y,
-                                    s->out_active < s->out_channels ? result.indices : NULL, workspace);
-  CHECK(status == 0, "status %d", status);
+  const int status = fbs_conv2d_run(plan, threads, p->x, p->in_indices, result->y,
+                                    s->out_active < s->out_channels ? result->indices : NULL, workspace);
   free(workspace);
   fbs_conv2d_destroy(plan);
+  return status;
+}
+
+static Result run(const Problem* p, FbsPath path, FbsThreads* threads) {
+  Result result = new_result(&p->shape);
+  const int status = run_into(p, path, threads, &result);
+  CHECK(status == 0, "status %d", status);
   return result;
 }
 
@@ -203,8 +162,8 @@ static Result run_gemm(const Problem* p, const FbsInt8Kernels* kernels, FbsThrea
   void* gemm = fbs_gemm_int8_create(s, &p->weights, kernels);
   CHECK(gemm != NULL, "no plan for %s", kernels->name);
   void* workspace = new_workspace(fbs_gemm_int8.workspace_size(gemm, fbs_threads_count(threads)));
-  Result result = new_result(p);
-  const int64_t x_size = (int64_t)p->x_size / s->batch, y_size = (int64_t)p->y_size / s->batch;
+  Result result = new_result(s);
+  const int64_t x_size = (int64_t)x_size_of(s) / s->batch, y_size = (int64_t)y_size_of(s) / s->batch;
   for (int64_t n = 0; n < s->batch; n++) {
     const float* x = p->x + n * x_size;
     int32_t* winners = result.indices + n * s->out_active;
@@ -224,15 +183,8 @@ static Result run_gemm(const Problem* p, const FbsInt8Kernels* kernels, FbsThrea
 /* ---- Comparisons ---- */
 
 static void print_problem(const Problem* p, const char* name) {
-  const FbsConv2dShape* s = &p->shape;
-  fprintf(stderr, "seed %llu: ", (unsigned long long)seed);
-  fprintf(stderr,
-          "%s, %s input: batch %d, %dx%d, %d of %d channels%s -> %dx%d, %d of %d in groups of %d, kernel %dx%d, "
-          "stride %dx%d, dilation %dx%d, pad %d %d, activation %d, max pool %d\n",
-          name, input_names[p->input], s->batch, s->in_height, s->in_width, s->in_active, s->in_channels,
-          p->in_indices != NULL ? " (indexed)" : "", s->out_height, s->out_width, s->out_active, s->out_channels,
-          s->group_size, s->kernel_height, s->kernel_width, s->stride_height, s->stride_width, s->dilation_height,
-          s->dilation_width, s->pad_top, s->pad_left, (int)s->activation, s->max_pool);
+  fprintf(stderr, "%s, %s input, ", name, input_names[p->input]);
+  print_shape(&p->shape, p->in_indices != NULL);
 }
 
 /* tolerance: 0 for equal bits, else relative to the terms of the output. */
@@ -244,7 +196,7 @@ static void compare(const Problem* p, const char* name, const Result* got, const
     print_problem(p, name);
     CHECK(false, "image %d: index %d is %d, expected %d", i / k, i % k, got->indices[i], want->indices[i]);
   }
-  for (size_t i = 0; i < p->y_size; i++) {
+  for (size_t i = 0; i < y_size_of(s); i++) {
     const float a = got->y[i], b = want->y[i];
     if (a == b || fabsf(a - b) <= tolerance * (fabsf(b) + 2)) continue; /* 2: the bias */
     print_problem(p, name);

@@ -7,33 +7,6 @@
  */
 #include "convolutions.h"
 
-typedef struct {
-  int32_t kernel_height, kernel_width, stride, dilation;
-  bool same;
-} Window;
-
-/* Sets what follows from the input size and the window; false where VALID leaves no output. */
-static bool set_window(FbsConv2dShape* s, const Window* w) {
-  const int32_t reach_y = (w->kernel_height - 1) * w->dilation + 1, reach_x = (w->kernel_width - 1) * w->dilation + 1;
-  s->kernel_height = w->kernel_height;
-  s->kernel_width = w->kernel_width;
-  s->stride_height = s->stride_width = w->stride;
-  s->dilation_height = s->dilation_width = w->dilation;
-  if (!w->same) {
-    s->pad_top = s->pad_left = 0;
-    s->out_height = (s->in_height - reach_y) / w->stride + 1;
-    s->out_width = (s->in_width - reach_x) / w->stride + 1;
-    return s->in_height >= reach_y && s->in_width >= reach_x;
-  }
-  s->out_height = (s->in_height + w->stride - 1) / w->stride;
-  s->out_width = (s->in_width + w->stride - 1) / w->stride;
-  const int32_t pad_y = (s->out_height - 1) * w->stride + reach_y - s->in_height;
-  const int32_t pad_x = (s->out_width - 1) * w->stride + reach_x - s->in_width;
-  s->pad_top = pad_y > 0 ? pad_y / 2 : 0;
-  s->pad_left = pad_x > 0 ? pad_x / 2 : 0;
-  return true;
-}
-
 static void test_windows(void) {
   static const Window windows[] = {
       {1, 1, 1, 1, true}, {3, 3, 1, 1, true}, {3, 3, 1, 1, false}, {3, 3, 2, 1, true},  {3, 3, 2, 1, false},
@@ -60,41 +33,21 @@ static void test_windows(void) {
 /* k at the edges of one to five vectors of each width, over every size of the last pixel tile. */
 static void test_tiles(void) {
   static const int32_t lanes[] = {4, 8, 16};
-  const Window window = {3, 2, 1, 1, true};
   for (size_t l = 0; l < sizeof lanes / sizeof lanes[0]; l++) {
     for (int32_t vectors = 0; vectors <= 5; vectors++) {
       for (int32_t more = -1; more <= 1; more++) {
         const int32_t k = vectors * lanes[l] + more;
         if (k < 1) continue;
         for (int32_t out_channels = k; out_channels <= 2 * k + 1; out_channels += k + 1) {
-          FbsConv2dShape s = {.batch = 1,
-                              .in_height = 1 + k % 3,
-                              .in_width = 1 + (k * 7) % 29,
-                              .in_channels = 7,
-                              .in_active = out_channels == k ? 7 : 3,
-                              .out_channels = out_channels,
-                              .out_active = k,
-                              .group_size = 1,
-                              .activation = kFbsActivationRelu};
-          set_window(&s, &window);
+          const FbsConv2dShape s = tile_shape(k, out_channels);
           test_shape(&s, out_channels != k);
         }
       }
     }
   }
-  const Window point = {1, 1, 1, 1, true};
   for (int32_t pixels = 1; pixels <= 40; pixels++) {
     for (int32_t k = 16; k <= 48; k += 16) {
-      FbsConv2dShape s = {.batch = 1,
-                          .in_height = 1,
-                          .in_width = pixels,
-                          .in_channels = 9,
-                          .in_active = 5,
-                          .out_channels = 50,
-                          .out_active = k,
-                          .group_size = 1,
-                          .activation = kFbsActivationNone};
-      set_window(&s, &point);
+      const FbsConv2dShape s = row_shape(pixels, k, 50);
       test_shape(&s, true);
     }
   }
@@ -116,8 +69,8 @@ static void test_winograd(void) {
                           .out_active = channels[n / 2 % 6],
                           .group_size = 1,
                           .activation = (FbsActivation)(n % 3)};
-      const Window same = {3, 3, 1, 1, true}, valid = {3, 3, 1, 1, false};
-      set_window(&s, &same);
+      const Window valid = {3, 3, 1, 1, false};
+      set_window(&s, &same_3x3);
       test_shape(&s, true);
       s.pad_top = n % 4; /* more than SAME has, and another number of rows than the input */
       s.pad_left = n % 5;
@@ -164,21 +117,11 @@ static void test_pixel_vectors(void) {
 /* Groups of each vector's width and its multiples, from one group to all of them. */
 static void test_groups(void) {
   static const int32_t sizes[] = {4, 8, 16, 32, 48};
-  static const Window windows[] = {{3, 3, 1, 1, true}, {3, 3, 2, 1, true}, {1, 1, 1, 1, true}, {2, 3, 1, 2, true}};
   int32_t n = 0;
   for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
     for (int32_t groups = 1; groups <= 6; groups++) {
       for (int32_t winning = 1; winning <= groups; winning++, n++) {
-        FbsConv2dShape s = {.batch = 1 + n % 2,
-                            .in_height = 1 + n % 7,
-                            .in_width = 1 + n % 5,
-                            .in_channels = 1 + n % 11,
-                            .out_channels = groups * sizes[i],
-                            .out_active = winning * sizes[i],
-                            .group_size = sizes[i],
-                            .activation = kFbsActivationRelu};
-        s.in_active = n % 3 == 0 ? s.in_channels : 1 + s.in_channels / 2;
-        set_window(&s, &windows[n % 4]);
+        const FbsConv2dShape s = group_shape(n, sizes[i], groups, winning);
         test_shape(&s, n % 3 > 0);
       }
     }
@@ -187,7 +130,6 @@ static void test_groups(void) {
 
 /* More packed weights than one chunk holds, and a predictor so large that threads share it. */
 static void test_large(void) {
-  const Window window = {3, 3, 1, 1, true};
   FbsConv2dShape s = {.batch = 2,
                       .in_height = 3,
                       .in_width = 3,
@@ -197,13 +139,12 @@ static void test_large(void) {
                       .out_active = 200,
                       .group_size = 1,
                       .activation = kFbsActivationRelu};
-  set_window(&s, &window);
+  set_window(&s, &same_3x3);
   test_shape(&s, true);
 }
 
 /* So many channels that a block of tiles does not hold all of them, with more winners than tiles and with fewer. */
 static void test_winograd_blocks(void) {
-  const Window window = {3, 3, 1, 1, true};
   for (int32_t k = 12; k <= 108; k += 48) {
     FbsConv2dShape s = {.batch = 1,
                         .in_height = 15,
@@ -214,7 +155,7 @@ static void test_winograd_blocks(void) {
                         .out_active = k,
                         .group_size = 1,
                         .activation = kFbsActivationRelu};
-    set_window(&s, &window);
+    set_window(&s, &same_3x3);
     test_shape(&s, true);
   }
 }
@@ -230,7 +171,6 @@ static void test_declined(void) {
       {kFbsMethodWinograd2, 64, 400000, 16},  {kFbsMethodWinograd4, 64, 150000, 16},
       {kFbsMethodInPlace, 3, 6912, 6912},     {kFbsMethodGrouped, 3, 6912, 6912},
   };
-  const Window window = {3, 3, 1, 1, true};
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     FbsConv2dShape s = {.batch = 1,
                         .in_height = cases[i].size,
@@ -240,7 +180,7 @@ static void test_declined(void) {
                         .out_channels = cases[i].out_channels,
                         .out_active = cases[i].out_channels,
                         .group_size = 16};
-    set_window(&s, &window);
+    set_window(&s, &same_3x3);
     char message[256];
     CHECK(fbs_conv2d_check(&s, message, sizeof message) == NULL, "%s", message);
     const FbsConv2dOptions options = {kFbsPathPlain, cases[i].method, 4};
@@ -288,7 +228,6 @@ static void test_selection(void) {
 static void test_many_threads(void) {
   FbsThreads* threads = fbs_threads_create(67);
   CHECK(threads != NULL, "no pool of 67 threads");
-  const Window window = {3, 3, 1, 1, true};
   for (int32_t size = 2; size <= 23; size += 21) {
     FbsConv2dShape s = {.batch = 1,
                         .in_height = size,
@@ -299,7 +238,7 @@ static void test_many_threads(void) {
                         .out_active = 80,
                         .group_size = 16,
                         .activation = kFbsActivationRelu};
-    set_window(&s, &window);
+    set_window(&s, &same_3x3);
     Problem p = problem_of(&s, true);
     FbsConv2dOptions options[kMostOptions];
     const int32_t count = find_options(&s, options);
@@ -315,38 +254,15 @@ static void test_many_threads(void) {
 
 static void test_random(int32_t count) {
   for (int32_t i = 0; i < count; i++, seed++) {
-    random_state = seed;
-    const Window any = {random_between(1, 4), random_between(1, 4), random_between(1, 3), random_between(1, 2),
-                        random_between(0, 1)};
-    const Window window = random_between(0, 2) > 0 ? any : (Window){3, 3, 1, 1, any.same};
-    const int32_t group = random_between(0, 2) > 0 ? 1 : random_between(2, 5);
-    const int32_t groups = random_between(1, random_between(0, 3) > 0 ? 20 : 90) / group + 1;
-    FbsConv2dShape s = {.batch = random_between(1, 3),
-                        .in_height = random_between(1, 9),
-                        .in_width = random_between(1, 9),
-                        .in_channels = random_between(1, 20),
-                        .out_channels = groups * group,
-                        .out_active = random_between(1, groups) * group,
-                        .group_size = group,
-                        .activation = (FbsActivation)random_between(0, 2)};
-    s.in_active = random_between(1, s.in_channels);
-    const bool sparse_in = s.in_active < s.in_channels || random_between(0, 1);
-    if (set_window(&s, &window)) test_shape(&s, sparse_in);
+    FbsConv2dShape s;
+    bool sparse_in;
+    if (random_shape(&s, &sparse_in)) test_shape(&s, sparse_in);
   }
 }
 
 /* Indices outside the weights are refused, double ones are safe. */
 static void test_indices(void) {
-  const Window window = {3, 3, 1, 1, true};
-  FbsConv2dShape s = {.batch = 2,
-                      .in_height = 4,
-                      .in_width = 4,
-                      .in_channels = 8,
-                      .in_active = 4,
-                      .out_channels = 20,
-                      .out_active = 9,
-                      .group_size = 1};
-  set_window(&s, &window);
+  const FbsConv2dShape s = small_shape();
   Problem p = problem_of(&s, true);
   static const int32_t outside[] = {-1, 8, INT32_MIN, INT32_MAX};
   FbsConv2dOptions options[kMostOptions + 1] = {reference};
@@ -355,16 +271,10 @@ static void test_indices(void) {
     for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
       const int32_t saved = p.in_indices[7];
       p.in_indices[7] = outside[i];
-      FbsConv2d* plan = fbs_conv2d_create(&s, &p.weights, &options[n]);
-      void* workspace = aligned_alloc(64, (fbs_conv2d_workspace_size(plan, 1) + 63) / 64 * 64);
-      float* y = NEW(float, p.y_size);
-      int32_t winners[18];
-      CHECK(fbs_conv2d_run(plan, pools[0], p.x, p.in_indices, y, winners, workspace) == -1, "index %d accepted",
-            outside[i]);
+      Result result = new_result(&s);
+      CHECK(run_into(&p, &options[n], pools[0], &result) == -1, "index %d accepted", outside[i]);
       p.in_indices[7] = saved;
-      free(y);
-      free(workspace);
-      fbs_conv2d_destroy(plan);
+      free_result(&result);
     }
   }
   for (int32_t i = 0; i < s.batch * s.in_active; i++) p.in_indices[i] = 7;
@@ -377,17 +287,7 @@ static void test_indices(void) {
 
 /* Infinite and NaN activations: always k distinct winners in order, those of the reference where all gates are NaN. */
 static void test_not_finite(void) {
-  const Window window = {3, 3, 1, 1, true};
-  FbsConv2dShape s = {.batch = 2,
-                      .in_height = 5,
-                      .in_width = 5,
-                      .in_channels = 8,
-                      .in_active = 8,
-                      .out_channels = 40,
-                      .out_active = 12,
-                      .group_size = 2,
-                      .activation = kFbsActivationRelu};
-  set_window(&s, &window);
+  const FbsConv2dShape s = dense_shape();
   const float values[] = {NAN, -NAN, INFINITY, -INFINITY, 3e38f};
   for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
     Problem p = problem_of(&s, false);
@@ -412,12 +312,9 @@ static void test_not_finite(void) {
 }
 
 int main(int argc, char** argv) {
-  CHECK(argc == 3, "usage: %s SEED COUNT", argv[0]);
-  seed = random_state = strtoull(argv[1], NULL, 10);
-  for (int32_t i = 0; i < kPools; i++) {
-    pools[i] = fbs_threads_create(i + 1);
-    CHECK(pools[i] != NULL, "no pool of %d threads", i + 1);
-  }
+  const int32_t count = parse_arguments(argc, argv);
+  seed = random_state;
+  create_pools();
   test_windows();
   test_tiles();
   test_winograd();
@@ -430,9 +327,9 @@ int main(int argc, char** argv) {
   test_many_threads();
   test_indices();
   test_not_finite();
-  test_random(atoi(argv[2]));
-  for (int32_t i = 0; i < kPools; i++) fbs_threads_destroy(pools[i]);
-  printf("seed %s, %s random shapes, paths:", argv[1], argv[2]);
+  test_random(count);
+  destroy_pools();
+  printf("seed %s, %d random shapes, paths:", argv[1], count);
   for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
     if (fbs_path_available(path)) printf(" %s", fbs_path_name(path));
   }

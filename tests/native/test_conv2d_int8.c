@@ -8,33 +8,6 @@
 
 /* ---- Shapes ---- */
 
-typedef struct {
-  int32_t kernel_height, kernel_width, stride, dilation;
-  bool same;
-} Window;
-
-/* Sets what follows from the input size and the window; false where VALID leaves no output. */
-static bool set_window(FbsConv2dShape* s, const Window* w) {
-  const int32_t reach_y = (w->kernel_height - 1) * w->dilation + 1, reach_x = (w->kernel_width - 1) * w->dilation + 1;
-  s->kernel_height = w->kernel_height;
-  s->kernel_width = w->kernel_width;
-  s->stride_height = s->stride_width = w->stride;
-  s->dilation_height = s->dilation_width = w->dilation;
-  if (!w->same) {
-    s->pad_top = s->pad_left = 0;
-    s->out_height = (s->in_height - reach_y) / w->stride + 1;
-    s->out_width = (s->in_width - reach_x) / w->stride + 1;
-    return s->in_height >= reach_y && s->in_width >= reach_x;
-  }
-  s->out_height = (s->in_height + w->stride - 1) / w->stride;
-  s->out_width = (s->in_width + w->stride - 1) / w->stride;
-  const int32_t pad_y = (s->out_height - 1) * w->stride + reach_y - s->in_height;
-  const int32_t pad_x = (s->out_width - 1) * w->stride + reach_x - s->in_width;
-  s->pad_top = pad_y > 0 ? pad_y / 2 : 0;
-  s->pad_left = pad_x > 0 ? pad_x / 2 : 0;
-  return true;
-}
-
 static void test_windows(void) {
   static const Window windows[] = {
       {1, 1, 1, 1, true},  {3, 3, 1, 1, true},  {3, 3, 1, 1, false}, {3, 3, 2, 1, true},  {3, 3, 2, 1, false},
@@ -69,23 +42,13 @@ static void test_windows(void) {
 /* k at the edges of one to nine vectors of each width, over every size of the last pixel tile. */
 static void test_tiles(void) {
   static const int32_t lanes[] = {4, 8, 16};
-  const Window window = {3, 2, 1, 1, true}, point = {1, 1, 1, 1, true};
   for (size_t l = 0; l < sizeof lanes / sizeof lanes[0]; l++) {
     for (int32_t vectors = 0; vectors <= 9; vectors++) {
       for (int32_t more = -1; more <= 1; more++) {
         const int32_t k = vectors * lanes[l] + more;
         if (k < 1) continue;
         for (int32_t out_channels = k; out_channels <= 7 * k + 1; out_channels += 2 * k + more + 1) {
-          FbsConv2dShape s = {.batch = 1,
-                              .in_height = 1 + k % 3,
-                              .in_width = 1 + (k * 7) % 29,
-                              .in_channels = 7,
-                              .in_active = out_channels == k ? 7 : 3,
-                              .out_channels = out_channels,
-                              .out_active = k,
-                              .group_size = 1,
-                              .activation = kFbsActivationRelu};
-          set_window(&s, &window);
+          const FbsConv2dShape s = tile_shape(k, out_channels);
           test_shape(&s, out_channels != k, k % 2 ? kSigned : kPositive);
         }
       }
@@ -93,16 +56,7 @@ static void test_tiles(void) {
   }
   for (int32_t pixels = 1; pixels <= 40; pixels++) {
     for (int32_t k = 16; k <= 64; k += 16) {
-      FbsConv2dShape s = {.batch = 1,
-                          .in_height = 1,
-                          .in_width = pixels,
-                          .in_channels = 9,
-                          .in_active = 5,
-                          .out_channels = 66,
-                          .out_active = k,
-                          .group_size = 1,
-                          .activation = kFbsActivationNone};
-      set_window(&s, &point);
+      const FbsConv2dShape s = row_shape(pixels, k, 66);
       test_shape(&s, true, kSigned);
     }
   }
@@ -111,21 +65,11 @@ static void test_tiles(void) {
 /* Whole groups of winners, of each vector's width and its multiples. */
 static void test_groups(void) {
   static const int32_t sizes[] = {4, 8, 16, 32, 48};
-  static const Window windows[] = {{3, 3, 1, 1, true}, {3, 3, 2, 1, true}, {1, 1, 1, 1, true}, {2, 3, 1, 2, true}};
   int32_t n = 0;
   for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
     for (int32_t groups = 1; groups <= 5; groups++) {
       for (int32_t winning = 1; winning <= groups; winning++, n++) {
-        FbsConv2dShape s = {.batch = 1 + n % 2,
-                            .in_height = 1 + n % 7,
-                            .in_width = 1 + n % 5,
-                            .in_channels = 1 + n % 11,
-                            .out_channels = groups * sizes[i],
-                            .out_active = winning * sizes[i],
-                            .group_size = sizes[i],
-                            .activation = kFbsActivationRelu};
-        s.in_active = n % 3 == 0 ? s.in_channels : 1 + s.in_channels / 2;
-        set_window(&s, &windows[n % 4]);
+        FbsConv2dShape s = group_shape(n, sizes[i], groups, winning);
         test_shape(&s, n % 3 > 0, n % 2 ? kSigned : kPositive);
         s.in_channels = 4 * (1 + n % 7); /* in quads */
         s.in_active = n % 3 == 0 ? s.in_channels : 4 * (1 + n % 7 / 2);
@@ -202,7 +146,6 @@ static void test_max_pool(void) {
 
 /* More packed weights than one chunk holds, and a predictor so large that threads share it. */
 static void test_large(int32_t max_pool) {
-  const Window window = {3, 3, 1, 1, true};
   FbsConv2dShape s = {.batch = 2,
                       .in_height = 2,
                       .in_width = 2,
@@ -213,30 +156,16 @@ static void test_large(int32_t max_pool) {
                       .group_size = 1,
                       .activation = kFbsActivationRelu,
                       .max_pool = max_pool};
-  set_window(&s, &window);
+  set_window(&s, &same_3x3);
   test_shape(&s, true, kSigned);
 }
 
 static void test_random(int32_t count) {
   for (int32_t i = 0; i < count; i++, seed++) {
-    random_state = seed;
-    const Window any = {random_between(1, 4), random_between(1, 4), random_between(1, 3), random_between(1, 2),
-                        random_between(0, 1)};
-    const Window window = random_between(0, 2) > 0 ? any : (Window){3, 3, 1, 1, any.same};
-    const int32_t group = random_between(0, 2) > 0 ? 1 : random_between(2, 5);
-    const int32_t groups = random_between(1, random_between(0, 3) > 0 ? 20 : 90) / group + 1;
-    FbsConv2dShape s = {.batch = random_between(1, 3),
-                        .in_height = random_between(1, 9),
-                        .in_width = random_between(1, 9),
-                        .in_channels = random_between(1, 20),
-                        .out_channels = groups * group,
-                        .out_active = random_between(1, groups) * group,
-                        .group_size = group,
-                        .activation = (FbsActivation)random_between(0, 2)};
-    s.in_active = random_between(1, s.in_channels);
-    const bool sparse_in = s.in_active < s.in_channels || random_between(0, 1);
+    FbsConv2dShape s;
+    bool sparse_in;
+    if (!random_shape(&s, &sparse_in)) continue;
     const Input input = random_between(0, 2) > 0 ? kSigned : (Input)random_between(0, kInputs - 1);
-    if (!set_window(&s, &window)) continue;
     s.max_pool = s.out_height > 1 && s.out_width > 1 && random_between(0, 2) == 0;
     test_shape(&s, sparse_in, input);
   }
@@ -290,23 +219,13 @@ static void test_quantise(void) {
 /* NaN and infinities make g NaN or infinite, and y, pooled or not; the winners are those of the reference where all g
  * are NaN, and the other image is not touched. */
 static void test_not_finite(int32_t max_pool) {
-  const Window window = {3, 3, 1, 1, true};
-  FbsConv2dShape s = {.batch = 2,
-                      .in_height = 5,
-                      .in_width = 5,
-                      .in_channels = 8,
-                      .in_active = 8,
-                      .out_channels = 40,
-                      .out_active = 12,
-                      .group_size = 2,
-                      .activation = kFbsActivationRelu,
-                      .max_pool = max_pool};
-  set_window(&s, &window);
+  FbsConv2dShape s = dense_shape();
+  s.max_pool = max_pool;
   const float values[] = {NAN, -NAN, INFINITY, -INFINITY};
   for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
     Problem p = problem_of(&s, false, kSigned);
     p.x[17] = values[v]; /* in the first image only */
-    const size_t half = p.y_size / 2;
+    const size_t half = y_size_of(&s) / 2;
     Result expected = run(&p, kFbsPathReference, pools[0]);
     for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
       if (!fbs_path_available(path)) continue;
@@ -321,7 +240,7 @@ static void test_not_finite(int32_t max_pool) {
     }
     free_result(&expected);
     /* With a range and a gate that are finite, the bytes count. */
-    expected = new_result(&p);
+    expected = new_result(&s);
     for (int32_t i = 0; i < s.batch * s.out_active; i++) expected.indices[i] = i % s.out_active + 7;
     Result plain = run_gemm(&p, fbs_int8_kernels_plain, pools[0], &expected);
     CHECK(!isnan(plain.y[0]), "the sums became NaN");
@@ -334,34 +253,18 @@ static void test_not_finite(int32_t max_pool) {
 
 /* Indices outside the weights are refused, double ones are safe. */
 static void test_indices(void) {
-  const Window window = {3, 3, 1, 1, true};
-  FbsConv2dShape s = {.batch = 2,
-                      .in_height = 4,
-                      .in_width = 4,
-                      .in_channels = 8,
-                      .in_active = 4,
-                      .out_channels = 20,
-                      .out_active = 9,
-                      .group_size = 1};
-  set_window(&s, &window);
+  const FbsConv2dShape s = small_shape();
   Problem p = problem_of(&s, true, kSigned);
   static const int32_t outside[] = {-1, 8, INT32_MIN, INT32_MAX};
   for (FbsPath path = kFbsPathReference; path <= kFbsPathNeon; path++) {
     if (!fbs_path_available(path)) continue;
-    const FbsConv2dOptions options = {.path = path};
     for (size_t i = 0; i < sizeof outside / sizeof outside[0]; i++) {
       const int32_t saved = p.in_indices[7];
       p.in_indices[7] = outside[i];
-      FbsConv2d* plan = fbs_conv2d_int8_create(&s, &p.weights, &options);
-      void* workspace = new_workspace(fbs_conv2d_workspace_size(plan, 1));
-      float* y = NEW(float, p.y_size);
-      int32_t winners[18];
-      CHECK(fbs_conv2d_run(plan, pools[0], p.x, p.in_indices, y, winners, workspace) == -1, "index %d accepted",
-            outside[i]);
+      Result result = new_result(&s);
+      CHECK(run_into(&p, path, pools[0], &result) == -1, "index %d accepted", outside[i]);
       p.in_indices[7] = saved;
-      free(y);
-      free(workspace);
-      fbs_conv2d_destroy(plan);
+      free_result(&result);
     }
   }
   for (int32_t i = 0; i < s.batch * s.in_active; i++) p.in_indices[i] = 7;
@@ -371,51 +274,40 @@ static void test_indices(void) {
   free_problem(&p);
 }
 
-static void test_check(void) {
-  const Window window = {3, 3, 1, 1, true};
-  FbsConv2dShape s = {.batch = 1,
-                      .in_height = 4,
-                      .in_width = 4,
-                      .in_channels = 8,
-                      .in_active = 4,
-                      .out_channels = 20,
-                      .out_active = 9,
-                      .group_size = 1};
-  set_window(&s, &window);
-  Problem p = problem_of(&s, true, kSigned);
+static void expect_refused(const Problem* p, const char* part) {
   char message[256];
-  const char* refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
+  expect_refusal(fbs_conv2d_int8_check(&p->shape, &p->weights, message, sizeof message), message, part);
+}
+
+static void test_check(void) {
+  FbsConv2dShape valid = small_shape();
+  valid.batch = 1;
+  Problem p = problem_of(&valid, true, kSigned);
+  FbsConv2dShape* s = &p.shape;
+  char message[256];
+  const char* refused = fbs_conv2d_int8_check(s, &p.weights, message, sizeof message);
   CHECK(refused == NULL, "%s", refused);
   ((int8_t*)p.weights.weights)[8 * 9 * 20 - 1] = -128;
-  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
-  CHECK(refused == message && strstr(refused, "from -127 to 127, got -128 at element 1439"), "%s", message);
-  s.stride_height = 0;
-  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
-  CHECK(refused == message && strstr(refused, "stride_height must be at least 1"), "%s", message);
-  s.stride_height = 1;
-  s.in_channels = 65000 / 9 + 1;
-  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
-  CHECK(refused == message && strstr(refused, "a window with int8 weights must have at most 65000"), "%s", message);
-  s.in_channels = 8;
-  s.dilation_height = s.dilation_width = 1 << 20;
-  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
-  CHECK(refused == message && strstr(refused, "the padded int8 image must have at most"), "%s", message);
-  s.dilation_height = s.dilation_width = 1;
+  expect_refused(&p, "from -127 to 127, got -128 at element 1439");
+  s->stride_height = 0;
+  expect_refused(&p, "stride_height must be at least 1");
+  s->stride_height = 1;
+  s->in_channels = 65000 / 9 + 1;
+  expect_refused(&p, "a window with int8 weights must have at most 65000");
+  s->in_channels = 8;
+  s->dilation_height = s->dilation_width = 1 << 20;
+  expect_refused(&p, "the padded int8 image must have at most");
+  s->dilation_height = s->dilation_width = 1;
   for (int32_t max_pool = -1; max_pool <= 2; max_pool += 3) {
-    s.max_pool = max_pool;
-    refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
-    CHECK(refused == message && strstr(refused, "max_pool must be from 0 to 1, got"), "%s", message);
+    s->max_pool = max_pool;
+    expect_refused(&p, "max_pool must be from 0 to 1, got");
   }
-  s.max_pool = 1;
-  s.out_height = 1;
-  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
-  CHECK(refused == message && strstr(refused, "max pooling of 2x2 needs 2 rows and columns, got 1 and 4"), "%s",
-        message);
-  s.out_height = 4;
-  s.out_width = 1;
-  refused = fbs_conv2d_int8_check(&s, &p.weights, message, sizeof message);
-  CHECK(refused == message && strstr(refused, "max pooling of 2x2 needs 2 rows and columns, got 4 and 1"), "%s",
-        message);
+  s->max_pool = 1;
+  s->out_height = 1;
+  expect_refused(&p, "max pooling of 2x2 needs 2 rows and columns, got 1 and 4");
+  s->out_height = 4;
+  s->out_width = 1;
+  expect_refused(&p, "max pooling of 2x2 needs 2 rows and columns, got 4 and 1");
   free_problem(&p);
 }
 
@@ -434,7 +326,7 @@ static void test_extremes(void) {
   Problem p = problem_of(&s, false, kZero);
   for (int32_t sign = -1; sign <= 1; sign += 2) {
     for (size_t i = 0; i < 65000 * 20; i++) ((int8_t*)p.weights.weights)[i] = (int8_t)(i % 2 ? 127 : -127);
-    for (size_t i = 0; i < p.x_size; i++) p.x[i] = (float)sign * 1.5f;
+    for (size_t i = 0; i < x_size_of(&s); i++) p.x[i] = (float)sign * 1.5f;
     Result expected = run(&p, kFbsPathReference, pools[0]);
     test_exactly(&p, &expected);
     free_result(&expected);
@@ -443,12 +335,9 @@ static void test_extremes(void) {
 }
 
 int main(int argc, char** argv) {
-  CHECK(argc == 3, "usage: %s SEED COUNT", argv[0]);
-  seed = random_state = strtoull(argv[1], NULL, 10);
-  for (int32_t i = 0; i < kPools; i++) {
-    pools[i] = fbs_threads_create(i + 1);
-    CHECK(pools[i] != NULL, "no pool of %d threads", i + 1);
-  }
+  const int32_t shapes = parse_arguments(argc, argv);
+  seed = random_state;
+  create_pools();
   test_quantise();
   test_windows();
   test_tiles();
@@ -462,9 +351,9 @@ int main(int argc, char** argv) {
   test_extremes();
   test_indices();
   test_check();
-  test_random(atoi(argv[2]));
-  for (int32_t i = 0; i < kPools; i++) fbs_threads_destroy(pools[i]);
-  printf("seed %s, %s random shapes, kernels:", argv[1], argv[2]);
+  test_random(shapes);
+  destroy_pools();
+  printf("seed %s, %d random shapes, kernels:", argv[1], shapes);
   const FbsInt8Kernels* kernels[8];
   const int32_t count = find_kernels(kernels);
   for (int32_t i = 0; i < count; i++) printf(" %s", kernels[i]->name);
