@@ -10,9 +10,9 @@
 #include <math.h>
 #include <string.h>
 
-#include "conv2d.h"
 #include "select.h"
 #include "testing.h"
+#include "windows.h"
 
 enum { kSize = 14, kChannels = 96, kGroup = 16 }; /* whole groups, for the method that needs them */
 static const int32_t depths[] = {32, 128, 512};
@@ -35,12 +35,6 @@ static float random_normal(void) {
 static float* normal(size_t n) {
   float* values = NEW(float, n);
   for (size_t i = 0; i < n; i++) values[i] = random_normal();
-  return values;
-}
-
-static float* constant(size_t n, float value) {
-  float* values = NEW(float, n);
-  for (size_t i = 0; i < n; i++) values[i] = value;
   return values;
 }
 
@@ -81,25 +75,16 @@ static Problem problem_of(int32_t depth, int relu) {
                          .out_channels = kChannels,
                          .out_active = kChannels / 2,
                          .group_size = kGroup,
-                         .kernel_height = 3,
-                         .kernel_width = 3,
-                         .stride_height = 1,
-                         .stride_width = 1,
-                         .dilation_height = 1,
-                         .dilation_width = 1,
-                         .pad_top = 1,
-                         .pad_left = 1,
-                         .out_height = kSize,
-                         .out_width = kSize,
                          .activation = kFbsActivationNone},
                .y_size = kSize * kSize * kChannels / 2};
+  set_window(&p.shape, &same_3x3);
   const size_t x_size = (size_t)(kSize * kSize * depth);
   p.x = normal(x_size);
   for (size_t i = 0; relu && i < x_size; i++) p.x[i] = fmaxf(p.x[i], 0);
   float* gate_bias = NEW(float, kChannels);
   for (int32_t o = 0; o < kChannels; o++) gate_bias[o] = wins(o) ? 1 : 0.5f;
-  p.weights = (FbsConv2dWeights){normal((size_t)(9 * depth * kChannels)), constant(kChannels, 0),
-                                 constant((size_t)(depth * kChannels), 0), gate_bias};
+  p.weights = (FbsConv2dWeights){normal((size_t)(9 * depth * kChannels)), constants(kChannels, 0),
+                                 constants((size_t)(depth * kChannels), 0), gate_bias};
   p.y = NEW(double, p.y_size);
   convolve(&p);
   return p;
@@ -117,8 +102,7 @@ static void free_problem(Problem* p) {
 static double error_of(const Problem* p, FbsThreads* threads, const FbsConv2dOptions* options) {
   FbsConv2d* plan = fbs_conv2d_create(&p->shape, &p->weights, options);
   CHECK(plan != NULL, "no plan for method %s", fbs_method_name(options->method));
-  void* workspace = aligned_alloc(64, (fbs_conv2d_workspace_size(plan, 1) + 63) / 64 * 64);
-  CHECK(workspace != NULL, "no memory");
+  void* workspace = new_workspace(fbs_conv2d_workspace_size(plan, 1));
   float* y = NEW(float, p->y_size);
   int32_t winners[kChannels / 2];
   CHECK(fbs_conv2d_run(plan, threads, p->x, NULL, y, winners, workspace) == 0, "the run failed");

@@ -3,9 +3,8 @@
 #include <string.h>
 
 #include "add.h"
+#include "pools.h"
 #include "testing.h"
-
-enum { kMostThreads = 3 };
 
 typedef struct {
   float* x[kFbsMaxAddends];
@@ -16,9 +15,7 @@ static int64_t pixels_of(const FbsAddShape* s) { return (int64_t)s->batch * s->p
 
 /* Some channels of all, a random subset: ascending, descending or shuffled. */
 static void fill_indices(int32_t* indices, int32_t active, int32_t channels, int32_t order) {
-  for (int32_t c = 0, n = 0; n < active; c++) {
-    if (random_between(0, channels - c - 1) < active - n) indices[n++] = c;
-  }
+  random_subset(channels, active, indices);
   for (int32_t i = 0; i < active; i++) {
     const int32_t other = order == 0 ? i : order == 1 ? active - 1 - i : random_between(0, active - 1);
     if (order == 1 && other <= i) break;
@@ -66,18 +63,15 @@ static void add_by_definition(const FbsAddShape* s, const Operands* operands, fl
   }
 }
 
-static FbsThreads* pools[kMostThreads + 1];
-
 /* The status of a run on so many threads. */
 static int run(const FbsAddShape* s, FbsPath path, const Operands* operands, float* y, int32_t threads) {
   char message[256];
   const char* refusal = fbs_add_check(s, message, sizeof message);
   CHECK(refusal == NULL, "%s", message);
-  char* memory = NEW(char, fbs_add_workspace_size(s, path) + 64);
-  void* workspace = memory + (64 - (uintptr_t)memory % 64) % 64;
-  const int status = fbs_add_run(s, path, pools[threads], (const float* const*)operands->x,
+  void* workspace = new_workspace(fbs_add_workspace_size(s, path));
+  const int status = fbs_add_run(s, path, pools[threads - 1], (const float* const*)operands->x,
                                  (const int32_t* const*)operands->indices, y, workspace);
-  free(memory);
+  free(workspace);
   return status;
 }
 
@@ -89,7 +83,7 @@ static void test_case(const FbsAddShape* s) {
   for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
     if (!fbs_path_available(path)) continue;
     memset(y, -1, elements * sizeof *y); /* NaN */
-    CHECK(run(s, path, &operands, y, random_between(1, kMostThreads)) == 0, "refused");
+    CHECK(run(s, path, &operands, y, random_between(1, kPools)) == 0, "refused");
     for (size_t i = 0; i < elements; i++) {
       CHECK(y[i] == expected[i], "%s: y[%zu] of %d x %d x %d, %d addends of %d, %d ... channels is %g, expected %g",
             fbs_path_name(path), i, s->batch, s->pixels, s->channels, s->addends, s->active[0], s->active[1],
@@ -143,19 +137,15 @@ static void test_check(void) {
   char message[256];
   CHECK(fbs_add_check(&valid, message, sizeof message) == NULL, "%s", message);
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
-    const char* got = fbs_add_check(&bad[i].shape, message, sizeof message);
-    CHECK(got == message && strstr(message, bad[i].part) != NULL, "got \"%s\", expected \"%s\"",
-          got == NULL ? "NULL" : got, bad[i].part);
+    expect_refusal(fbs_add_check(&bad[i].shape, message, sizeof message), message, bad[i].part);
   }
 }
 
 int main(int argc, char** argv) {
-  CHECK(argc == 3, "usage: %s SEED COUNT", argv[0]);
-  random_state = strtoull(argv[1], NULL, 10);
-  for (int32_t n = 1; n <= kMostThreads; n++) pools[n] = fbs_threads_create(n);
+  const int32_t count = parse_arguments(argc, argv);
+  create_pools();
   test_check();
   test_hostile_indices();
-  const int32_t count = atoi(argv[2]);
   for (int32_t n = 0; n < count; n++) {
     FbsAddShape s = {.batch = random_between(1, 3),
                      .pixels = random_between(1, 40),
@@ -166,6 +156,6 @@ int main(int argc, char** argv) {
     for (int32_t i = 0; i < s.addends; i++) s.active[i] = random_between(0, 2) == 0 ? 0 : random_between(1, s.channels);
     test_case(&s);
   }
-  for (int32_t n = 1; n <= kMostThreads; n++) fbs_threads_destroy(pools[n]);
+  destroy_pools();
   return 0;
 }

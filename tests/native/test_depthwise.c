@@ -1,16 +1,13 @@
 /* The depthwise convolution of each path of this CPU against the reference, on any number of threads, and the reference
  * against its definition on a dense image. Usage: test_depthwise SEED COUNT */
 #include <math.h>
-#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 
 #include "depthwise.h"
+#include "pools.h"
 #include "testing.h"
-
-enum { kMostThreads = 3 };
-
-static FbsThreads* pools[kMostThreads + 1];
+#include "windows.h"
 
 typedef struct {
   float *weights, *bias, *x;
@@ -31,24 +28,12 @@ static float* random_floats(int64_t count) {
   return values;
 }
 
-/* Some channels of all, in any order. */
-static void fill_indices(int32_t* indices, int32_t active, int32_t channels) {
-  int32_t* all = NEW(int32_t, channels);
-  for (int32_t c = 0; c < channels; c++) all[c] = c;
-  for (int32_t i = 0; i < active; i++) {
-    const int32_t other = random_between(i, channels - 1);
-    indices[i] = all[other];
-    all[other] = all[i];
-  }
-  free(all);
-}
-
 static Operands new_operands(const FbsDepthwiseShape* s) {
   Operands operands = {.weights = random_floats((int64_t)s->channels * s->kernel_height * s->kernel_width),
                        .bias = random_floats(s->channels),
                        .x = random_floats(inputs_of(s)),
                        .indices = NEW(int32_t, (int64_t)s->batch * s->active)};
-  for (int32_t n = 0; n < s->batch; n++) fill_indices(operands.indices + n * s->active, s->active, s->channels);
+  for (int32_t n = 0; n < s->batch; n++) random_indices(s->channels, s->active, operands.indices + n * s->active);
   return operands;
 }
 
@@ -64,11 +49,11 @@ static int run(const FbsDepthwiseShape* s, FbsPath path, const Operands* operand
   char message[256];
   const char* refusal = fbs_depthwise_check(s, message, sizeof message);
   CHECK(refusal == NULL, "%s", message);
-  char* memory = NEW(char, fbs_depthwise_workspace_size(s, path) + 64);
-  void* workspace = memory + (64 - (uintptr_t)memory % 64) % 64;
+  void* workspace = new_workspace(fbs_depthwise_workspace_size(s, path));
   const FbsDepthwiseWeights weights = {operands->weights, operands->bias};
-  const int status = fbs_depthwise_run(s, &weights, path, pools[threads], operands->x, operands->indices, y, workspace);
-  free(memory);
+  const int status =
+      fbs_depthwise_run(s, &weights, path, pools[threads - 1], operands->x, operands->indices, y, workspace);
+  free(workspace);
   return status;
 }
 
@@ -81,7 +66,7 @@ static void test_shape(const FbsDepthwiseShape* s) {
   const double bound = 16.0 * ((double)s->kernel_height * s->kernel_width + 1) * 0x1p-23;
   for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
     if (!fbs_path_available(path)) continue;
-    for (int32_t threads = 1; threads <= kMostThreads; threads++) {
+    for (int32_t threads = 1; threads <= kPools; threads++) {
       float* result = threads == 1 ? y : again;
       memset(result, -1, count * sizeof *result); /* NaN */
       CHECK(run(s, path, &operands, result, threads) == 0, "refused");
@@ -101,20 +86,18 @@ static void test_shape(const FbsDepthwiseShape* s) {
   free_operands(&operands);
 }
 
-/* Output size and leading zeros along one axis, as TensorFlow has it; false where VALID leaves no output. */
-static bool set_axis(int32_t in, int32_t kernel, int32_t stride, int32_t dilation, bool same, int32_t* out,
-                     int32_t* pad) {
-  const int32_t window = (kernel - 1) * dilation + 1;
-  *out = same ? (in + stride - 1) / stride : (in - window) / stride + 1;
-  const int32_t padding = (*out - 1) * stride + window - in;
-  *pad = same && padding > 0 ? padding / 2 : 0;
-  return same || in >= window;
-}
-
 static bool set_outputs(FbsDepthwiseShape* s, bool same) {
   return set_axis(s->in_height, s->kernel_height, s->stride_height, s->dilation_height, same, &s->out_height,
                   &s->pad_top) &&
          set_axis(s->in_width, s->kernel_width, s->stride_width, s->dilation_width, same, &s->out_width, &s->pad_left);
+}
+
+/* As set_window sets a convolution's. */
+static bool set_square(FbsDepthwiseShape* s, int32_t kernel, int32_t stride, bool same) {
+  s->kernel_height = s->kernel_width = kernel;
+  s->stride_height = s->stride_width = stride;
+  s->dilation_height = s->dilation_width = 1;
+  return set_outputs(s, same);
 }
 
 /* Channels at the edges of the vectors of each width, over every size of tile. */
@@ -127,16 +110,10 @@ static void test_tiles(void) {
                                .in_height = 1 + width % 7,
                                .in_width = width,
                                .active = actives[random_between(0, sizeof actives / sizeof actives[0] - 1)],
-                               .kernel_height = kernel,
-                               .kernel_width = kernel,
-                               .stride_height = stride,
-                               .stride_width = stride,
-                               .dilation_height = 1,
-                               .dilation_width = 1,
                                .activation = (FbsActivation)(width % 3)};
         s.channels = s.active + width % 3 * s.active;
         for (int same = 0; same < 2; same++) {
-          if (set_outputs(&s, same)) test_shape(&s);
+          if (set_square(&s, kernel, stride, same)) test_shape(&s);
         }
       }
     }
@@ -169,19 +146,9 @@ static void test_random_shape(void) {
 
 /* A window that holds no NaN gives none, not at the image's edge either; bias alone where it holds nothing. */
 static void test_special_values(void) {
-  FbsDepthwiseShape s = {.batch = 1,
-                         .in_height = 9,
-                         .in_width = 30,
-                         .channels = 50,
-                         .active = 33,
-                         .kernel_height = 3,
-                         .kernel_width = 3,
-                         .stride_height = 1,
-                         .stride_width = 1,
-                         .dilation_height = 1,
-                         .dilation_width = 1,
-                         .activation = kFbsActivationNone};
-  set_outputs(&s, true);
+  FbsDepthwiseShape s = {
+      .batch = 1, .in_height = 9, .in_width = 30, .channels = 50, .active = 33, .activation = kFbsActivationNone};
+  set_square(&s, 3, 1, true);
   Operands operands = new_operands(&s);
   float* y = NEW(float, outputs_of(&s));
   operands.x[(4 * 30 + 11) * 33 + 32] = NAN;
@@ -199,18 +166,8 @@ static void test_special_values(void) {
 }
 
 static void test_hostile_indices(void) {
-  FbsDepthwiseShape s = {.batch = 2,
-                         .in_height = 3,
-                         .in_width = 4,
-                         .channels = 40,
-                         .active = 21,
-                         .kernel_height = 3,
-                         .kernel_width = 3,
-                         .stride_height = 1,
-                         .stride_width = 1,
-                         .dilation_height = 1,
-                         .dilation_width = 1};
-  set_outputs(&s, true);
+  FbsDepthwiseShape s = {.batch = 2, .in_height = 3, .in_width = 4, .channels = 40, .active = 21};
+  set_square(&s, 3, 1, true);
   Operands operands = new_operands(&s);
   float* y = NEW(float, outputs_of(&s));
   for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
@@ -263,21 +220,18 @@ static void test_check(void) {
   for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
     FbsDepthwiseShape shape = valid;
     memcpy((char*)&shape + bad[i].field, &bad[i].value, sizeof(int32_t));
-    const char* got = fbs_depthwise_check(&shape, message, sizeof message);
-    CHECK(got == message && strstr(message, bad[i].part) != NULL, "got \"%s\", expected \"%s\"",
-          got == NULL ? "NULL" : got, bad[i].part);
+    expect_refusal(fbs_depthwise_check(&shape, message, sizeof message), message, bad[i].part);
   }
 }
 
 int main(int argc, char** argv) {
-  CHECK(argc == 3, "usage: %s SEED COUNT", argv[0]);
-  random_state = strtoull(argv[1], NULL, 10);
-  for (int32_t n = 1; n <= kMostThreads; n++) pools[n] = fbs_threads_create(n);
+  const int32_t count = parse_arguments(argc, argv);
+  create_pools();
   test_check();
   test_special_values();
   test_hostile_indices();
   test_tiles();
-  for (int32_t n = atoi(argv[2]); n > 0; n--) test_random_shape();
-  for (int32_t n = 1; n <= kMostThreads; n++) fbs_threads_destroy(pools[n]);
+  for (int32_t n = 0; n < count; n++) test_random_shape();
+  destroy_pools();
   return 0;
 }

@@ -52,8 +52,7 @@ static void test_case(const float* g, int32_t channels, int32_t group_size, int3
 }
 
 int main(int argc, char** argv) {
-  CHECK(argc == 3, "usage: %s SEED COUNT", argv[0]);
-  random_state = strtoull(argv[1], NULL, 10);
+  const int32_t count = parse_arguments(argc, argv);
   /* Few different values make many ties; -0 equals 0. */
   static const float few[] = {0, -0.0f, 1, 1, 2, 0x1p-149f, 3.4e38f, INFINITY, NAN, -NAN};
   enum { kFew = sizeof few / sizeof few[0], kMost = 200 };
@@ -63,7 +62,6 @@ int main(int argc, char** argv) {
     for (int32_t i = 0; i < kMost; i++) g[i] = few[v];
     for (int32_t k = 1; k <= kMost; k++) test_case(g, kMost, 1, k);
   }
-  const int32_t count = atoi(argv[2]);
   for (int32_t n = 0; n < count; n++) {
     const int32_t group_size = random_between(1, 4), groups = random_between(1, kMost / group_size);
     const int32_t kinds = random_between(0, 3); /* 0: all different */
