@@ -59,137 +59,79 @@ typedef struct {
   int type, allocation_type, rank, sizes[4];
 } Tensor;
 
-static const struct {
+typedef struct {
+  const unsigned char* bytes;
+  size_t size;
+} Attributes;
+
+typedef struct {
   const char *custom_name, *composite_name;
-  const unsigned char* attributes;
-  size_t attributes_size;
+  Attributes attributes;
   int inputs, outputs; /* the first tensors, and those after them */
   int indices;         /* which tensor holds them */
   int channels;        /* which they are of */
   Tensor tensors[kMostTensors];
-} kOps[] = {
-    {"FbsConv2D",
-     "fbs.conv2d",
-     kConv2dAttributes,
-     sizeof kConv2dAttributes,
-     6,
-     2,
-     1,
-     5,
-     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
-      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
-      {"weights", kTfLiteFloat32, kTfLiteMmapRo, 3, {5, 6, 6}},
-      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
-      {"gate_kernel", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 6}},
-      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
-      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 3}},
-      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}}}},
-    {"FbsConv2D",
-     "fbs.conv2d",
-     k3x3Attributes,
-     sizeof k3x3Attributes,
-     6,
-     2,
-     1,
-     5,
-     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
-      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
-      {"weights", kTfLiteFloat32, kTfLiteMmapRo, 3, {5, 9, 12}},
-      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
-      {"gate_kernel", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 12}},
-      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
-      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 8}},
-      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 8}}}},
-    {"FbsConv2D",
-     "fbs.conv2d",
-     kConv2dAttributes,
-     sizeof kConv2dAttributes,
-     6,
-     2,
-     1,
-     5,
-     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
-      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
-      {"weights", kTfLiteFloat16, kTfLiteMmapRo, 3, {5, 6, 6}},
-      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
-      {"gate_kernel", kTfLiteFloat16, kTfLiteMmapRo, 2, {5, 6}},
-      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
-      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 3}},
-      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}}}},
-    {"FbsConv2DInt8",
-     "fbs.conv2d_int8",
-     kConv2dAttributes,
-     sizeof kConv2dAttributes,
-     7,
-     2,
-     1,
-     5,
-     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
-      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
-      {"weights", kTfLiteInt8, kTfLiteMmapRo, 3, {5, 6, 6}},
-      {"weight_scales", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
-      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
-      {"gate_kernel", kTfLiteFloat16, kTfLiteMmapRo, 2, {5, 6}},
-      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {6}},
-      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 3}},
-      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 3}}}},
-    {"FbsConv2DInt8",
-     "fbs.conv2d_int8",
-     kPooledAttributes,
-     sizeof kPooledAttributes,
-     7,
-     2,
-     1,
-     5,
-     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
-      {"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
-      {"weights", kTfLiteInt8, kTfLiteMmapRo, 3, {5, 9, 12}},
-      {"weight_scales", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
-      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
-      {"gate_kernel", kTfLiteFloat32, kTfLiteMmapRo, 2, {5, 12}},
-      {"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {12}},
-      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 3, 2, 8}},
-      {"out_indices", kTfLiteInt32, kArenaRw, 2, {2, 8}}}},
-    {"FbsDepthwiseConv2D",
-     "fbs.depthwise_conv2d",
-     kDepthwiseAttributes,
-     sizeof kDepthwiseAttributes,
-     4,
-     1,
-     1,
-     5,
-     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
-      {"indices", kTfLiteInt32, kArenaRw, 2, {2, 4}},
-      {"weights", kTfLiteFloat16, kTfLiteMmapRo, 2, {5, 6}},
-      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {5}},
-      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 5, 4}}}},
-    {"FbsDepthwiseConv2D",
-     "fbs.depthwise_conv2d",
-     kDepthwise3x3Attributes,
-     sizeof kDepthwise3x3Attributes,
-     4,
-     1,
-     1,
-     24,
-     {{"x", kTfLiteFloat32, kArenaRw, 4, {2, 4, 19, 18}},
-      {"indices", kTfLiteInt32, kArenaRw, 2, {2, 18}},
-      {"weights", kTfLiteFloat32, kTfLiteMmapRo, 2, {24, 9}},
-      {"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {24}},
-      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 4, 19, 18}}}},
-    {"FbsAdd",
-     "fbs.add",
-     kAddAttributes,
-     sizeof kAddAttributes,
-     3,
-     1,
-     2,
-     18,
-     {{"x0", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 18}},
-      {"x1", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}},
-      {"indices1", kTfLiteInt32, kArenaRw, 2, {2, 4}},
-      {"y", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 18}}}},
-};
-enum { kOpCount = sizeof kOps / sizeof *kOps };
+} Op;
+
+/* x[2, 7, 5] holds 4 of 5 channels, y[2, height, width] k of `channels`; weights of int8 come with scales. */
+static Op convolution(Attributes attributes, int weight_type, int gate_type, int taps, int channels, int height,
+                      int width, int k) {
+  const int int8 = weight_type == kTfLiteInt8;
+  const char *custom_name = int8 ? "FbsConv2DInt8" : "FbsConv2D", *name = int8 ? "fbs.conv2d_int8" : "fbs.conv2d";
+  Op op = {custom_name, name, attributes, 6 + int8, 2, 1, 5, {{0}}};
+  Tensor* next = op.tensors;
+  *next++ = (Tensor){"x", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}};
+  *next++ = (Tensor){"in_indices", kTfLiteInt32, kArenaRw, 2, {2, 4}};
+  *next++ = (Tensor){"weights", weight_type, kTfLiteMmapRo, 3, {5, taps, channels}};
+  if (int8) *next++ = (Tensor){"weight_scales", kTfLiteFloat32, kTfLiteMmapRo, 1, {channels}};
+  *next++ = (Tensor){"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {channels}};
+  *next++ = (Tensor){"gate_kernel", gate_type, kTfLiteMmapRo, 2, {5, channels}};
+  *next++ = (Tensor){"gate_bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {channels}};
+  *next++ = (Tensor){"y", kTfLiteFloat32, kArenaRw, 4, {2, height, width, k}};
+  *next++ = (Tensor){"out_indices", kTfLiteInt32, kArenaRw, 2, {2, k}};
+  return op;
+}
+
+/* x[2, height, width] and y[2, y_height, width] hold `active` of `channels`. */
+static Op depthwise(Attributes attributes, int weight_type, int taps, int channels, int active, int height, int width,
+                    int y_height) {
+  Op op = {"FbsDepthwiseConv2D", "fbs.depthwise_conv2d", attributes, 4, 1, 1, channels, {{0}}};
+  op.tensors[0] = (Tensor){"x", kTfLiteFloat32, kArenaRw, 4, {2, height, width, active}};
+  op.tensors[1] = (Tensor){"indices", kTfLiteInt32, kArenaRw, 2, {2, active}};
+  op.tensors[2] = (Tensor){"weights", weight_type, kTfLiteMmapRo, 2, {channels, taps}};
+  op.tensors[3] = (Tensor){"bias", kTfLiteFloat32, kTfLiteMmapRo, 1, {channels}};
+  op.tensors[4] = (Tensor){"y", kTfLiteFloat32, kArenaRw, 4, {2, y_height, width, active}};
+  return op;
+}
+
+static Op addition(Attributes attributes) {
+  Op op = {"FbsAdd", "fbs.add", attributes, 3, 1, 2, 18, {{0}}};
+  op.tensors[0] = (Tensor){"x0", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 18}};
+  op.tensors[1] = (Tensor){"x1", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 4}};
+  op.tensors[2] = (Tensor){"indices1", kTfLiteInt32, kArenaRw, 2, {2, 4}};
+  op.tensors[3] = (Tensor){"y", kTfLiteFloat32, kArenaRw, 4, {2, 7, 5, 18}};
+  return op;
+}
+
+enum { kOpCount = 8 };
+static Op ops[kOpCount];
+
+static void create_ops(void) {
+  const Attributes conv2d = {kConv2dAttributes, sizeof kConv2dAttributes};
+  const Attributes conv2d_3x3 = {k3x3Attributes, sizeof k3x3Attributes};
+  const Attributes pooled = {kPooledAttributes, sizeof kPooledAttributes};
+  const Attributes depthwise_3x2 = {kDepthwiseAttributes, sizeof kDepthwiseAttributes};
+  const Attributes depthwise_3x3 = {kDepthwise3x3Attributes, sizeof kDepthwise3x3Attributes};
+  const Attributes add = {kAddAttributes, sizeof kAddAttributes};
+  ops[0] = convolution(conv2d, kTfLiteFloat32, kTfLiteFloat32, 6, 6, 4, 5, 3);
+  ops[1] = convolution(conv2d_3x3, kTfLiteFloat32, kTfLiteFloat32, 9, 12, 7, 5, 8);
+  ops[2] = convolution(conv2d, kTfLiteFloat16, kTfLiteFloat16, 6, 6, 4, 5, 3);
+  ops[3] = convolution(conv2d, kTfLiteInt8, kTfLiteFloat16, 6, 6, 4, 5, 3);
+  ops[4] = convolution(pooled, kTfLiteInt8, kTfLiteFloat32, 9, 12, 3, 2, 8);
+  ops[5] = depthwise(depthwise_3x2, kTfLiteFloat16, 6, 5, 4, 7, 5, 4);
+  ops[6] = depthwise(depthwise_3x3, kTfLiteFloat32, 9, 24, 18, 4, 19, 4);
+  ops[7] = addition(add);
+}
 
 typedef struct {
   TfLiteContext context; /* first, so that a TfLiteContext* is a Host* */
@@ -273,7 +215,7 @@ static void fill(Host* host, int index) {
     const int value = (int)(i * 7 + (size_t)index) % 11 - 4;
     switch (tensor->type) {
       case kTfLiteInt32: /* the indices */
-        ((int32_t*)memory)[i] = (int32_t)(i * 3) % kOps[host->op].channels;
+        ((int32_t*)memory)[i] = (int32_t)(i * 3) % ops[host->op].channels;
         break;
       case kTfLiteInt8:
         ((int8_t*)memory)[i] = (int8_t)value;
@@ -290,7 +232,7 @@ static void fill(Host* host, int index) {
 static Host* create_host(int op, int composite) {
   Host* host = __real_calloc(1, sizeof *host);
   host->op = op;
-  host->tensor_count = kOps[op].inputs + kOps[op].outputs;
+  host->tensor_count = ops[op].inputs + ops[op].outputs;
   host->context.tensors_size = (size_t)host->tensor_count;
   host->context.tensors = host->tensors;
   host->context.GetExecutionPlan = get_execution_plan;
@@ -301,7 +243,7 @@ static Host* create_host(int op, int composite) {
   host->context.recommended_num_threads = 1;
   host->path = host->method = "auto";
   for (int t = 0; t < host->tensor_count; ++t) {
-    const Tensor* valid = &kOps[op].tensors[t];
+    const Tensor* valid = &ops[op].tensors[t];
     TfLiteTensor* tensor = &host->tensors[t];
     tensor->name = valid->name;
     tensor->type = valid->type;
@@ -313,17 +255,17 @@ static Host* create_host(int op, int composite) {
     fill(host, t);
   }
   const int tensors[kMostTensors] = {0, 1, 2, 3, 4, 5, 6, 7, 8};
-  host->inputs = int_array(kOps[op].inputs, tensors);
-  host->outputs = int_array(kOps[op].outputs, tensors + kOps[op].inputs);
+  host->inputs = int_array(ops[op].inputs, tensors);
+  host->outputs = int_array(ops[op].outputs, tensors + ops[op].inputs);
   host->plan = int_array(1, (int[]){0});
-  host->attributes_size = kOps[op].attributes_size;
+  host->attributes_size = ops[op].attributes.size;
   host->attributes = __real_malloc(host->attributes_size);
-  memcpy(host->attributes, kOps[op].attributes, host->attributes_size);
+  memcpy(host->attributes, ops[op].attributes.bytes, host->attributes_size);
   host->node.inputs = host->inputs;
   host->node.outputs = host->outputs;
   host->registration.builtin_code = composite ? kTfLiteBuiltinStablehloComposite : kTfLiteBuiltinCustom;
-  host->registration.custom_name = composite ? NULL : kOps[op].custom_name;
-  host->composite.name = kOps[op].composite_name;
+  host->registration.custom_name = composite ? NULL : ops[op].custom_name;
+  host->composite.name = ops[op].composite_name;
   host->node.builtin_data = composite ? &host->composite : NULL;
   return host;
 }
@@ -448,8 +390,8 @@ static void spoil_node(Host* host) {
       operands->size = (int)random_below((unsigned)operands->size + 1);
       break;
     default:
-      ((int32_t*)host->memory[kOps[host->op].indices])[random_below(8)] = interesting();
-      if (random_below(2)) host->tensors[kOps[host->op].indices].allocation_type = kTfLiteMmapRo;
+      ((int32_t*)host->memory[ops[host->op].indices])[random_below(8)] = interesting();
+      if (random_below(2)) host->tensors[ops[host->op].indices].allocation_type = kTfLiteMmapRo;
   }
 }
 
@@ -464,7 +406,7 @@ static void spoil_values(Host* host) {
 
 /* Every value of every byte of the attributes, and every way to cut off one end; counts those refused. */
 static void spoil_every_byte(int op, long* refused, long* tried) {
-  const size_t size = kOps[op].attributes_size;
+  const size_t size = ops[op].attributes.size;
   for (size_t at = 0; at < size; ++at) {
     for (int value = 0; value < 256; ++value, ++*tried) {
       Host* host = create_host(op, value % 2);
@@ -477,7 +419,7 @@ static void spoil_every_byte(int op, long* refused, long* tried) {
       free(host->attributes);
       host->attributes_size = at;
       host->attributes = __real_malloc(at + (at == 0));
-      memcpy(host->attributes, kOps[op].attributes + (front ? size - at : 0), at);
+      memcpy(host->attributes, ops[op].attributes.bytes + (front ? size - at : 0), at);
       *refused += !run(host);
       destroy_host(host);
     }
@@ -487,7 +429,8 @@ static void spoil_every_byte(int op, long* refused, long* tried) {
 /* Whether an earlier op of the table has the same kind and attributes. */
 static int only_constants_differ(int op) {
   for (int other = 0; other < op; ++other) {
-    if (kOps[other].attributes == kOps[op].attributes && strcmp(kOps[other].custom_name, kOps[op].custom_name) == 0)
+    if (ops[other].attributes.bytes == ops[op].attributes.bytes &&
+        strcmp(ops[other].custom_name, ops[op].custom_name) == 0)
       return 1;
   }
   return 0;
@@ -499,6 +442,7 @@ enum { kMethodCount = sizeof kMethods / sizeof *kMethods };
 int main(int argc, char** argv) {
   const long rounds = argc > 1 ? atol(argv[1]) : 1000;
   long refused = 0, tried = rounds;
+  create_ops();
   for (int op = 0; op < kOpCount; ++op) {
     for (int variant = 0; variant < 2 * kMethodCount; ++variant) {
       Host* host = create_host(op, variant % 2);
