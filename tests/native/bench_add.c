@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "add.h"
+#include "testing.h"
 #include "timing.h"
 
 enum { kRuns = 500 };
@@ -29,12 +30,6 @@ static const struct {
     {"32x32x16 dense + compact", {1, 32 * 32, 16, 2, {0, 8}, kFbsActivationRelu}},
 };
 
-static void* memory_of(size_t bytes) {
-  void* memory = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
-  memset(memory, 0, bytes);
-  return memory;
-}
-
 static void bench(const char* name, const FbsAddShape* s, FbsPath path, FbsThreads* threads) {
   float* x[kFbsMaxAddends];
   int32_t* indices[kFbsMaxAddends];
@@ -45,9 +40,7 @@ static void bench(const char* name, const FbsAddShape* s, FbsPath path, FbsThrea
     x[i] = memory_of(sizeof(float) * (size_t)s->pixels * (size_t)active);
     bytes += sizeof(float) * (size_t)s->pixels * (size_t)active;
     indices[i] = memory_of(sizeof(int32_t) * (size_t)active);
-    for (int32_t c = 0, n = 0; n < active; c++) { /* a random subset in ascending order */
-      if (rand() % (s->channels - c) < active - n) indices[i][n++] = c;
-    }
+    random_subset(s->channels, active, indices[i]);
   }
   char* workspace = memory_of(fbs_add_workspace_size(s, path));
   char *from = memory_of(bytes / 2), *to = memory_of(bytes / 2);
@@ -64,10 +57,9 @@ static void bench(const char* name, const FbsAddShape* s, FbsPath path, FbsThrea
     copy[i] = now() - start;
     __asm__ volatile("" : : "r"(to) : "memory");
   }
-  qsort(run, kRuns, sizeof *run, compare);
-  qsort(copy, kRuns, sizeof *copy, compare);
-  printf("%-30s %-7s %9.1f %9.1f %9.1f %9.1f %6.2f\n", name, fbs_path_name(path), run[kRuns / 2] * 1e6, run[0] * 1e6,
-         copy[kRuns / 2] * 1e6, copy[0] * 1e6, run[0] / copy[0]);
+  const double run_median = median(run, kRuns), copy_median = median(copy, kRuns);
+  printf("%-30s %-7s %9.1f %9.1f %9.1f %9.1f %6.2f\n", name, fbs_path_name(path), run_median * 1e6, run[0] * 1e6,
+         copy_median * 1e6, copy[0] * 1e6, run[0] / copy[0]);
   for (int32_t i = 0; i < s->addends; i++) {
     free(x[i]);
     free(indices[i]);

@@ -11,7 +11,6 @@
  * shares the machine, the best run says more. `speed-up` is the best run on one thread over that on all of them.
  */
 #define _GNU_SOURCE
-#include <math.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,15 +18,8 @@
 
 #include "conv2d.h"
 #include "gate.h"
+#include "layers.h"
 #include "select.h"
-#include "timing.h"
-
-typedef struct {
-  const char* name;
-  int size, in, out, kernel, stride, same;
-  double in_density, out_density;
-  int group;
-} Layer;
 
 static const Layer layers[] = {
     {"mcifarnet.0 32x32x3-64", 32, 3, 64, 3, 1, 0, 1, .5, 1},
@@ -68,26 +60,11 @@ static const Layer layers[] = {
     {"1x1 7x7x2048-512 d=.5, groups", 7, 2048, 512, 1, 1, 1, .5, .5, 16},
 };
 
-/* GMAC/s of independent multiply-adds in registers; 12 chains hide the latency of the units we know of. */
-#define DEFINE_PEAK(name, attribute, bytes, constraint, instruction)                    \
-  attribute static double name(void) {                                                  \
-    enum { kChains = 12, kRounds = 1 << 16 };                                           \
-    typedef float Vector __attribute__((vector_size(bytes)));                           \
-    Vector sum[kChains] = {{0}}, a = {0};                                               \
-    const double start = now();                                                         \
-    for (int n = 0; n < kRounds; n++) {                                                 \
-      _Pragma("GCC unroll 16") for (int i = 0; i < kChains; i++) {                      \
-        __asm__ volatile(instruction : "+" constraint(sum[i]) : constraint(a));         \
-      }                                                                                 \
-    }                                                                                   \
-    return (double)kRounds * kChains * (bytes) / sizeof(float) / (now() - start) / 1e9; \
-  }
-
 #if defined(__x86_64__)
-DEFINE_PEAK(peak_avx512, __attribute__((target("avx512f"))), 64, "v", "vfmadd231ps %1, %1, %0")
-DEFINE_PEAK(peak_avx2, __attribute__((target("avx2,fma"))), 32, "x", "vfmadd231ps %1, %1, %0")
+DEFINE_PEAK(peak_avx512, __attribute__((target("avx512f"))), 64, 16, "v", "vfmadd231ps %1, %1, %0")
+DEFINE_PEAK(peak_avx2, __attribute__((target("avx2,fma"))), 32, 8, "x", "vfmadd231ps %1, %1, %0")
 #elif defined(__aarch64__)
-DEFINE_PEAK(peak_neon, , 16, "w", "fmla %0.4s, %1.4s, %1.4s")
+DEFINE_PEAK(peak_neon, , 16, 4, "w", "fmla %0.4s, %1.4s, %1.4s")
 #endif
 
 /* 0 where it is not known. */
@@ -105,36 +82,6 @@ static double peak_of(FbsPath path) {
     default:
       return 0;
   }
-}
-
-static float* random_floats(size_t n) {
-  float* values = aligned_alloc(64, (n * sizeof *values + 63) / 64 * 64);
-  for (size_t i = 0; i < n; i++) values[i] = (float)rand() / (float)RAND_MAX - 0.5f;
-  return values;
-}
-
-static FbsConv2dShape shape_of(const Layer* l) {
-  const int out = l->same ? (l->size + l->stride - 1) / l->stride : (l->size - l->kernel) / l->stride + 1;
-  const int pad = (out - 1) * l->stride + l->kernel - l->size;
-  return (FbsConv2dShape){.batch = 1,
-                          .in_height = l->size,
-                          .in_width = l->size,
-                          .in_channels = l->in,
-                          .in_active = (int32_t)ceil(l->in * l->in_density),
-                          .out_channels = l->out,
-                          .out_active = (int32_t)ceil(l->out * l->out_density),
-                          .group_size = l->group,
-                          .kernel_height = l->kernel,
-                          .kernel_width = l->kernel,
-                          .stride_height = l->stride,
-                          .stride_width = l->stride,
-                          .dilation_height = 1,
-                          .dilation_width = 1,
-                          .pad_top = pad > 0 ? pad / 2 : 0,
-                          .pad_left = pad > 0 ? pad / 2 : 0,
-                          .out_height = out,
-                          .out_width = out,
-                          .activation = kFbsActivationRelu};
 }
 
 enum { kRuns = 300 };
@@ -174,41 +121,32 @@ static void free_weights(FbsConv2dWeights* weights) {
 }
 
 static Times time_layer(const FbsConv2dShape* s, const FbsConv2dOptions* options, int32_t count, int32_t copies) {
-  float* x = random_floats((size_t)(s->in_height * s->in_width * s->in_active));
-  float* y = random_floats((size_t)(s->out_height * s->out_width * s->out_active));
-  float* g = random_floats((size_t)s->out_channels);
-  int32_t* in_indices = malloc(sizeof(int32_t) * (size_t)s->in_active);
-  int32_t* winners = malloc(sizeof(int32_t) * (size_t)s->out_active);
-  for (int32_t i = 0, n = 0; i < s->in_channels; i++) { /* a random subset in ascending order */
-    if (rand() % (s->in_channels - i) < s->in_active - n) in_indices[n++] = i;
-  }
-  const int32_t* indices = s->in_active < s->in_channels ? in_indices : NULL;
-
+  Tensors t = tensors_of(s, 1);
   FbsThreads* threads = fbs_threads_create(count);
   fbs_threads_run(threads, pin, NULL);
-  FbsConv2dWeights* weights = malloc(sizeof *weights * (size_t)copies);
-  FbsConv2d** plans = malloc(sizeof(FbsConv2d*) * (size_t)copies);
+  FbsConv2dWeights* weights = NEW(FbsConv2dWeights, copies);
+  FbsConv2d** plans = NEW(FbsConv2d*, copies);
   for (int32_t i = 0; i < copies; i++) {
     weights[i] = random_weights(s);
     plans[i] = fbs_conv2d_create(s, &weights[i], options);
   }
   const size_t gate_size = fbs_gate_workspace_size(s), size = fbs_conv2d_workspace_size(plans[0], count);
-  void* workspace = aligned_alloc(64, ((gate_size > size ? gate_size : size) + 63) / 64 * 64);
+  void* workspace = memory_of(gate_size > size ? gate_size : size);
   double run[kRuns], gate[kRuns], peak[kRuns];
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    fbs_conv2d_run(plans[i % copies], threads, x, indices, y, winners, workspace);
+    fbs_conv2d_run(plans[i % copies], threads, t.x, t.indices, t.y, t.winners, workspace);
     run[i] = now() - start;
   }
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    fbs_gate_run(s, &weights[0], fbs_select_kernels(options->path), threads, x, indices, g, winners, NULL, workspace);
+    fbs_gate_run(s, &weights[0], fbs_select_kernels(options->path), threads, t.x, t.indices, t.g, t.winners, NULL,
+                 workspace);
     gate[i] = now() - start;
   }
   for (int i = 0; i < kRuns; i++) peak[i] = peak_of(options->path);
-  qsort(run, kRuns, sizeof *run, compare);
-  qsort(gate, kRuns, sizeof *gate, compare);
-  qsort(peak, kRuns, sizeof *peak, compare);
+  Times times = {.run = median(run, kRuns), .gate = median(gate, kRuns), .peak = median(peak, kRuns)};
+  times.best = run[0];
   for (int32_t i = 0; i < copies; i++) {
     fbs_conv2d_destroy(plans[i]);
     free_weights(&weights[i]);
@@ -217,12 +155,8 @@ static Times time_layer(const FbsConv2dShape* s, const FbsConv2dOptions* options
   free(weights);
   fbs_threads_destroy(threads);
   free(workspace);
-  free(winners);
-  free(in_indices);
-  free(g);
-  free(y);
-  free(x);
-  return (Times){run[kRuns / 2], run[0], gate[kRuns / 2], peak[kRuns / 2]};
+  free_tensors(&t);
+  return times;
 }
 
 static void bench_layer(const Layer* layer, const FbsConv2dOptions* options, int32_t threads, int32_t copies) {
@@ -236,11 +170,6 @@ static void bench_layer(const Layer* layer, const FbsConv2dOptions* options, int
          t.run * 1e3, t.best * 1e3, t.gate * 1e3, rate, t.peak > 0 ? rate / t.peak / threads : 0);
   if (threads > 1) printf(" %8.2f", time_layer(&s, options, 1, copies).best / t.best);
   printf("\n");
-}
-
-/* Whether an argument, where there is one, is the name or "all". */
-static int wanted(int argc, char** argv, int i, const char* name) {
-  return argc <= i || strcmp(argv[i], "all") == 0 || strcmp(argv[i], name) == 0;
 }
 
 int main(int argc, char** argv) {

@@ -10,7 +10,6 @@
  * against XNNPACK's dense convolution with dynamic-range weights, where its time is known: for the machine of
  * docs/kernels.md. Medians.
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,66 +17,46 @@
 #include "conv2d_int8.h"
 #include "gate.h"
 #include "image_int8.h"
+#include "layers.h"
 #include "packing.h"
 #include "select.h"
-#include "timing.h"
 
-typedef struct {
-  const char* name;
-  int size, in, out, kernel, stride;
-  double in_density, out_density;
-  int group;
+static const struct {
+  Layer layer;
   double dense; /* XNNPACK's ms, or 0 */
-} Layer;
-
-static const Layer layers[] = {
-    {"3x3 112x112x128 d=.5", 112, 128, 128, 3, 1, .5, .5, 1, 3.903},
-    {"3x3 56x56x64 d=.5", 56, 64, 64, 3, 1, .5, .5, 1, .257},
-    {"3x3 56x56x256 d=.5", 56, 256, 256, 3, 1, .5, .5, 1, 3.761},
-    {"3x3 28x28x128 d=.5", 28, 128, 128, 3, 1, .5, .5, 1, .240},
-    {"3x3 28x28x128 d=.25", 28, 128, 128, 3, 1, .25, .25, 1, .240},
-    {"3x3 28x28x128 d=1", 28, 128, 128, 3, 1, 1, 1, 1, .240},
-    {"3x3 28x28x512 d=.5", 28, 512, 512, 3, 1, .5, .5, 1, 3.747},
-    {"3x3 14x14x256 d=.5", 14, 256, 256, 3, 1, .5, .5, 1, .235},
-    {"3x3 14x14x512 d=.5", 14, 512, 512, 3, 1, .5, .5, 1, .948},
-    {"3x3 7x7x512 d=.25", 7, 512, 512, 3, 1, .25, .25, 1, .234},
-    {"3x3 7x7x512 d=.5", 7, 512, 512, 3, 1, .5, .5, 1, .234},
-    {"3x3 7x7x512 d=.7", 7, 512, 512, 3, 1, .7, .7, 1, .234},
-    {"3x3 7x7x512 d=1", 7, 512, 512, 3, 1, 1, 1, 1, .234},
-    {"3x3 7x7x512 d=.5, groups", 7, 512, 512, 3, 1, .5, .5, 16, .234},
-    {"3x3 14x14x256 d=.5, groups", 14, 256, 256, 3, 1, .5, .5, 16, .235},
-    {"3x3 32x32x64 d=.5", 32, 64, 64, 3, 1, .5, .5, 1, 0},
-    {"3x3 16x16x128 d=.5", 16, 128, 128, 3, 1, .5, .5, 1, 0},
-    {"3x3 8x8x192 d=.5", 8, 192, 192, 3, 1, .5, .5, 1, 0},
-    {"3x3 16x16x128-192/2 d=.5", 16, 128, 192, 3, 2, .5, .5, 1, 0},
-    {"1x1 56x56x64-256 d=.5", 56, 64, 256, 1, 1, .5, .5, 1, .189},
-    {"1x1 28x28x512-128 d=.5", 28, 512, 128, 1, 1, .5, .5, 1, .141},
-    {"1x1 14x14x1024-256 d=.5", 14, 1024, 256, 1, 1, .5, .5, 1, .121},
-    {"3x3 56x56x64-128/2 d=.5", 56, 64, 128, 3, 2, .5, .5, 1, 0},
-    {"3x3 28x28x128-256/2 d=.5", 28, 128, 256, 3, 2, .5, .5, 1, 0},
-    {"3x3 14x14x256-512/2 d=.5", 14, 256, 512, 3, 2, .5, .5, 1, 0},
-    {"1x1 56x56x64-128/2 d=.5", 56, 64, 128, 1, 2, .5, .5, 1, 0},
-    {"7x7 224x224x3-64/2 d=1/.5", 224, 3, 64, 7, 2, 1, .5, 1, 0},
+} layers[] = {
+    {{"3x3 112x112x128 d=.5", 112, 128, 128, 3, 1, 1, .5, .5, 1}, 3.903},
+    {{"3x3 56x56x64 d=.5", 56, 64, 64, 3, 1, 1, .5, .5, 1}, .257},
+    {{"3x3 56x56x256 d=.5", 56, 256, 256, 3, 1, 1, .5, .5, 1}, 3.761},
+    {{"3x3 28x28x128 d=.5", 28, 128, 128, 3, 1, 1, .5, .5, 1}, .240},
+    {{"3x3 28x28x128 d=.25", 28, 128, 128, 3, 1, 1, .25, .25, 1}, .240},
+    {{"3x3 28x28x128 d=1", 28, 128, 128, 3, 1, 1, 1, 1, 1}, .240},
+    {{"3x3 28x28x512 d=.5", 28, 512, 512, 3, 1, 1, .5, .5, 1}, 3.747},
+    {{"3x3 14x14x256 d=.5", 14, 256, 256, 3, 1, 1, .5, .5, 1}, .235},
+    {{"3x3 14x14x512 d=.5", 14, 512, 512, 3, 1, 1, .5, .5, 1}, .948},
+    {{"3x3 7x7x512 d=.25", 7, 512, 512, 3, 1, 1, .25, .25, 1}, .234},
+    {{"3x3 7x7x512 d=.5", 7, 512, 512, 3, 1, 1, .5, .5, 1}, .234},
+    {{"3x3 7x7x512 d=.7", 7, 512, 512, 3, 1, 1, .7, .7, 1}, .234},
+    {{"3x3 7x7x512 d=1", 7, 512, 512, 3, 1, 1, 1, 1, 1}, .234},
+    {{"3x3 7x7x512 d=.5, groups", 7, 512, 512, 3, 1, 1, .5, .5, 16}, .234},
+    {{"3x3 14x14x256 d=.5, groups", 14, 256, 256, 3, 1, 1, .5, .5, 16}, .235},
+    {{"3x3 32x32x64 d=.5", 32, 64, 64, 3, 1, 1, .5, .5, 1}, 0},
+    {{"3x3 16x16x128 d=.5", 16, 128, 128, 3, 1, 1, .5, .5, 1}, 0},
+    {{"3x3 8x8x192 d=.5", 8, 192, 192, 3, 1, 1, .5, .5, 1}, 0},
+    {{"3x3 16x16x128-192/2 d=.5", 16, 128, 192, 3, 2, 1, .5, .5, 1}, 0},
+    {{"1x1 56x56x64-256 d=.5", 56, 64, 256, 1, 1, 1, .5, .5, 1}, .189},
+    {{"1x1 28x28x512-128 d=.5", 28, 512, 128, 1, 1, 1, .5, .5, 1}, .141},
+    {{"1x1 14x14x1024-256 d=.5", 14, 1024, 256, 1, 1, 1, .5, .5, 1}, .121},
+    {{"3x3 56x56x64-128/2 d=.5", 56, 64, 128, 3, 2, 1, .5, .5, 1}, 0},
+    {{"3x3 28x28x128-256/2 d=.5", 28, 128, 256, 3, 2, 1, .5, .5, 1}, 0},
+    {{"3x3 14x14x256-512/2 d=.5", 14, 256, 512, 3, 2, 1, .5, .5, 1}, 0},
+    {{"1x1 56x56x64-128/2 d=.5", 56, 64, 128, 1, 2, 1, .5, .5, 1}, 0},
+    {{"7x7 224x224x3-64/2 d=1/.5", 224, 3, 64, 7, 2, 1, 1, .5, 1}, 0},
 };
 
-/* GMAC/s of independent multiply-adds in registers, as in bench_conv2d.c. */
-#define DEFINE_PEAK(name, attribute, bytes, constraint, instruction)            \
-  attribute static double name(void) {                                          \
-    enum { kChains = 12, kRounds = 1 << 16 };                                   \
-    typedef int Vector __attribute__((vector_size(bytes)));                     \
-    Vector sum[kChains] = {{0}}, a = {0};                                       \
-    const double start = now();                                                 \
-    for (int n = 0; n < kRounds; n++) {                                         \
-      _Pragma("GCC unroll 16") for (int i = 0; i < kChains; i++) {              \
-        __asm__ volatile(instruction : "+" constraint(sum[i]) : constraint(a)); \
-      }                                                                         \
-    }                                                                           \
-    return (double)kRounds * kChains * (bytes) / (now() - start) / 1e9;         \
-  }
-
 #if defined(__x86_64__)
-DEFINE_PEAK(peak_avx512, __attribute__((target("avx512f,avx512vnni"))), 64, "v", "vpdpbusd %1, %1, %0")
-DEFINE_PEAK(peak_avxvnni, __attribute__((target("avx2"))), 32, "x", "%{vex%} vpdpbusd %1, %1, %0")
+DEFINE_PEAK(peak_avx512, __attribute__((target("avx512f,avx512vnni"))), 64, 64, "v", "vpdpbusd %1, %1, %0")
+DEFINE_PEAK(peak_avxvnni, __attribute__((target("avx2"))), 32, 32, "x", "%{vex%} vpdpbusd %1, %1, %0")
 #endif
 
 /* 0 where it is not known. */
@@ -91,44 +70,9 @@ static double peak_of(const FbsInt8Kernels* kernels) {
 }
 
 static void* random_bytes(size_t n) {
-  int8_t* values = aligned_alloc(64, (n + 63) / 64 * 64);
-  for (size_t i = 0; i < n; i++) values[i] = (int8_t)(rand() % 255 - 127);
+  int8_t* values = memory_of(n);
+  for (size_t i = 0; i < n; i++) values[i] = (int8_t)random_between(-127, 127);
   return values;
-}
-
-static float* random_floats(size_t n, float least) {
-  float* values = aligned_alloc(64, (n * sizeof *values + 63) / 64 * 64);
-  for (size_t i = 0; i < n; i++) values[i] = fmaxf(least, (float)rand() / (float)RAND_MAX - 0.5f);
-  return values;
-}
-
-static FbsConv2dShape shape_of(const Layer* l) {
-  const int out = (l->size + l->stride - 1) / l->stride;
-  const int pad = (out - 1) * l->stride + l->kernel - l->size;
-  return (FbsConv2dShape){.batch = 1,
-                          .in_height = l->size,
-                          .in_width = l->size,
-                          .in_channels = l->in,
-                          .in_active = (int32_t)ceil(l->in * l->in_density),
-                          .out_channels = l->out,
-                          .out_active = (int32_t)ceil(l->out * l->out_density),
-                          .group_size = l->group,
-                          .kernel_height = l->kernel,
-                          .kernel_width = l->kernel,
-                          .stride_height = l->stride,
-                          .stride_width = l->stride,
-                          .dilation_height = 1,
-                          .dilation_width = 1,
-                          .pad_top = pad > 0 ? pad / 2 : 0,
-                          .pad_left = pad > 0 ? pad / 2 : 0,
-                          .out_height = out,
-                          .out_width = out,
-                          .activation = kFbsActivationRelu};
-}
-
-static double median(double* times, int n) {
-  qsort(times, (size_t)n, sizeof *times, compare);
-  return times[n / 2];
 }
 
 enum { kRuns = 200 };
@@ -141,8 +85,7 @@ typedef struct {
 static FbsConv2dInt8Weights random_weights(const FbsConv2dShape* s) {
   const size_t in = (size_t)s->in_channels, out = (size_t)s->out_channels;
   return (FbsConv2dInt8Weights){random_bytes(in * (size_t)(s->kernel_height * s->kernel_width) * out),
-                                random_floats(out, -1), random_floats(out, -1), random_floats(in * out, -1),
-                                random_floats(out, -1)};
+                                random_floats(out), random_floats(out), random_floats(in * out), random_floats(out)};
 }
 
 static void free_weights(FbsConv2dInt8Weights* weights) {
@@ -158,15 +101,15 @@ static double time_pack(const FbsConv2dShape* s, const FbsInt8Kernels* kernels, 
                         const int32_t* in_indices, const int32_t* winners) {
   const int64_t taps = s->kernel_height * s->kernel_width, rows = taps * s->in_active, quads = rows / 4;
   const int32_t vectors = fbs_vectors_of(s->out_active, kernels->lanes), widest = kernels->vectors;
-  FbsPanel* panels = malloc(sizeof *panels * (size_t)vectors);
+  FbsPanel* panels = NEW(FbsPanel, vectors);
   int32_t count = 0;
   for (int32_t v = 0; v < vectors; v += panels[count++].vectors) {
     panels[count] = (FbsPanel){v, vectors - v < widest ? vectors - v : widest};
   }
-  const int8_t** row = malloc(sizeof *row * (size_t)rows);
-  FbsStretch* stretches = malloc(sizeof *stretches * (size_t)s->out_active);
-  int32_t* first = malloc(sizeof *first * (size_t)(vectors + 1));
-  int8_t* packed = aligned_alloc(64, (size_t)(4 * quads) * (size_t)(vectors * kernels->lanes));
+  const int8_t** row = NEW(const int8_t*, rows);
+  FbsStretch* stretches = NEW(FbsStretch, s->out_active);
+  int32_t* first = NEW(int32_t, vectors + 1);
+  int8_t* packed = memory_of((size_t)(4 * quads) * (size_t)(vectors * kernels->lanes));
   const int8_t* last = weights + (s->in_channels * taps - 1) * s->out_channels - kFbsInt8Spare;
   double times[kRuns];
   for (int i = 0; i < kRuns; i++) {
@@ -192,42 +135,36 @@ static double time_pack(const FbsConv2dShape* s, const FbsInt8Kernels* kernels, 
 
 static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count, int32_t copies) {
   const FbsInt8Kernels* kernels = fbs_select_int8_kernels(path);
-  float* x = random_floats((size_t)(s->in_height * s->in_width * s->in_active), 0);
-  float* y = random_floats((size_t)(s->out_height * s->out_width * s->out_active), 0);
-  float* g = random_floats((size_t)s->out_channels, 0);
-  int32_t* in_indices = malloc(sizeof(int32_t) * (size_t)s->in_active);
-  int32_t* winners = malloc(sizeof(int32_t) * (size_t)s->out_active);
-  for (int32_t i = 0, n = 0; i < s->in_channels; i += s->group_size) { /* random groups in ascending order */
-    if (rand() % (s->in_channels - i) >= s->in_active - n) continue;
-    for (int32_t j = 0; j < s->group_size; j++) in_indices[n++] = i + j;
-  }
-  const int32_t* indices = s->in_active < s->in_channels ? in_indices : NULL;
+  Tensors tensors = tensors_of(s, s->group_size);
+  const float* x = tensors.x;
+  const int32_t* indices = tensors.indices;
+  int32_t* winners = tensors.winners;
   const int all = indices == NULL && s->out_active == s->out_channels;
 
   FbsThreads* threads = fbs_threads_create(count);
   const FbsConv2dOptions options = {.path = path};
-  FbsConv2dInt8Weights* weights = malloc(sizeof *weights * (size_t)copies);
-  FbsConv2d** plans = malloc(sizeof(FbsConv2d*) * (size_t)copies);
+  FbsConv2dInt8Weights* weights = NEW(FbsConv2dInt8Weights, copies);
+  FbsConv2d** plans = NEW(FbsConv2d*, copies);
   for (int32_t i = 0; i < copies; i++) {
     weights[i] = random_weights(s);
     plans[i] = fbs_conv2d_int8_create(s, &weights[i], &options);
   }
-  void* workspace = aligned_alloc(64, fbs_conv2d_workspace_size(plans[0], count));
+  void* workspace = memory_of(fbs_conv2d_workspace_size(plans[0], count));
   double times[kRuns];
   Times t = {0};
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    fbs_conv2d_run(plans[i % copies], threads, x, indices, y, winners, workspace);
+    fbs_conv2d_run(plans[i % copies], threads, x, indices, tensors.y, winners, workspace);
     times[i] = now() - start;
   }
   t.run = median(times, kRuns);
-  void* gate_workspace = aligned_alloc(64, (fbs_gate_workspace_size(s) + 63) / 64 * 64);
+  void* gate_workspace = memory_of(fbs_gate_workspace_size(s));
   FbsRange range;
   for (int i = 0; i < kRuns; i++) {
     const FbsConv2dInt8Weights* w = &weights[i % copies];
     const FbsConv2dWeights gate = {.gate_kernel = w->gate_kernel, .gate_bias = w->gate_bias};
     const double start = now();
-    fbs_gate_run(s, &gate, fbs_select_kernels(path), threads, x, indices, g, winners, &range, gate_workspace);
+    fbs_gate_run(s, &gate, fbs_select_kernels(path), threads, x, indices, tensors.g, winners, &range, gate_workspace);
     times[i] = now() - start;
   }
   t.gate = median(times, kRuns);
@@ -250,15 +187,11 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count, in
   free(weights);
   fbs_threads_destroy(threads);
   free(workspace);
-  free(winners);
-  free(in_indices);
-  free(g);
-  free(y);
-  free(x);
+  free_tensors(&tensors);
   return t;
 }
 
-static void bench_layer(const Layer* layer, FbsPath path, int32_t threads, int32_t copies) {
+static void bench_layer(const Layer* layer, double dense, FbsPath path, int32_t threads, int32_t copies) {
   const FbsConv2dShape s = shape_of(layer);
   const Times t = time_layer(&s, path, threads, copies);
   const double pairs = (double)s.out_height * s.out_width * s.kernel_height * s.kernel_width;
@@ -266,13 +199,8 @@ static void bench_layer(const Layer* layer, FbsPath path, int32_t threads, int32
   const double rate = macs / t.run / 1e9;
   printf("%-28s %8.4f %8.4f %8.4f %8.4f %8.4f %8.1f %8.2f", layer->name, t.run * 1e3, t.gate * 1e3, t.quantise * 1e3,
          t.pack * 1e3, (t.run - t.gate - t.quantise - t.pack) * 1e3, rate, t.peak > 0 ? rate / t.peak / threads : 0);
-  if (layer->dense > 0) printf(" %6.2f", layer->dense / (t.run * 1e3) / (dense_macs / macs));
+  if (dense > 0) printf(" %6.2f", dense / (t.run * 1e3) / (dense_macs / macs));
   printf("\n");
-}
-
-/* Whether an argument, where there is one, is the name or "all". */
-static int wanted(int argc, char** argv, int i, const char* name) {
-  return argc <= i || strcmp(argv[i], "all") == 0 || strcmp(argv[i], name) == 0;
 }
 
 int main(int argc, char** argv) {
@@ -282,8 +210,8 @@ int main(int argc, char** argv) {
     printf("%-28s %8s %8s %8s %8s %8s %8s %8s %6s\n", fbs_select_int8_kernels(path)->name, "ms", "gate", "quantise",
            "pack", "multiply", "GMAC/s", "of peak", "R");
     for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
-      if (argc > 3 && strstr(layers[i].name, argv[3]) == NULL && strcmp(argv[3], "all") != 0) continue;
-      bench_layer(&layers[i], path, threads, copies);
+      if (argc > 3 && strstr(layers[i].layer.name, argv[3]) == NULL && strcmp(argv[3], "all") != 0) continue;
+      bench_layer(&layers[i].layer, layers[i].dense, path, threads, copies);
     }
     printf("\n");
   }

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "depthwise.h"
+#include "testing.h"
 #include "timing.h"
 
 enum { kRuns = 300 };
@@ -23,12 +24,6 @@ static const struct {
     {56, 144, 5, 2}, {28, 240, 5, 1}, {14, 480, 5, 1}, {14, 672, 5, 2}, {7, 960, 5, 1},
 };
 
-static void* memory_of(size_t bytes) {
-  void* memory = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
-  memset(memory, 0, bytes);
-  return memory;
-}
-
 /* The median in seconds. */
 static double time_of(const FbsDepthwiseShape* s, FbsPath path, FbsThreads* threads) {
   const size_t taps = (size_t)s->kernel_height * (size_t)s->kernel_width, channels = (size_t)s->channels;
@@ -36,9 +31,7 @@ static double time_of(const FbsDepthwiseShape* s, FbsPath path, FbsThreads* thre
   float* y = memory_of(sizeof(float) * (size_t)s->out_height * (size_t)s->out_width * (size_t)s->active);
   float *weights = memory_of(sizeof(float) * taps * channels), *bias = memory_of(sizeof(float) * channels);
   int32_t* indices = memory_of(sizeof(int32_t) * (size_t)s->active);
-  for (int32_t c = 0, n = 0; n < s->active; c++) { /* a random subset in ascending order */
-    if (rand() % (s->channels - c) < s->active - n) indices[n++] = c;
-  }
+  random_subset(s->channels, s->active, indices);
   void* workspace = memory_of(fbs_depthwise_workspace_size(s, path));
   const FbsDepthwiseWeights constants = {weights, bias};
   double times[kRuns];
@@ -47,14 +40,13 @@ static double time_of(const FbsDepthwiseShape* s, FbsPath path, FbsThreads* thre
     fbs_depthwise_run(s, &constants, path, threads, x, indices, y, workspace);
     times[i] = now() - start;
   }
-  qsort(times, kRuns, sizeof *times, compare);
   free(x);
   free(y);
   free(weights);
   free(bias);
   free(indices);
   free(workspace);
-  return times[kRuns / 2];
+  return median(times, kRuns);
 }
 
 int main(int argc, char** argv) {
