@@ -62,23 +62,19 @@ static int8_t* random_bytes(size_t n) {
 
 /* `count` of the first n integers in whole groups of neighbours; in ascending order or, as any is allowed, shuffled. */
 static void random_groups(int32_t n, int32_t count, int32_t size, int32_t* subset) {
-  int32_t* groups = NEW(int32_t, count / size);
   const bool ascending = random_between(0, 1);
-  random_subset(n / size, count / size, groups);
-  if (!ascending) shuffle(count / size, count / size, groups);
-  for (int32_t i = 0; i < count; i++) subset[i] = groups[i / size] * size + i % size;
-  free(groups);
+  random_subset(n / size, count / size, subset);
+  if (!ascending) shuffle(count / size, count / size, subset);
+  spread_groups(size, count, subset);
 }
 
 /* A gate of 1 for as many random groups as win, and of 0 for the others. */
 static float* exact_gate(const FbsConv2dShape* s) {
-  const int32_t groups = s->out_channels / s->group_size, winning = s->out_active / s->group_size;
-  int32_t* winners = NEW(int32_t, winning);
-  random_subset(groups, winning, winners);
+  int32_t* winners = NEW(int32_t, s->out_active);
+  random_subset(s->out_channels / s->group_size, s->out_active / s->group_size, winners);
+  spread_groups(s->group_size, s->out_active, winners);
   float* gate = constants((size_t)s->out_channels, 0);
-  for (int32_t i = 0; i < winning; i++) {
-    for (int32_t j = 0; j < s->group_size; j++) gate[winners[i] * s->group_size + j] = 1;
-  }
+  for (int32_t i = 0; i < s->out_active; i++) gate[winners[i]] = 1;
   free(winners);
   return gate;
 }

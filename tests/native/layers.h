@@ -67,8 +67,7 @@ static inline Tensors tensors_of(const FbsConv2dShape* s, int32_t in_group) {
                .winners = NEW(int32_t, s->out_active)};
   for (size_t i = 0; i < x_size; i++) t.x[i] = fmaxf(t.x[i], 0);
   random_subset(s->in_channels / in_group, s->in_active / in_group, t.in_indices);
-  for (int32_t i = s->in_active - 1; i >= 0; i--)
-    t.in_indices[i] = t.in_indices[i / in_group] * in_group + i % in_group;
+  spread_groups(in_group, s->in_active, t.in_indices);
   if (s->in_active < s->in_channels) t.indices = t.in_indices;
   return t;
 }

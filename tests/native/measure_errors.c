@@ -10,6 +10,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "conv2d.h"
 #include "select.h"
 #include "testing.h"
 #include "windows.h"

@@ -1,6 +1,7 @@
 /* Which shapes fbs_conv2d_check refuses, and that it says why. */
 #include <string.h>
 
+#include "conv2d.h"
 #include "testing.h"
 #include "windows.h"
 

@@ -86,6 +86,11 @@ static inline void shuffle(int32_t n, int32_t count, int32_t* values) {
   }
 }
 
+/* From numbers of groups, which come first, to the `count` neighbours in them, `size` in each. */
+static inline void spread_groups(int32_t size, int32_t count, int32_t* indices) {
+  for (int32_t i = count - 1; i >= 0; i--) indices[i] = indices[i / size] * size + i % size;
+}
+
 /* `count` of the first n integers, in any order. */
 static inline void random_indices(int32_t n, int32_t count, int32_t* indices) {
   int32_t* all = NEW(int32_t, n);
