@@ -133,16 +133,10 @@ static void free_problem(Problem* p) {
 
 /* The status of a run. */
 static int run_into(const Problem* p, FbsPath path, FbsThreads* threads, Result* result) {
-  const FbsConv2dShape* s = &p->shape;
   const FbsConv2dOptions options = {.path = path};
-  FbsConv2d* plan = fbs_conv2d_int8_create(s, &p->weights, &options);
+  FbsConv2d* plan = fbs_conv2d_int8_create(&p->shape, &p->weights, &options);
   CHECK(plan != NULL, "no plan for path %s", fbs_path_name(path));
-  void* workspace = new_workspace(fbs_conv2d_workspace_size(plan, fbs_threads_count(threads)));
-  const int status = fbs_conv2d_run(plan, threads, p->x, p->in_indices, result->y,
-                                    s->out_active < s->out_channels ? result->indices : NULL, workspace);
-  free(workspace);
-  fbs_conv2d_destroy(plan);
-  return status;
+  return run_plan(plan, &p->shape, threads, p->x, p->in_indices, result);
 }
 
 static Result run(const Problem* p, FbsPath path, FbsThreads* threads) {
