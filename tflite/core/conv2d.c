@@ -51,7 +51,7 @@ FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights
   if (!fbs_path_available(options->path)) return NULL;
   const FbsKernels* kernels = fbs_select_kernels(options->path);
   if (kernels == NULL) {
-    void* reference = fbs_reference_create(shape, weights);
+    void* reference = fbs_reference_create((FbsReference){.shape = *shape, .weights = *weights});
     return fbs_conv2d_of(shape, weights, NULL, &fbs_reference, reference, "reference");
   }
   const FbsMethod method = fbs_select_method(shape, kernels, options);

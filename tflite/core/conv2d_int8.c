@@ -12,7 +12,7 @@ FbsConv2d* fbs_conv2d_int8_create(const FbsConv2dShape* shape, const FbsConv2dIn
   const FbsConv2dWeights gate = {.gate_kernel = weights->gate_kernel, .gate_bias = weights->gate_bias};
   const FbsInt8Kernels* kernels = fbs_select_int8_kernels(options->path);
   if (kernels == NULL) {
-    void* reference = fbs_reference_int8_create(shape, weights);
+    void* reference = fbs_reference_create((FbsReference){.shape = *shape, .int8_weights = *weights});
     return fbs_conv2d_of(shape, &gate, NULL, &fbs_reference_int8, reference, "int8_reference");
   }
   char name[32];

@@ -66,16 +66,11 @@ double fbs_reference_activate(double v, FbsActivation activation) {
   return v;
 }
 
-typedef struct {
-  FbsConv2dShape shape;
-  FbsConv2dWeights weights;
-} Reference;
-
 static void run(const void* plan, FbsThreads* threads, const FbsGatedImage* image, float* y, void* workspace) {
   (void)threads;
   (void)workspace;
-  const FbsConv2dShape* s = &((const Reference*)plan)->shape;
-  const FbsConv2dWeights* weights = &((const Reference*)plan)->weights;
+  const FbsConv2dShape* s = &((const FbsReference*)plan)->shape;
+  const FbsConv2dWeights* weights = &((const FbsReference*)plan)->weights;
   const float *x = image->x, *g = image->g;
   const int32_t *in_indices = image->in_indices, *winners = image->winners;
   const int64_t taps = (int64_t)s->kernel_height * s->kernel_width;
@@ -110,16 +105,17 @@ static size_t workspace_size(const void* plan, int32_t threads) {
 
 static size_t plan_size(const void* plan) {
   (void)plan;
-  return sizeof(Reference);
+  return sizeof(FbsReference);
 }
 
-void* fbs_reference_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights) {
-  Reference* plan = malloc(sizeof *plan);
-  if (plan != NULL) *plan = (Reference){*shape, *weights};
-  return plan;
+void* fbs_reference_create(FbsReference plan) {
+  FbsReference* copy = malloc(sizeof *copy);
+  if (copy != NULL) *copy = plan;
+  return copy;
 }
 
 const FbsDriver fbs_reference = {0, free, workspace_size, plan_size, run};
+const FbsDriver fbs_reference_int8 = {0, free, workspace_size, plan_size, fbs_reference_int8_run};
 
 /* conv(x[..., j], w) at one output pixel; x is one image. */
 static double convolve_channel(const FbsDepthwiseShape* s, const float* w, const float* x, int64_t j, int64_t oy,

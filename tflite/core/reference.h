@@ -14,11 +14,21 @@ void fbs_reference_gate(const FbsConv2dShape* shape, const FbsConv2dWeights* wei
 
 double fbs_reference_activate(double v, FbsActivation activation);
 
-/* The plans of the convolutions' drivers; NULL when memory runs out. */
-void* fbs_reference_create(const FbsConv2dShape* shape, const FbsConv2dWeights* weights);
-void* fbs_reference_int8_create(const FbsConv2dShape* shape, const FbsConv2dInt8Weights* weights);
+/* The plan of the drivers, which read the weights of their own type. */
+typedef struct {
+  FbsConv2dShape shape;
+  FbsConv2dWeights weights;
+  FbsConv2dInt8Weights int8_weights;
+} FbsReference;
+
+/* NULL when memory runs out. */
+void* fbs_reference_create(FbsReference plan);
 
 extern const FbsDriver fbs_reference, fbs_reference_int8;
+
+/* As FbsDriver.run: the second one's, in reference_int8.c. */
+void fbs_reference_int8_run(const void* plan, FbsThreads* threads, const FbsGatedImage* image, float* y,
+                            void* workspace);
 
 /* As fbs_depthwise_run, for indices that are known to be in range. */
 void fbs_reference_depthwise(const FbsDepthwiseShape* shape, const FbsDepthwiseWeights* weights, const float* x,

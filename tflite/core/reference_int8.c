@@ -1,4 +1,4 @@
-#include <stdlib.h>
+#include <stddef.h>
 
 #include "quantisation.h"
 #include "reference.h"
@@ -23,15 +23,10 @@ static int32_t convolve(const FbsConv2dShape* s, const int8_t* weights, const fl
   return sum;
 }
 
-typedef struct {
-  FbsConv2dShape shape;
-  FbsConv2dInt8Weights weights;
-} Reference;
-
-static float output_of(const Reference* plan, const FbsGatedImage* image, const FbsQuantisation* q, int64_t oy,
+static float output_of(const FbsReference* plan, const FbsGatedImage* image, const FbsQuantisation* q, int64_t oy,
                        int64_t ox, int64_t i) {
   const FbsConv2dShape* s = &plan->shape;
-  const FbsConv2dInt8Weights* w = &plan->weights;
+  const FbsConv2dInt8Weights* w = &plan->int8_weights;
   const int32_t out = image->winners[i];
   const float sum = (float)convolve(s, w->weights, image->x, image->in_indices, q, oy, ox, out);
   const float v = image->g[out] * (sum * (q->scale * w->scales[out]) + w->bias[out]);
@@ -39,7 +34,7 @@ static float output_of(const Reference* plan, const FbsGatedImage* image, const 
 }
 
 /* Of values some of which are NaN, any: see kernels_int8.h. */
-static float largest_of(const Reference* plan, const FbsGatedImage* image, const FbsQuantisation* q, int64_t oy,
+static float largest_of(const FbsReference* plan, const FbsGatedImage* image, const FbsQuantisation* q, int64_t oy,
                         int64_t ox, int64_t i) {
   float largest = output_of(plan, image, q, oy, ox, i);
   for (int64_t n = 1; n < 4; n++) {
@@ -49,10 +44,11 @@ static float largest_of(const Reference* plan, const FbsGatedImage* image, const
   return largest;
 }
 
-static void run(const void* context, FbsThreads* threads, const FbsGatedImage* image, float* y, void* workspace) {
+void fbs_reference_int8_run(const void* context, FbsThreads* threads, const FbsGatedImage* image, float* y,
+                            void* workspace) {
   (void)threads;
   (void)workspace;
-  const Reference* plan = context;
+  const FbsReference* plan = context;
   const FbsConv2dShape* s = &plan->shape;
   const int64_t values = (int64_t)s->in_height * s->in_width * s->in_active;
   const FbsQuantisation q = fbs_quantisation_of(fbs_finite_range(image->x, values));
@@ -65,22 +61,3 @@ static void run(const void* context, FbsThreads* threads, const FbsGatedImage* i
     }
   }
 }
-
-static size_t workspace_size(const void* plan, int32_t threads) {
-  (void)plan;
-  (void)threads;
-  return 0;
-}
-
-static size_t plan_size(const void* plan) {
-  (void)plan;
-  return sizeof(Reference);
-}
-
-void* fbs_reference_int8_create(const FbsConv2dShape* shape, const FbsConv2dInt8Weights* weights) {
-  Reference* plan = malloc(sizeof *plan);
-  if (plan != NULL) *plan = (Reference){*shape, *weights};
-  return plan;
-}
-
-const FbsDriver fbs_reference_int8 = {0, free, workspace_size, plan_size, run};
