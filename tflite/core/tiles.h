@@ -7,10 +7,10 @@
 
 typedef struct {
   const FbsPanel* panels;
-  int32_t count;              /* of the panels */
-  int32_t pixels;             /* of the output, for each of them; */
-  const int32_t* tile_pixels; /* [vectors + 1]: of them the most in a tile that is so many vectors wide, */
-  int32_t windows;            /* when a pixel takes one window; it takes so many */
+  int32_t count;              /* of panels */
+  int32_t pixels;             /* of the output, all of which every panel takes */
+  const int32_t* tile_pixels; /* [vectors + 1]: most windows in a tile that is so many vectors wide */
+  int32_t windows;            /* that a pixel takes: 4 with max pooling, else 1 */
 
   /* Tiles begin..end of the `tiles` nearly equal ones that the pixels are cut into, for one panel. `vectors` are those
    * of the panels before it. */
