@@ -41,8 +41,8 @@ extern const FbsFloatDriver fbs_in_place;
 extern const FbsFloatDriver fbs_grouped;
 
 /* A convolution by a driver, whose plan it takes over. Of the weights only the gate's are read, by `kernels`, or by the
- * reference where they are NULL. NULL when `plan` is, or when memory runs out. */
+ * reference where they are NULL, which finds no range. NULL when `convolution` is, or when memory runs out. */
 FbsConv2d* fbs_conv2d_of(const FbsConv2dShape* shape, const FbsConv2dWeights* gate, const FbsKernels* kernels,
-                         const FbsDriver* driver, void* plan, const char* name);
+                         const FbsDriver* driver, void* convolution, const char* name);
 
 #endif
