@@ -4,6 +4,7 @@ import dataclasses
 import math
 import numbers
 import statistics
+import warnings
 
 import keras
 from keras import ops
@@ -13,6 +14,9 @@ from fbs_keras.densities import fbs_layers, fbs_paths, set_density
 from fbs_keras.layers import current_density
 
 UNITS = ("epoch", "step")
+
+# The share of batch norm's averages from before a change of density below which they no longer mislead.
+OUTDATED = 0.05
 
 
 def _require_fbs_layers(model, callback):
@@ -33,6 +37,9 @@ class DensityScheduler(keras.callbacks.Callback):
 
     The density is a variable of each layer: nothing is recompiled, and it is saved with the model. In a custom loop,
     call `set_model(model)` once and `on_epoch_begin(epoch)` or `on_train_batch_begin(step)` where `fit` would.
+
+    Batch norm's moving averages, which validation uses, follow a change of density slowly: with a momentum of 0.99,
+    5 % of them are from before after 300 steps. Where `fit` validates earlier, a warning says so.
 
     Args:
         schedule: A function from epoch or step to a density or a dict of them, such as
@@ -72,11 +79,15 @@ class DensityScheduler(keras.callbacks.Callback):
         self.unit = unit
         self.density = None
         self._first_step = None
+        self._steps = 0  # of training at the present density
+        self._warned = False
 
     def on_train_begin(self, logs=None):
         _require_fbs_layers(self.model, self)
         self.density = None  # the layers may have another one by now
         self._first_step = 0
+        self._steps = int(self.model.optimizer.iterations.numpy())
+        self._warned = False
 
     def on_epoch_begin(self, epoch, logs=None):
         if self.unit == "epoch":
@@ -89,10 +100,15 @@ class DensityScheduler(keras.callbacks.Callback):
         if self.unit == "step":
             self._set(batch + (self._first_step or 0))
 
+    def on_train_batch_end(self, batch, logs=None):
+        self._steps += self.model.steps_per_execution
+
     def on_train_end(self, logs=None):
         self._first_step = None  # a custom loop passes the step itself
 
     def on_epoch_end(self, epoch, logs=None):
+        if any(name.startswith("val_") for name in logs or ()):
+            self._warn_of_averages(epoch)
         if logs is not None and self.density is not None:
             logs["density"] = statistics.mean(current_density(layer) for layer in fbs_layers(self.model))
 
@@ -100,14 +116,33 @@ class DensityScheduler(keras.callbacks.Callback):
         density = schedules.density_at(self.schedule, time)
         if density is None or density == self.density:
             return
-        _require_fbs_layers(self.model, self)
+        layers = _require_fbs_layers(self.model, self)
+        before = [layer.active_channels for layer in layers]
         set_density(self.model, density)
         self.density = density
+        if before != [layer.active_channels for layer in layers]:
+            self._steps = 0
+
+    def _warn_of_averages(self, epoch):
+        norms = [layer.norm for layer in fbs_layers(self.model) if layer.norm is not None and layer.norm.trainable]
+        momentum = max((norm.momentum for norm in norms), default=0.0)
+        if self._warned or momentum**self._steps < OUTDATED or momentum >= 1:
+            return
+        self._warned = True
+        enough = math.ceil(math.log(OUTDATED) / math.log(momentum))
+        warnings.warn(
+            f"epoch {epoch + 1} was validated after {self._steps} steps at its density, when batch norm's moving "
+            f"averages (momentum {momentum:g}) were {momentum**self._steps:.0%} from before, so val_* may say little "
+            f"of the model; train for {enough} steps at a density, or wrap a model with a smaller momentum",
+            stacklevel=2,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class GateStatistics:
     """What one layer's gates did, as moving averages over training batches.
+
+    How often channels win is averaged from the first batch at the layer's density; the saliency's average starts at 0.
 
     Attributes:
         name: The layer's name, after those of the nested models it is in.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from fbs_keras import graph
-from fbs_keras.channelwise import treats_elements_apart
+from fbs_keras.channelwise import activation_name, operation_name, treats_elements_apart
 from fbs_keras.layers import FBSConv2D
 
 # Exact types, here and below: a subclass may do something else.
@@ -43,6 +43,7 @@ _ELEMENTWISE = (
 _ELEMENTWISE_OPS = (
     *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Negative", "Absolute", "Square"),
     *("Relu", "Relu6", "Sigmoid", "HardSigmoid", "Silu", "HardSilu", "Tanh", "Gelu", "Elu", "LeakyRelu", "Softplus"),
+    "ZerosLike",
 )
 
 
@@ -58,8 +59,9 @@ class ChannelGroups:
 
     A convolution or a dense layer makes new channels. Layers that treat every channel by itself pass them on, a
     concatenation puts them side by side, and an addition or another elementwise operation joins those at the same
-    place into one group. What reads channels in a way that is not known keeps them whole: a grouped or separable
-    convolution, a layer that mixes channels, a model's output, the input of a nested model.
+    place into one group. `keras.ops.pad` puts new channels, which are constant, beside those that it reads. What reads
+    channels in a way that is not known keeps them whole: a grouped or separable convolution, a layer that mixes
+    channels, a model's output, the input of a nested model.
 
     Args:
         model: A built Sequential or Functional Keras model.
@@ -69,7 +71,7 @@ class ChannelGroups:
         shapes: `{Ref: shape}`, batch included.
         tensors: `{Ref: Channels}`, where they are known.
         kinds: `{Ref: kind}` of the call that computes it: `"mix"`, `"depthwise"`, `"norm"`, `"elementwise"`,
-            `"spatial"`, `"concatenate"`, `"flatten"`, `"reshape"`.
+            `"spatial"`, `"concatenate"`, `"pad"`, `"slice"`, `"flatten"`, `"reshape"`.
         layers: `{path: layer}` of the layers that make channels.
         reads: `{id(layer): ids}`, the channels that a layer's weights or settings depend on.
         writes: `{id(layer): ids}`, the channels that a layer makes, or makes anew from those that it reads.
@@ -189,12 +191,12 @@ class ChannelGroups:
         ids = self.writes[id(layer)] if id(layer) in self.writes else self._new(count)
         self.tensors[node.output] = Channels(self._write(layer, ids, node.name), self._axis(layer, node.output))
         if not treats_elements_apart(layer.activation):
-            self.keep(ids, f"its activation {_name(layer.activation)!r} may mix channels")
+            self.keep(ids, f"its activation {activation_name(layer.activation)!r} may mix channels")
         return None
 
     def _visit_depthwise(self, node):
         if not treats_elements_apart(node.layer.activation):
-            return f"its activation {_name(node.layer.activation)!r} may mix channels"
+            return f"its activation {activation_name(node.layer.activation)!r} may mix channels"
 
         def repeat(known):
             self.writes[id(node.layer)] = np.repeat(known.ids, node.layer.depth_multiplier)
@@ -279,6 +281,39 @@ class ChannelGroups:
         self.tensors[node.output] = Channels(np.concatenate(parts), axis)
         return None
 
+    def _visit_pad(self, node):
+        known = self.tensors.get(node.inputs[0])
+        if known is None:
+            return None
+        before, after = padding(node.layer, len(self.shapes[node.output]))[known.axis]
+        if len(node.inputs) > 1:
+            return "it pads with a tensor"
+        if (before or after) and node.layer.mode != "constant":
+            return f"it pads channels in mode {node.layer.mode!r}"
+        self._read(node.layer, known.ids)
+        ids = self.writes.get(id(node.layer))
+        if ids is None:
+            ids = np.concatenate([self._new(before), known.ids, self._new(after)])
+            self.writes[id(node.layer)] = ids
+        self.tensors[node.output] = Channels(ids, known.axis)
+        return None
+
+    def _visit_slice(self, node):
+        known = self.tensors.get(node.inputs[0])
+        if known is None:
+            return None
+        rank = len(self.shapes[node.inputs[0]])
+        key = node.args[1] if len(node.args) > 1 else node.kwargs["key"]
+        parts = list(key) if isinstance(key, (list, tuple)) else [key]
+        if Ellipsis not in parts:
+            parts.append(Ellipsis)
+        place = parts.index(Ellipsis)
+        parts[place : place + 1] = [slice(None)] * (rank - len(parts) + 1)
+        if not all(isinstance(part, slice) for part in parts) or parts[known.axis] != slice(None):
+            return "it takes a part of the channels, or other axes"
+        self.tensors[node.output] = known
+        return None
+
     def _axis(self, layer, ref):
         first = getattr(layer, "data_format", None) == "channels_first"
         return 1 if first else len(self.shapes[ref]) - 1
@@ -290,6 +325,12 @@ _OTHER_AXIS = "its channels are on another axis"
 def to_numpy(value):
     """Copies a variable or tensor to a float32 array."""
     return np.asarray(keras.ops.convert_to_numpy(value), "float32")
+
+
+def padding(operation, rank):
+    """How much a `keras.ops.pad` adds before and after each of the axes, a list of pairs."""
+    pairs = [tuple(pair) for pair in operation.pad_width]
+    return pairs * rank if len(pairs) == 1 else pairs
 
 
 def flatten(layer, values, axis, shape):
@@ -307,10 +348,11 @@ def _kind(node):
         raise ValueError(f"layer {node.name!r} is an FBSConv2D already: slim the model first, then wrap it")
     if not isinstance(layer, keras.layers.Layer):
         numbers = all(_is_number(value) for value in keras.tree.flatten((node.args, node.kwargs)))
-        if layer_type.__name__ in _ELEMENTWISE_OPS and numbers:
+        name = operation_name(layer)
+        if name in _ELEMENTWISE_OPS and numbers:
             return "elementwise", None
-        if layer_type.__name__ == "Concatenate":
-            return "concatenate", None
+        if name in _OPERATIONS and (name != "Pad" or numbers):
+            return _OPERATIONS[name], None
         return "", f"{layer_type.__name__} may mix channels"
     if layer_type in _ELEMENTWISE:
         return "elementwise", None
@@ -328,6 +370,7 @@ def _kind(node):
     return "", f"{layer_type.__name__} may mix channels"
 
 
+_OPERATIONS = {"Concatenate": "concatenate", "Pad": "pad", "GetItem": "slice"}
 _SINGLE = (
     ("norm", (keras.layers.BatchNormalization,)),
     ("spatial", (*_SPATIAL, *_GLOBAL)),
@@ -348,7 +391,3 @@ def _why_not(layer):
     if len(layer.weights) != 1 + layer.use_bias:
         return "it has more weights than kernel and bias"
     return None
-
-
-def _name(activation):
-    return getattr(activation, "__name__", type(activation).__name__)

@@ -5,7 +5,7 @@ import collections
 import keras
 import numpy as np
 
-from fbs_keras.channel_groups import TRANSPOSED, flatten, to_numpy
+from fbs_keras.channel_groups import TRANSPOSED, flatten, padding, to_numpy
 from fbs_keras.rewriting import compile_as, rewrite
 
 
@@ -28,15 +28,15 @@ def remove_channels(model, groups, kept):
     >>> small = remove_channels(model, groups, kept)  # with ten channels behind conv0
     """
     biases, means = _constants(groups, kept)
-    axes = {
-        id(node.layer): groups.tensors[node.output].axis for node in groups.graph.nodes if node.output in groups.tensors
-    }
+    nodes = {id(node.layer): node for node in groups.graph.nodes if node.output in groups.tensors}
 
     def make(layer):
         ids = [side[id(layer)] for side in (groups.reads, groups.writes) if side.get(id(layer)) is not None]
         if all(kept[side].all() for side in ids):
             return None
         config = layer.get_config()
+        if "activation" in config:
+            config["activation"] = layer.activation  # may be a function that Keras has no name for
         for name in ("filters", "units"):
             if name in config:
                 config[name] = int(kept[groups.writes[id(layer)]].sum())
@@ -44,17 +44,30 @@ def remove_channels(model, groups, kept):
             config["use_bias"] = True
         if isinstance(layer, keras.layers.Reshape):
             shape = [1] * len(layer.target_shape)
-            shape[axes[id(layer)] - 1] = int(kept[groups.reads[id(layer)]].sum())
+            shape[groups.tensors[nodes[id(layer)].output].axis - 1] = int(kept[groups.reads[id(layer)]].sum())
             config["target_shape"] = tuple(shape)
+        if not isinstance(layer, keras.layers.Layer):  # keras.ops.pad
+            config["pad_width"] = _smaller_padding(nodes[id(layer)], groups, kept[groups.writes[id(layer)]])
         return type(layer).from_config(config)
 
     slimmed, pairs = rewrite(model, make)
     for old, new in pairs:
+        if not isinstance(old, keras.layers.Layer):
+            continue
         for name, value in _weights(old, groups, kept, biases.get(id(old), 0.0), means.get(id(old), 0.0)).items():
             if getattr(new, name) is not None:
                 getattr(new, name).assign(value)
     compile_as(slimmed, model)
     return slimmed
+
+
+def _smaller_padding(node, groups, kept):
+    """The padding of a `keras.ops.pad` on all axes, without the channels that are not kept."""
+    axis = groups.tensors[node.output].axis
+    pairs = padding(node.layer, len(groups.shapes[node.output]))
+    before, after = pairs[axis]
+    pairs[axis] = (int(kept[:before].sum()), int(kept[len(kept) - after :].sum()))
+    return pairs
 
 
 def _weights(layer, groups, kept, bias, mean):
@@ -133,6 +146,10 @@ def _value(node, kind, inputs, groups):
         return np.concatenate(
             [np.broadcast_to(value, (1, size)) for value, size in zip(inputs, sizes, strict=True)], axis=1
         )
+    if kind == "pad":
+        value = node.args[1] if len(node.args) > 1 else node.kwargs.get("constant_values")
+        sides = padding(layer, len(groups.shapes[node.output]))[known.axis]
+        return np.pad(inputs[0], ((0, 0), sides), constant_values=value or 0)
     if kind == "flatten":
         ref = node.inputs[0]
         return flatten(layer, inputs[0][0], groups.tensors[ref].axis, groups.shapes[ref])[None]

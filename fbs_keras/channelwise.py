@@ -1,6 +1,7 @@
 """Which layers treat every channel by itself, so that a channel can be left out, and which keep a zero channel zero."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from fbs_keras.layers import keeps_zero
@@ -29,9 +30,24 @@ _ELEMENTWISE_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.E
 _ELEMENTWISE_NAMES = (
     *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "mish", "tanh"),
     *("hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink", "softsign"),
-    *("sigmoid", "hard_sigmoid", "log_sigmoid", "softplus", "squareplus", "exponential"),
+    *("sigmoid", "hard_sigmoid", "log_sigmoid", "softplus", "squareplus", "exponential", "sparse_plus"),
+    "sparse_sigmoid",
 )
-_ELEMENTWISE = [getattr(keras.activations, name) for name in _ELEMENTWISE_NAMES if hasattr(keras.activations, name)]
+_HOMOGENEOUS_NAMES = ("linear", "relu", "leaky_relu")
+
+
+def _functions(names):
+    """The functions of these names in `keras.activations` and `keras.ops`, as far as they are there."""
+    return [getattr(module, name) for module in (keras.activations, ops) for name in names if hasattr(module, name)]
+
+
+_ELEMENTWISE = _functions(_ELEMENTWISE_NAMES)
+_HOMOGENEOUS = _functions(_HOMOGENEOUS_NAMES)
+
+
+def treats_elements_apart(activation):
+    """Whether an activation function, or an activation layer used as one, is known to treat every element by itself."""
+    return type(activation) in _ELEMENTWISE_LAYERS or any(activation is known for known in _ELEMENTWISE)
 
 
 def is_elementwise(activation):
@@ -46,6 +62,11 @@ def is_elementwise(activation):
     return treats_elements_apart(activation) and keeps_zero(activation)
 
 
+def activation_name(activation):
+    """What to call an activation function, or an activation layer used as one, in a report."""
+    return getattr(activation, "__name__", type(activation).__name__)
+
+
 # Operations in a Functional model, such as `keras.ops.relu(x)`, by the names of their classes. All keep zero.
 _OPERATIONS = {
     "Relu": keras.activations.relu,
@@ -53,6 +74,11 @@ _OPERATIONS = {
     "Silu": keras.activations.silu,
     "HardSilu": keras.activations.hard_silu,
 }
+
+
+def operation_name(operation):
+    """The class of an operation such as `keras.ops.relu(x)`, by name, since it is not public; empty if not Keras's."""
+    return type(operation).__name__ if type(operation).__module__.startswith("keras.") else ""
 
 
 def activation_function(layer):
@@ -65,7 +91,7 @@ def activation_function(layer):
         A Keras activation function such as `keras.activations.relu`, or `None`.
     """
     if not isinstance(layer, keras.layers.Layer):
-        return _OPERATIONS.get(type(layer).__name__)
+        return _OPERATIONS.get(operation_name(layer))
     if type(layer) is keras.layers.Activation:
         return None if layer.activation is keras.activations.softmax else layer.activation
     if type(layer) is keras.layers.ReLU and not layer.threshold and not layer.negative_slope:
@@ -97,17 +123,27 @@ def is_channelwise(layer, input_shape, channel_axis=-1):
     """
     if not isinstance(layer, keras.layers.Layer):
         return activation_function(layer) is not None
-    if type(layer) in (*_NOTHING_AT_INFERENCE, *_SPATIAL, *_ELEMENTWISE_LAYERS):
+    rank = len(input_shape)
+    if type(layer) in (*_NOTHING_AT_INFERENCE, *_ELEMENTWISE_LAYERS):
         return True
+    if type(layer) in _SPATIAL:
+        return _channels_are_on(channel_axis, layer, rank)
     if type(layer) is keras.layers.Activation:
         return treats_elements_apart(layer.activation)
     if type(layer) is keras.layers.DepthwiseConv2D:
-        return layer.depth_multiplier == 1 and treats_elements_apart(layer.activation)
+        apart = layer.depth_multiplier == 1 and treats_elements_apart(layer.activation)
+        return apart and _channels_are_on(channel_axis, layer, rank)
     if type(layer) is keras.layers.BatchNormalization:
-        return layer.axis % len(input_shape) == channel_axis % len(input_shape)
+        return layer.axis % rank == channel_axis % rank
     if type(layer) is keras.layers.Rescaling:
         return isinstance(layer.scale, int | float) and isinstance(layer.offset, int | float)
-    return type(layer) is keras.layers.Flatten and all(size == 1 for size in input_shape[1:-1])
+    others = [size for axis, size in enumerate(input_shape) if axis not in (0, channel_axis % rank)]
+    return type(layer) is keras.layers.Flatten and all(size == 1 for size in others)
+
+
+def _channels_are_on(channel_axis, layer, rank):
+    """Whether a layer takes the same axis for that of the channels."""
+    return channel_axis % rank == (1 if layer.data_format == "channels_first" else rank - 1)
 
 
 def moves_zero(layer):
@@ -123,12 +159,13 @@ def moves_zero(layer):
     return type(layer) is keras.layers.Activation and not keeps_zero(layer.activation)
 
 
-def passes_channels(layer, input_shape):
+def passes_channels(layer, input_shape, channel_axis=-1):
     """Whether a layer computes each output channel from the same input channel alone, and zero from zero.
 
     Args:
         layer: A Keras layer or operation.
         input_shape: The shape of its input, batch included.
+        channel_axis: Which dimension of its input the channels are. Defaults to -1.
 
     Returns:
         `True` for pooling, zero padding, cropping, upsampling, dropout, activations with f(0) = 0, the flattening of a
@@ -140,15 +177,16 @@ def passes_channels(layer, input_shape):
     >>> passes_channels(keras.layers.MaxPooling2D(), shape), passes_channels(keras.layers.Softmax(), shape)
     (True, False)
     """
-    return is_channelwise(layer, input_shape) and not moves_zero(layer)
+    return is_channelwise(layer, input_shape, channel_axis) and not moves_zero(layer)
 
 
-def scales_channels(layer, input_shape):
+def scales_channels(layer, input_shape, channel_axis=-1):
     """Whether a layer passes channels and their scale on: `layer(u * x) = u * layer(x)` for a u > 0 of each channel.
 
     Args:
         layer: A Keras layer or operation.
         input_shape: The shape of its input, batch included.
+        channel_axis: Which dimension of its input the channels are. Defaults to -1.
 
     Returns:
         `True` for pooling, zero padding, cropping, upsampling, dropout, the flattening of a 1x1 map and activations
@@ -160,18 +198,106 @@ def scales_channels(layer, input_shape):
     >>> scales_channels(keras.layers.ReLU(), shape), scales_channels(keras.layers.ReLU(max_value=6), shape)
     (True, False)
     """
-    if not passes_channels(layer, input_shape) or type(layer) is keras.layers.DepthwiseConv2D:
+    if not passes_channels(layer, input_shape, channel_axis) or type(layer) is keras.layers.DepthwiseConv2D:
         return False
     is_activation = type(layer) in _ELEMENTWISE_LAYERS or activation_function(layer) is not None
     return not is_activation or is_homogeneous(layer)
 
 
 def is_homogeneous(activation):
-    """Whether an activation function f has `f(u * x) = u * f(x)` for u > 0, as ReLU does."""
-    x = ops.convert_to_tensor([-8.0, -2.0, -0.5, 0.5, 2.0, 8.0])
-    return bool(ops.all(ops.abs(activation(2 * x) - 2 * activation(x)) < 1e-5))  # ReLU6 stops at 6, GELU bends at 0
+    """Whether an activation f is known to have `f(u * x) = u * f(x)` for u > 0, as ReLU does.
+
+    Args:
+        activation: A function, an activation layer or an operation.
+    """
+    if type(activation) is keras.layers.ReLU:
+        return activation.max_value is None and not activation.threshold
+    candidates = (activation, activation_function(activation))
+    is_known = any(candidate is known for candidate in candidates for known in _HOMOGENEOUS)
+    return is_known or type(activation) is keras.layers.LeakyReLU
 
 
-def treats_elements_apart(activation):
-    """Whether an activation function, or an activation layer used as one, is known to treat every element by itself."""
-    return activation in _ELEMENTWISE or type(activation) in _ELEMENTWISE_LAYERS
+def passes_apart(activation, shape, kept, channel_axis=-1):
+    """Whether an activation function computes the channels `kept` as if the others, being zero, were not there.
+
+    A function that is not known is tried on random values of many sizes.
+
+    Args:
+        activation: A function, or an activation layer used as one.
+        shape: The shape of its input, batch included.
+        kept: Which of the channels stay, a bool for each.
+        channel_axis: Which dimension of its input the channels are. Defaults to -1.
+
+    Returns:
+        A bool: `False` also where the others do not stay zero, or the function fails on fewer channels or is random.
+
+    Example:
+
+    >>> kept = np.array([True, True, False])
+    >>> passes_apart(lambda x: x * x, (None, 8, 8, 3), kept), passes_apart(keras.ops.log_softmax, (None, 8, 8, 3), kept)
+    (True, False)
+    """
+    if treats_elements_apart(activation):
+        return keeps_zero(activation)
+    examples = _examples(shape, channel_axis)
+    zeros = np.compress(~kept, np.zeros_like(examples), channel_axis)
+    x = np.moveaxis(np.moveaxis(examples, channel_axis, -1) * kept, -1, channel_axis)
+    y, smaller = _results(activation, x), _results(activation, np.compress(kept, x, channel_axis))
+    if y is None or smaller is None:
+        return False
+    return np.array_equal(np.compress(~kept, y, channel_axis), zeros) and _agree(
+        np.compress(kept, y, channel_axis), smaller
+    )
+
+
+def passes_scale(activation, shape, channel_axis=-1):
+    """Whether an activation function has `f(u * x) = u * f(x)` for a u > 0 of each image and channel.
+
+    A function that is not known is tried on random values of many sizes.
+
+    Args:
+        activation: A function, or an activation layer used as one.
+        shape: The shape of its input, batch included.
+        channel_axis: Which dimension of its input the channels are. Defaults to -1.
+
+    Returns:
+        A bool: `False` also where the function fails or is random.
+
+    Example:
+
+    >>> shape = (None, 8, 8, 3)
+    >>> passes_scale(lambda x: ops.maximum(x, 0.2 * x), shape), passes_scale(keras.activations.gelu, shape)
+    (True, False)
+    """
+    if treats_elements_apart(activation):
+        return is_homogeneous(activation)
+    x = _examples(shape, channel_axis)
+    sizes = np.ones(x.ndim, int)
+    sizes[[0, channel_axis]] = x.shape[0], x.shape[channel_axis]
+    u = np.exp2(np.random.default_rng(1).integers(-12, 12, sizes)).astype("float32")  # a power of 2 rounds nothing
+    y, scaled = _results(activation, x), _results(activation, u * x)
+    return y is not None and scaled is not None and _agree(scaled / u, y)
+
+
+def _examples(shape, channel_axis):
+    """Random feature maps of a shape, or smaller ones with as many channels: four images, of 1e-4 to 100."""
+    sizes = [4, *(min(size or 7, 7) for size in shape[1:])]
+    sizes[channel_axis] = shape[channel_axis]
+    scale = np.reshape([1e-4, 1e-2, 1, 100], (4, *[1] * (len(sizes) - 1)))
+    return (scale * np.random.default_rng(0).normal(size=sizes)).astype("float32")
+
+
+def _results(activation, x):
+    """What an activation function, or a layer without weights used as one, makes of x; `None` if that is not sure."""
+    try:
+        first, again = (ops.convert_to_numpy(activation(ops.convert_to_tensor(x))) for _ in range(2))
+    except Exception:  # whatever a user's function raises for a shape that it was not made for
+        return None
+    sure = first.shape == x.shape and np.array_equal(first, again) and np.isfinite(first).all()
+    return first if sure and not getattr(activation, "weights", ()) else None
+
+
+def _agree(got, expected):
+    """Whether two arrays are the same but for rounding, image by image."""
+    largest = np.abs(expected).max(axis=tuple(range(1, expected.ndim)), keepdims=True)
+    return bool(np.all(np.abs(got - expected) <= 1e-5 * np.abs(expected) + 1e-6 * largest))

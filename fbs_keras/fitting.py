@@ -1,13 +1,13 @@
 """fit_gates(): starts gates that choose by the image, from what each channel does for the layers behind it."""
 
-import keras
 import numpy as np
 from keras import ops
 
 from fbs_keras import gating, graph
-from fbs_keras.channelwise import is_homogeneous, scales_channels
+from fbs_keras.channelwise import passes_scale, scales_channels
 from fbs_keras.densities import require_fbs_paths
 from fbs_keras.layers import FBSConv2D
+from fbs_keras.observing import observe
 from fbs_keras.readers import kernel_readers
 
 # Importances have long tails; a bound keeps a few images from drawing the regression to them.
@@ -87,14 +87,9 @@ def fit_gates(model, images, *, spread=0.02, print_fn=None):
 def _fit(model, flat, shapes, images, spread):
     """Fits all gates that can be, and returns a line for each FBS layer."""
     nodes = [node for node in flat.nodes if isinstance(node.layer, FBSConv2D)]
-    readers = {
-        node.name: kernel_readers(node, flat, shapes, scales_channels)
-        if is_homogeneous(node.layer.activation)
-        else "its activation is none with f(u x) = u f(x)"
-        for node in nodes
-    }
+    readers = {node.name: _readers(node, flat, shapes) for node in nodes}
     fitted = [node for node in nodes if not isinstance(readers[node.name], str)]
-    seen = _observe(model, flat, fitted, images) if fitted else {}
+    seen = _observe(model, fitted, images) if fitted else {}
     scales = {node.name: _array(node.layer.gate_bias) for node in fitted}
     r2 = {}
     for node in fitted:
@@ -114,17 +109,26 @@ def _fit(model, flat, shapes, images, spread):
     ]
 
 
-def _observe(model, flat, nodes, images):
+def _readers(node, flat, shapes):
+    """The layers that read an FBS layer, or why its gates cannot be fitted."""
+    readers = kernel_readers(node, flat, shapes, scales_channels)
+    if isinstance(readers, str) or passes_scale(node.layer.activation, shapes[node.output], node.layer.channel_axis):
+        return readers
+    return "its activation is none with f(u x) = u f(x)"
+
+
+def _observe(model, nodes, images):
     """What goes into some FBS layers and comes out of them: `{name: (ss(x) [N, C_in], mean y^2 [N, C_out])}`."""
-    values = dict(zip(graph.refs(flat.inputs), model.inputs, strict=True))
-    names, seen = {node.name for node in nodes}, {}
-    for node in flat.nodes:
-        values.update(node.outputs(node.call(values)))
-        if node.name in names:
+
+    def saliencies(flat, values):
+        seen = {}
+        for node in nodes:
             x, y = (ops.cast(values[ref], "float32") for ref in (node.inputs[0], node.output))
             form = node.layer.data_format
             seen[node.name] = (gating.saliency(x, form), gating.saliency(ops.square(y), form))
-    seen = keras.Model(model.inputs, seen).predict(images, verbose=0)
+        return seen
+
+    seen = observe(model, saliencies).predict(images, verbose=0)
     count = len(next(iter(seen.values()))[0])
     if count < 2:
         raise ValueError(f"expected at least two images, some thousands better, got {count}")

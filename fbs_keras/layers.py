@@ -1,5 +1,7 @@
 """FBSConv2D: convolution, normalisation and gate in one layer."""
 
+import contextlib
+
 import keras
 from keras import ops
 
@@ -227,7 +229,7 @@ class FBSConv2D(keras.layers.Conv2D):
         mask = self.winners(g)
         self.add_loss(self.saliency_weight * ops.cast(ops.mean(ops.sum(g, axis=-1)), "float32"))
         if training:
-            self._update_average(self.usage, ops.mean(mask, axis=0), self.momentum)
+            self._update_usage(ops.mean(mask, axis=0))
             self._update_average(self.saliency, ops.mean(g, axis=0), self.momentum)
         y = self.convolution_op(inputs, self.kernel)
         y = ops.cast(y, keras.backend.result_type(y.dtype, "float32"))
@@ -249,6 +251,16 @@ class FBSConv2D(keras.layers.Conv2D):
             self._update_average(norm.moving_mean, mean, norm.momentum)
             self._update_average(norm.moving_variance, variance, norm.momentum)
         return mean, ops.sqrt(variance + norm.epsilon)
+
+    def _update_usage(self, usage):
+        """Moves the average of how often each channel wins, which starts with the first batch at a density.
+
+        It sums to the number of winners: as ones, which it is at first, it is that of density 1, where all win.
+        """
+        usage = ops.cast(ops.stop_gradient(usage), "float32")
+        same_density = ops.abs(ops.sum(self.usage) - ops.sum(usage)) < 0.5
+        self.usage.assign(ops.where(same_density, self.usage, usage))
+        self._update_average(self.usage, usage, self.momentum)
 
     def _update_average(self, variable, value, momentum):
         """Moves a per-channel moving average towards this batch's value."""
@@ -293,8 +305,32 @@ def check_count(value, name):
 
 
 def keeps_zero(activation):
-    """Whether an activation function maps 0 to 0, so that suppressed channels stay suppressed."""
-    return float(ops.convert_to_numpy(activation(ops.zeros((1, 1))))[0, 0]) == 0.0
+    """Whether an activation function maps a map of zeros to zeros, so that suppressed channels stay suppressed.
+
+    Of a function that treats every element by itself one zero tells. What mixes channels may make something else of a
+    zero beside other values: `channelwise.treats_elements_apart` knows.
+
+    Args:
+        activation: A function, or a layer used as one, which stays as it is.
+
+    Returns:
+        A bool: `False` also for a function that fails on one channel, such as `glu`, or a layer with weights, but for
+        `PReLU`.
+    """
+    zeros = ops.zeros((1, 1, 1, 1))
+    if isinstance(activation, keras.layers.Layer):
+        if type(activation) is keras.layers.PReLU:
+            return True
+        if activation.weights:
+            return False
+        # A layer that is not built would get weights for one channel.
+        with contextlib.suppress(Exception):
+            activation = type(activation).from_config(activation.get_config())
+    try:
+        value = ops.convert_to_numpy(activation(zeros))
+    except Exception:  # whatever a user's function raises for a shape that it was not made for
+        return False
+    return value.shape == zeros.shape and not value.any() and not getattr(activation, "weights", ())
 
 
 def current_density(layer):

@@ -7,6 +7,7 @@ import numpy as np
 
 from fbs_keras import graph
 from fbs_keras.layers import FBSConv2D
+from fbs_keras.observing import observe
 
 
 def gate_model(model):
@@ -28,16 +29,18 @@ def gate_model(model):
 
     >>> logits, gates = plots.gate_model(model).predict(images)
     """
-    flat = graph.flatten(model)
-    values = dict(zip(graph.refs(flat.inputs), model.inputs, strict=True))
-    gates = {}
-    for node in flat.nodes:
-        if isinstance(node.layer, FBSConv2D):
-            gates[node.name] = node.layer.predict_saliency(values[node.inputs[0]])
-        values.update(node.outputs(node.call(values)))
-    if not gates:
+    if not any(isinstance(node.layer, FBSConv2D) for node in graph.flatten(model).nodes):
         raise ValueError(f"model {model.name!r} has no FBSConv2D layer; make one with fbs_keras.wrap(model)")
-    return keras.Model(model.inputs, (graph.replace_refs(flat.outputs, values.__getitem__), gates))
+
+    def outputs_and_gates(flat, values):
+        gates = {
+            node.name: node.layer.predict_saliency(values[node.inputs[0]])
+            for node in flat.nodes
+            if isinstance(node.layer, FBSConv2D)
+        }
+        return graph.replace_refs(flat.outputs, values.__getitem__), gates
+
+    return observe(model, outputs_and_gates)
 
 
 def fired_channels(model, gates):

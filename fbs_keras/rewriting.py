@@ -12,9 +12,9 @@ def rewrite(model, make, skip=(), insert=None):
 
     Args:
         model: A built Sequential or Functional Keras model.
-        make: A function from each layer of the model to the new layer in its place, a list of layers each of which
-            reads the one before, or `None` for a copy with the same weights. A nested model is not passed to it, but
-            its layers are.
+        make: A function from each layer or operation of the model to the new one in its place, a list of layers each of
+            which reads the one before, or `None` for a copy with the same weights. A nested model is not passed to it,
+            but its layers are.
         skip: Layers to leave out, whose input takes the place of their output.
         insert: Layers to add, `{id of a layer called once: (new layer, Ref)}`: the new layer is called on that layer's
             output and the tensor of the same model that the `graph.Ref` names, and takes that output's place. A
@@ -99,13 +99,15 @@ class _Rewriting:
         if isinstance(layer, keras.Model) and graph.is_readable(layer):
             return self.copy_model(layer)
         is_layer = isinstance(layer, keras.layers.Layer)
-        new = self.make(layer) if is_layer else None
+        new = self.make(layer)
         if new is not None:
             self.replaced.append((layer, new))
             return new
         new = _from_config(layer, layer.get_config())
         if is_layer:
             self.copied.append((layer, new))
+        else:
+            new.name = layer.name  # which is not in every release's config of an operation
         return new
 
 
@@ -137,7 +139,7 @@ def as_float32(model):
         return model
 
     def make(layer):
-        if layer.compute_dtype not in others:
+        if getattr(layer, "compute_dtype", None) not in others:  # an operation has none
             return None
         return _from_config(layer, {**layer.get_config(), "dtype": "float32"})
 

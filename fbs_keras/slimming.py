@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from fbs_keras.channel_groups import TRANSPOSED, ChannelGroups, flatten, to_numpy
+from fbs_keras.channel_groups import TRANSPOSED, ChannelGroups, flatten, padding, to_numpy
 from fbs_keras.channel_removal import remove_channels
 from fbs_keras.layers import check_count
 
@@ -183,6 +183,9 @@ def _unscaled(groups):
             # What has one channel, or none that is known, is spread over all: their gammas do not scale it.
             whole = [scaled.get(ref, ()) for ref in node.inputs]
             scaled[node.output] = together.reduce([v if len(v) == count else np.zeros(count, bool) for v in whole])
+        elif kind == "pad":  # what is constant needs no gamma
+            sides = padding(node.layer, len(groups.shapes[node.output]))[groups.tensors[node.output].axis]
+            scaled[node.output] = np.pad(inputs[0], sides, constant_values=True)
         elif kind == "flatten":
             scaled[node.output] = flatten(node.layer, inputs[0], groups.tensors[ref].axis, groups.shapes[ref])
         else:
@@ -227,29 +230,37 @@ def _removed_by_rank(groups, roots, scores, keep, threshold, min_channels):
 
 
 def _removed_by_width(groups, roots, scores, widths):
-    """Marks the groups to remove, by root, so that the named layers keep their widths."""
+    """Marks the groups to remove, by root, so that the named layers keep their widths.
+
+    Where a padding shortcut makes the channels of one layer a part of another's, the narrower layer chooses first.
+    """
     removed = np.zeros(len(roots), bool)
     decided: dict[int, str] = {}
-    for name, width in widths.items():
-        for path, layer in _named(groups, name, "widths").items():
-            own = roots[groups.writes[id(layer)]]
-            if width > len(own):
-                raise ValueError(f"widths[{name!r}] must be at most the layer's {len(own)} channels, got {width}")
-            free = groups.is_free(own) & ~np.isnan(scores[own])
-            if width < (~free).sum():
-                reason = groups.reason(own) or "neither a batch norm nor a filter ranks it"
-                raise ValueError(f"{path!r} cannot be slimmed to {width} channels: {reason}")
-            order = np.argsort(np.where(free, -scores[own], -np.inf), kind="stable")
-            gone = np.zeros(len(roots), bool)
-            gone[own[order[width:]]] = True
-            for root in own:
-                if int(root) in decided and removed[root] != gone[root]:
-                    raise ValueError(
-                        f"{path!r} cannot have {width} channels: it is joined to {decided[int(root)]!r}; "
-                        "give both the same width"
-                    )
-                decided[int(root)] = path
-            removed |= gone
+    wanted = [
+        (name, path, roots[groups.writes[id(layer)]], width)
+        for name, width in widths.items()
+        for path, layer in _named(groups, name, "widths").items()
+    ]
+    for name, path, own, width in sorted(wanted, key=lambda item: len(item[2])):
+        if width > len(own):
+            raise ValueError(f"widths[{name!r}] must be at most the layer's {len(own)} channels, got {width}")
+        free = groups.is_free(own) & ~np.isnan(scores[own])
+        if width < (~free).sum():
+            reason = groups.reason(own) or "neither a batch norm nor a filter ranks it"
+            raise ValueError(f"{path!r} cannot be slimmed to {width} channels: {reason}")
+        known = np.array([int(root) in decided for root in own], bool)
+        fixed, gone = ~free | (known & ~removed[own]), known & removed[own]
+        if not fixed.sum() <= width <= len(own) - gone.sum():
+            others = ", ".join(repr(other) for other in dict.fromkeys(decided[int(root)] for root in own[known]))
+            remedy = "both the same width" if known.all() else f"it {fixed.sum()} to {len(own) - gone.sum()} channels"
+            raise ValueError(f"{path!r} cannot have {width} channels: it is joined to {others}; give {remedy}")
+        rank = np.select([fixed, gone], [-np.inf, np.inf], -scores[own])
+        removed[own[np.argsort(rank, kind="stable")[width:]]] = True
+        left = len(own) - removed[own].sum()
+        if left != width:
+            raise ValueError(f"{path!r} cannot have {width} channels, since some go together: {left} would stay")
+        for root in own:
+            decided.setdefault(int(root), path)
     return removed
 
 

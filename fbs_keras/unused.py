@@ -4,7 +4,7 @@ import numpy as np
 from keras import ops
 
 from fbs_keras import gating, graph
-from fbs_keras.channelwise import passes_channels
+from fbs_keras.channelwise import activation_name, passes_apart, passes_channels
 from fbs_keras.densities import require_fbs_paths
 from fbs_keras.layers import FBSConv2D
 from fbs_keras.readers import kernel_readers
@@ -19,12 +19,15 @@ def remove_unused(model, below=0.01, *, print_fn=None):
     so MACs stay what they were, but for the gates'. What is gained is a smaller file, and faster training, which
     computes all channels and masks the losers. Where a removed channel won, the next one in the order does: train on.
 
-    FBS layers whose output is read by anything but convolutions and dense layers, an addition say, stay as they are.
+    FBS layers whose output is read by anything but convolutions and dense layers, an addition say, stay as they are;
+    also those whose activation mixes channels, as log_softmax does. A function that is not Keras's is tried on random
+    values.
 
     Args:
         model: A trained Sequential or Functional Keras model with FBS layers. It is not changed.
-        below: The usage below which a channel goes, in (0, 1). Defaults to 0.01. An untrained layer's usage starts
-            at 1 and takes some 500 steps to fall below 0.01.
+        below: The usage below which a channel goes, in (0, 1). Defaults to 0.01. An untrained layer's usage is 1. The
+            average starts with the first batch, and anew when the density changes; a channel that wins no more falls
+            from 1 to below 0.01 in some 500 steps (at the layer's momentum of 0.99).
         print_fn: Called with a line for each FBS layer, which says how many channels stay and why. Defaults to no
             report.
 
@@ -33,7 +36,8 @@ def remove_unused(model, below=0.01, *, print_fn=None):
 
     Raises:
         TypeError: If `model` is not a Keras model, or `below` no number.
-        ValueError: If the model has no FBS layer, its graph cannot be read, or `below` is not in (0, 1).
+        ValueError: If the model has no FBS layer, its graph cannot be read, `below` is not in (0, 1), or a layer's
+            usage is not finite.
 
     Example:
 
@@ -53,8 +57,11 @@ def remove_unused(model, below=0.01, *, print_fn=None):
         layer = node.layer
         if not isinstance(layer, FBSConv2D):
             continue
+        kept = _used(node, below)
         readers = kernel_readers(node, flat, shapes, passes_channels)
-        kept = _used(layer, below)
+        apart = kept.all() or passes_apart(layer.activation, shapes[node.output], kept, layer.channel_axis)
+        if isinstance(readers, list) and not apart:
+            readers = f"its activation {activation_name(layer.activation)!r} may mix channels"
         if isinstance(readers, list):
             outputs[id(layer)] = kept
             inputs.update((id(reader), kept) for reader in readers)
@@ -65,6 +72,7 @@ def remove_unused(model, below=0.01, *, print_fn=None):
         if id(layer) not in outputs and id(layer) not in inputs:
             return None
         config = layer.get_config()
+        config["activation"] = layer.activation  # may be a function that Keras has no name for
         if id(layer) in outputs:
             k, config["filters"] = layer.active_channels, int(outputs[id(layer)].sum())
             config["density"] = k / config["filters"]
@@ -77,12 +85,16 @@ def remove_unused(model, below=0.01, *, print_fn=None):
     return small
 
 
-def _used(layer, below):
-    """Which channels of a layer stay: those that are used, and as many as win."""
+def _used(node, below):
+    """Which channels of a layer stay, in whole groups: those that are used, and as many as win."""
+    layer = node.layer
     usage = ops.convert_to_numpy(layer.usage)
+    if not np.isfinite(usage).all():
+        raise ValueError(f"the usage of {node.name!r} is not finite: train it on images whose values are finite")
+    usage = usage.reshape(-1, layer.group_size).max(axis=1)
     kept = usage >= below
-    kept[np.argsort(-usage, kind="stable")[: layer.active_channels]] = True
-    return kept
+    kept[np.argsort(-usage, kind="stable")[: layer.active_channels // layer.group_size]] = True
+    return np.repeat(kept, layer.group_size)
 
 
 def _line(node, readers, kept):
