@@ -1,5 +1,6 @@
 """fit_gates(): starts gates that choose by the image, from what each channel does for the layers behind it."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -128,8 +129,9 @@ def _observe(model, nodes, images):
             seen[node.name] = (gating.saliency(x, form), gating.saliency(ops.square(y), form))
         return seen
 
-    seen = observe(model, saliencies).predict(images, verbose=0)
-    count = len(next(iter(seen.values()))[0])
+    empty = images is None or any(0 in getattr(each, "shape", ())[:1] for each in keras.tree.flatten(images))
+    seen = {} if empty else observe(model, saliencies).predict(images, verbose=0)
+    count = 0 if empty else len(next(iter(seen.values()))[0])
     if count < 2:
         raise ValueError(f"expected at least two images, some thousands better, got {count}")
     for name, arrays in seen.items():

@@ -5,7 +5,7 @@ import keras
 from fbs_keras.layers import FBSConv2D
 
 
-def kernel_readers(node, flat, shapes, passes):
+def kernel_readers(node, flat, shapes, passes, nested=True):
     """Lists the layers whose kernels read an FBS layer's channels, `[..., channels, outputs]`.
 
     Args:
@@ -15,6 +15,8 @@ def kernel_readers(node, flat, shapes, passes):
         passes: A function of a layer, its input's shape and the axis of the channels there, which says whether the
             channels may be followed through it. They are followed through a `Flatten`, too: every C-th row of the next
             kernel belongs to a channel then.
+        nested: Whether the channels may be followed into a nested model too, which has an input of a certain shape.
+            Defaults to `True`.
 
     Returns:
         A list of FBS layers, `Conv2D` and `Dense` layers, each called once; or where something else reads the
@@ -31,19 +33,21 @@ def kernel_readers(node, flat, shapes, passes):
     if flat.consumers(winners) or flat.is_output(winners):
         reader = next((each.name for each in flat.consumers(winners)), "the model's output")
         return f"{reader} reads its winners"
-    return _readers(node.output, flat, shapes, passes, node.layer)
+    return _readers(node.output, flat, shapes, passes, node.layer, nested)
 
 
 def _calls(layer, flat):
     return sum(node.layer is layer for node in flat.nodes)
 
 
-def _readers(ref, flat, shapes, passes, source):
+def _readers(ref, flat, shapes, passes, source, nested):
     if flat.is_output(ref):
         return "it is the model's output"
     found = []
     for node in flat.consumers(ref):
         layer = node.layer
+        if not nested and not ref.layer.startswith(node.scope):
+            return f"it enters the nested model {node.scope.rstrip('/')!r}"
         if _mixes_channels(layer, shapes[ref], source.data_format):
             calls = _calls(layer, flat)
             if calls > 1:
@@ -58,7 +62,7 @@ def _readers(ref, flat, shapes, passes, source):
         axis = source.channel_axis if len(shapes[ref]) == 4 else -1
         if not plain or not (flattens or passes(layer, shapes[ref], axis)):
             return f"{node.name} reads it"
-        behind = _readers(node.output, flat, shapes, passes, source)
+        behind = _readers(node.output, flat, shapes, passes, source, nested)
         if isinstance(behind, str):
             return behind
         found += behind

@@ -58,7 +58,7 @@ def remove_unused(model, below=0.01, *, print_fn=None):
         if not isinstance(layer, FBSConv2D):
             continue
         kept = _used(node, below)
-        readers = kernel_readers(node, flat, shapes, passes_channels)
+        readers = kernel_readers(node, flat, shapes, passes_channels, nested=False)
         apart = kept.all() or passes_apart(layer.activation, shapes[node.output], kept, layer.channel_axis)
         if isinstance(readers, list) and not apart:
             readers = f"its activation {activation_name(layer.activation)!r} may mix channels"

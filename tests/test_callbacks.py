@@ -1,3 +1,5 @@
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -136,6 +138,46 @@ def test_saliency_regularizer_sets_the_weight_and_reports():
     rows = fbs_keras.gate_statistics(model)
     assert [row.name for row in rows] == ["first", "second"]
     assert all(0 <= row.dynamic <= 1 and row.saliency > 0 for row in rows)
+
+
+def test_channels_that_never_win_are_counted_from_the_first_steps():
+    model = make_model()
+    for layer in fbs_keras.densities.fbs_layers(model):
+        layer.gate_kernel.assign(np.zeros(layer.gate_kernel.shape))
+        layer.gate_bias.assign(np.arange(layer.filters) + 1.0)
+    callbacks = [DensityScheduler(lambda epoch: [1.0, 0.75, 0.25][epoch]), SaliencyRegularizer()]
+    history = fit(model, callbacks, epochs=3)
+    np.testing.assert_allclose(history["gate_never"], [0, 0.25, 0.75])
+    np.testing.assert_allclose(history["gate_always"], [1, 0.75, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("momentum", "validate", "warns"),
+    [(0.99, True, True), (0.99, False, False), (0.3, True, False), (0.0, True, False)],
+)
+def test_a_validation_soon_after_a_change_of_density_is_warned_of(momentum, validate, warns):
+    model = make_model()
+    for layer in fbs_keras.densities.fbs_layers(model):
+        layer.norm.momentum = momentum
+    data = {"validation_data": (np.zeros((4, 6, 6, 3)), np.zeros(4))} if validate else {}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(model, [DensityScheduler(schedules.Constant(0.5))], epochs=2, **data)
+    texts = [str(each.message) for each in caught if "moving averages" in str(each.message)]
+    assert len(texts) == warns
+    if warns:
+        assert "epoch 1 was validated after 3 steps" in texts[0] and "train for 299 steps" in texts[0]
+
+
+def test_no_warning_long_after_a_change_of_density():
+    model = make_model()
+    fbs_keras.set_density(model, 0.5)
+    model.optimizer.iterations.assign(1000)  # as of a model that is trained on
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        data = (np.zeros((4, 6, 6, 3)), np.zeros(4))
+        fit(model, [DensityScheduler(schedules.Constant(0.5))], epochs=1, validation_data=data)
+    assert not [each for each in caught if "moving averages" in str(each.message)]
 
 
 def test_regularisation_shrinks_the_gates():

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 from fbs_keras.channel_groups import ChannelGroups, flatten
 
@@ -52,6 +52,22 @@ def test_what_the_depth_multiplier_makes_belongs_to_its_input():
     assert groups.reads[id(model.layers[-1])].tolist() == np.repeat(ids, 2).tolist()
 
 
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_a_padding_puts_new_channels_beside_those_it_reads(data_format):
+    axis = 3 if data_format == "channels_last" else 1
+    widths = [[0, 0]] + [[1, 2]] * 3
+    widths[axis] = [2, 3]
+    inputs = keras.Input((8, 8, 8))
+    x = conv(4, "a", data_format=data_format)(inputs)
+    x = ops.pad(x[(slice(None), *[slice(None, None, 2) if i != axis else slice(None) for i in (1, 2, 3)])], widths)
+    model = keras.Model(inputs, conv(2, "last", data_format=data_format)(x))
+    groups = ChannelGroups(model)
+    read = groups.roots(groups.reads[id(model.get_layer("last"))]).tolist()
+    assert read[2:6] == groups_of(groups, model, "a")
+    assert len(set(read)) == len(read) == 9
+    assert groups.is_free(read).all()
+
+
 KEPT = [
     (lambda: [layers.Conv2D(4, 1, groups=2, name="grouped")], "'grouped' reads it: it has 2 groups"),
     (lambda: [layers.SeparableConv2D(4, 1, name="mixed")], "'mixed' reads it: SeparableConv2D may mix channels"),
@@ -61,6 +77,14 @@ KEPT = [
     (lambda: [layers.Activation(lambda x: x + 1, name="own")], "'own' reads it: Activation may mix channels"),
     (lambda: [layers.BatchNormalization(axis=1, name="rows")], "'rows' reads it: its channels are on another axis"),
     (lambda: [layers.Reshape((16, 4, 6), name="moved")], "'moved' reads it: it moves channels"),
+    (
+        lambda: [layers.Lambda(lambda x: ops.pad(x, [[0, 0]] * 3 + [[1, 1]]), name="user")],
+        "'user' reads it: Lambda may mix channels",
+    ),
+    (
+        lambda: [layers.ZeroPadding2D(1, data_format="channels_first", name="pad")],
+        "'pad' reads it: its channels are on another axis",
+    ),
     (lambda: [layers.Permute((3, 1, 2), name="moved")], "'moved' reads it: Permute may mix channels"),
     (lambda: [keras.Sequential([keras.Input((8, 8, 6)), conv(2)], name="in")], "it enters the nested model 'in'"),
 ]
@@ -73,6 +97,27 @@ def test_what_is_not_known_keeps_its_input_whole(make, reason):
     ids = groups.writes[id(model.layers[0])]
     assert not groups.is_free(ids).any()
     assert groups.reason(ids) == reason
+
+
+@pytest.mark.parametrize(
+    ("operation", "reason"),
+    [
+        (lambda x: ops.pad(x, [[0, 0]] * 3 + [[1, 1]], "reflect"), "it pads channels in mode 'reflect'"),
+        (lambda x: ops.pad(x, [[0, 0]] + [[1, 1]] * 3), ""),
+        (lambda x: x[..., 1:], "it takes a part of the channels, or other axes"),
+        (lambda x: x[:, 0], "it takes a part of the channels, or other axes"),
+        (lambda x: x[..., None, :], "it takes a part of the channels, or other axes"),
+        (lambda x: x[:, 1:, ...], ""),
+        (lambda x: x[:, ::2], ""),
+        (ops.zeros_like, ""),
+    ],
+)
+def test_operations_that_pad_or_slice(operation, reason):
+    inputs = keras.Input((8, 8, 3))
+    x = operation(conv(6, "first")(inputs))
+    groups = ChannelGroups(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))))
+    (ids,) = (groups.writes[id(layer)] for path, layer in groups.layers.items() if path == "first")
+    assert groups.reason(ids).endswith(reason) and bool(groups.reason(ids)) is bool(reason)
 
 
 def test_what_is_added_to_the_input_stays():

@@ -1,8 +1,9 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 from model_table import MODELS, all_layers, images, randomise
+from padding_nets import resnet
 
 import fbs_keras
 from fbs_keras.channel_groups import ChannelGroups
@@ -62,7 +63,20 @@ def mobilenet():
     return keras.applications.MobileNetV2((32, 32, 3), 0.35, weights=None, classes=5, classifier_activation=None)
 
 
-MAKE = {**MODELS, **{make.__name__: make for make in (concatenation, squeeze_excite, transposed, shared, mobilenet)}}
+def padded():
+    """A nested model that pads, called twice; ones beside the channels of the second call."""
+    part = keras.Input((8, 8, 4))
+    nest = keras.Model(part, ops.pad(layers.ReLU()(part), [[0, 0], [1, 1], [0, 0], [2, 0]]), name="nest")
+    inputs = keras.Input((8, 8, 3))
+    x, y = (layers.Conv2D(4, 3, padding="same")(inputs) for _ in range(2))
+    x = layers.Add()([layers.ReLU()(x), y])
+    padding = ops.pad(x, [[0, 0]] * 3 + [[0, 3]], constant_values=1.0)
+    x = layers.Concatenate()([layers.Cropping2D(((1, 1), (0, 0)))(nest(each)) for each in (x, y)] + [padding])
+    return keras.Model(inputs, layers.Dense(5)(layers.Flatten()(layers.Conv2D(6, 3)(x))))
+
+
+PLAIN = (concatenation, squeeze_excite, transposed, shared, mobilenet, padded, resnet)
+MAKE = {**MODELS, **{make.__name__: make for make in PLAIN}}
 if keras.backend.backend() == "jax":
     del MAKE["mobilenet"]  # compiles each of its ops by itself, for a minute and a half
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import fbs_keras
 from fbs_keras.densities import fbs_layers, fbs_paths
@@ -124,6 +124,15 @@ def add(x):
         (lambda x: pooled(layers.BatchNormalization(name="norm")(x)), "b: left alone: norm reads it"),
         (lambda x: pooled(conv_block(x, 4, "c", "gelu")), "c: left alone: its activation is none with f(u x) = u f(x)"),
         (lambda x: [pooled(x), x], "b: left alone: it is the model's output"),
+        (
+            lambda x: pooled(conv_block(x, 4, "c", lambda x: ops.maximum(x, ops.minimum(x + 1, 0)))),
+            "c: left alone: its activation is none with f(u x) = u f(x)",
+        ),
+        (
+            lambda x: pooled(conv_block(x, 4, "c", lambda x: x - ops.mean(x, axis=-1, keepdims=True))),
+            "c: left alone: its activation is none with f(u x) = u f(x)",
+        ),
+        (lambda x: pooled(layers.ReLU(threshold=1.0, name="cut")(x)), "b: left alone: cut reads it"),
     ],
 )
 def test_what_else_reads_a_layer_leaves_it_alone(head, reason):
@@ -152,6 +161,41 @@ def test_a_shared_reader_leaves_a_layer_alone():
     assert lines == [f"{name}: left alone: shared reads it, which is called 2 times" for name in "ab"]
 
 
+NAMES = ("mean", "absolute", "square", "cast", "add", "matmul", "relu")
+
+
+def test_names_that_keras_gives_to_operations_are_free():
+    keras.utils.clear_session()  # names are numbered from the start, as in a new process
+    x = inputs = keras.Input((8, 8, 3))
+    for name in NAMES:
+        x = layers.Conv2D(4, 3, padding="same", activation="relu", name=name)(x)
+    model = fbs_keras.wrap(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))))
+    lines = []
+    fbs_keras.fit_gates(model, images(), print_fn=lines.append)
+    assert [line.split(", R2")[0] for line in lines] == [f"{name}: fitted" for name in NAMES]
+
+
+def test_nested_models_with_layers_of_one_name():
+    nets = [
+        keras.Sequential([keras.Input(shape), layers.Conv2D(8, 3, activation="relu", name="conv")], name=name)
+        for name, shape in (("one", (8, 8, 3)), ("two", (6, 6, 8)))
+    ]
+    inputs = keras.Input((8, 8, 3))
+    model = fbs_keras.wrap(keras.Model(inputs, layers.Conv2D(4, 1, name="conv")(nets[1](nets[0](inputs)))))
+    lines = []
+    fbs_keras.fit_gates(model, images().astype("float64"), print_fn=lines.append)
+    assert [line.split(", R2")[0] for line in lines] == [
+        "one/conv: fitted",
+        "two/conv: fitted",
+    ]
+
+
+def test_integers_are_images():
+    model = fbs_keras.wrap(plain(pooled))
+    fbs_keras.fit_gates(model, np.clip(images() * 50 + 100, 0, 255).astype("uint8"))
+    assert keras.ops.convert_to_numpy(model.get_layer("a").gate_kernel).any()
+
+
 def test_nested_models_and_batches_of_images():
     backbone = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.Conv2D(8, 3, activation="relu", name="conv")], name="net"
@@ -169,6 +213,10 @@ def test_nested_models_and_batches_of_images():
         (None, {"spread": "wide"}, TypeError, "spread must be a number in (0, 1), got 'wide'"),
         (None, {"spread": 1.0}, ValueError, "spread must be in (0, 1), got 1.0"),
         (None, {"images": images(1)}, ValueError, "expected at least two images, some thousands better, got 1"),
+        (None, {"images": images()[:0]}, ValueError, "expected at least two images, some thousands better, got 0"),
+        (None, {"images": None}, ValueError, "expected at least two images, some thousands better, got 0"),
+        (None, {"images": images()[..., :2]}, ValueError, "expected shape=(None, 8, 8, 3), found shape=(32, 8, 8, 2)"),
+        (None, {"images": images() * np.inf}, ValueError, "'a' computes values that are not finite"),
         (None, {"images": images() * np.nan}, ValueError, "'a' computes values that are not finite"),
         ("fitted", {}, ValueError, "the gates of 'a' are trained or fitted already"),
         ("dense", {}, ValueError, "has no FBSConv2D layer"),

@@ -8,6 +8,7 @@ import pytest
 
 import fbs_keras
 from fbs_keras import FBSConv2D
+from fbs_keras.layers import keeps_zero
 
 ON_JAX = keras.backend.backend() == "jax"
 
@@ -232,6 +233,51 @@ def test_training_tracks_usage():
     usage = to_numpy(layer.usage)
     layer(-x[:1], training=False)
     np.testing.assert_array_equal(to_numpy(layer.usage), usage)
+
+
+def test_usage_starts_with_the_first_batch_at_a_density():
+    layer, rng = (
+        FBSConv2D(8, 3, gate_bias_initializer=keras.initializers.RandomNormal(1, 1, seed=0)),
+        np.random.default_rng(0),
+    )
+
+    def train(density, steps):
+        layer.density.assign(density)
+        wins = []
+        for _ in range(steps):
+            x = rng.normal(size=(16, 6, 6, 3)).astype("float32")
+            layer(x, training=True)
+            wins.append(to_numpy(layer.winners(layer.predict_saliency(keras.ops.convert_to_tensor(x)))).mean(axis=0))
+        return wins
+
+    train(1.0, 3)
+    assert (to_numpy(layer.usage) == 1).all()
+    for density in (0.5, 0.25):
+        first, second, third = train(density, 3)
+        expected = 0.99 * (0.99 * first + 0.01 * second) + 0.01 * third
+        np.testing.assert_allclose(to_numpy(layer.usage), expected, atol=1e-6)
+        assert (to_numpy(layer.usage) < 0.01).any()
+
+
+@pytest.mark.parametrize(
+    ("activation", "keeps"),
+    [
+        (keras.activations.relu, True),
+        (keras.activations.sigmoid, False),
+        (keras.activations.softmax, False),
+        (keras.activations.glu, False),  # needs two channels
+        (keras.layers.ReLU(threshold=1.0, negative_slope=0.5), False),
+        (keras.layers.PReLU(), True),
+        (keras.layers.BatchNormalization(), False),
+        (lambda x: x - keras.ops.mean(x, axis=(1, 2), keepdims=True), True),  # needs an image
+        (lambda x: keras.ops.sum(x, axis=-1), False),
+        (lambda x: x / x, False),
+    ],
+    ids=str,
+)
+def test_keeps_zero(activation, keeps):
+    assert keeps_zero(activation) is keeps
+    assert not getattr(activation, "weights", ())  # which would be for one channel
 
 
 def test_config_round_trip():

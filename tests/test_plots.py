@@ -44,6 +44,18 @@ def test_gate_model_returns_outputs_and_gates(model, images):
     assert len(graph.flatten(model).nodes) == 4
 
 
+def test_gate_model_of_a_model_with_names_that_keras_gives():
+    keras.utils.clear_session()  # names are numbered from the start, as in a new process
+    inputs = keras.Input((8, 8, 3), name="relu")
+    x = fbs_keras.FBSConv2D(4, 3, padding="same", name="mean")(inputs)
+    x = keras.layers.Add(name="add")([x, fbs_keras.FBSConv2D(4, 1, name="matmul")(x)])
+    model = keras.Model({"image": inputs}, keras.layers.Flatten(name="absolute")(x), name="observed")
+    image = np.ones((2, 8, 8, 3), "float32")
+    outputs, gates = plots.gate_model(model).predict({"image": image}, verbose=0)
+    np.testing.assert_allclose(outputs, model.predict({"image": image}, verbose=0), rtol=1e-5)
+    assert sorted(gates) == ["matmul", "mean"]
+
+
 def test_gate_model_needs_a_gate():
     model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3)])
     with pytest.raises(ValueError, match="has no FBSConv2D layer"):

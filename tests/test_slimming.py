@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 from model_table import MODELS
+from padding_nets import pad, pad_by_concatenation, resnet, silence
 
 import fbs_keras
 from fbs_keras import SlimmingRegularizer, models, slim
@@ -245,3 +246,64 @@ def test_a_model_without_gammas_is_refused():
     model.compile("sgd", "mse")
     with pytest.raises(ValueError, match="found no batch norm with gammas in model 'chain'"):
         fit(model, SlimmingRegularizer())
+
+
+STREAM = ("stem", "s0_b", "s1_b", "s2_b")
+
+
+@pytest.mark.parametrize("shortcut", [pad, pad_by_concatenation])
+def test_a_stream_that_a_shortcut_pads_loses_channels(shortcut):
+    lines = []
+    model = resnet(shortcut)
+    slimmed = slim(model, keep=0.6, print_fn=lines.append)
+    assert sum(widths(slimmed, *STREAM)) < sum(widths(model, *STREAM))
+    assert lines[-1] == "logits: 5 channels: it computes the model's output"
+    assert not any(": it " in line or "reads it" in line for line in lines[:-1])
+    assert slimmed.predict(np.zeros((2, 16, 16, 3)), verbose=0).shape == (2, 5)
+    assert fbs_keras.wrap(slimmed, density=0.5).count_params() > 0
+
+
+def test_a_padded_stream_keeps_the_function_without_dead_channels():
+    model = silence(resnet(), [7, 9, 20, 30, 31])  # 7 and 9 of the stem and the stages, the others of the last
+    slimmed = slim(model, threshold=1e-9)
+    assert widths(slimmed, *STREAM) == [6, 6, 14, 27]
+    x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(slimmed.predict(x, verbose=0), model.predict(x, verbose=0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"s2_b": 20, "s1_b": 10, "stem": 6}, [6, 6, 10, 20]),  # in any order
+        ({"stem": 6, "s0_b": 6}, [6, 6, 14, 30]),
+        ({"s0_a": 2, "s2_a": 3}, [8, 8, 16, 32]),
+    ],
+    ids=str,
+)
+def test_widths_of_a_padded_stream(wanted, expected):
+    slimmed = slim(resnet(), widths=wanted)
+    assert widths(slimmed, *STREAM) == expected
+    assert widths(slimmed, *wanted) == list(wanted.values())
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"stem": 2, "s2_b": 31}, "'s2_b' cannot have 31 channels: it is joined to 'stem'; give it 2 to 26 channels"),
+        ({"stem": 6, "s0_b": 5}, "'s0_b' cannot have 5 channels: it is joined to 'stem'; give both the same width"),
+        ({"s2_b": 33}, r"widths\['s2_b'\] must be at most the layer's 32 channels, got 33"),
+    ],
+)
+def test_widths_that_a_padded_stream_cannot_have(wanted, message):
+    with pytest.raises(ValueError, match=message):
+        slim(resnet(), widths=wanted)
+
+
+def test_channels_that_go_together_have_even_widths():
+    inputs = keras.Input((8, 8, 3))
+    x = unit(inputs, 2, "a")
+    x = layers.Add()([layers.Concatenate()([x, x]), unit(inputs, 4, "b")])
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalMaxPooling2D()(x)))
+    assert widths(slim(model, widths={"b": 2})) == [1, 2]
+    with pytest.raises(ValueError, match="'b' cannot have 3 channels, since some go together: 2 would stay"):
+        slim(model, widths={"b": 3})

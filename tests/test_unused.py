@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import fbs_keras
 from fbs_keras.densities import fbs_layers
@@ -105,6 +105,120 @@ def test_a_nested_model_and_groups():
     small = fbs_keras.remove_unused(model)
     assert (fbs_layers(small)[0].filters, fbs_layers(small)[0].active_channels) == (6, 4)
     np.testing.assert_allclose(small.predict(images(), verbose=0), model.predict(images(), verbose=0), atol=1e-5)
+
+
+@keras.saving.register_keras_serializable("test_unused")
+class Own(fbs_keras.FBSConv2D):
+    pass
+
+
+@keras.saving.register_keras_serializable("test_unused")
+def centred(x):
+    return x - ops.mean(x, axis=-1, keepdims=True)
+
+
+# What an FBS layer does itself, and why it stays as it is then.
+OWN = {
+    "elementwise": ({"activation": "silu"}, ""),
+    "a user's function": ({"activation": lambda x: ops.maximum(x, 0.1 * x)}, ""),
+    "of pixels": ({"activation": lambda x: x - ops.mean(x, axis=(1, 2), keepdims=True)}, ""),
+    "log_softmax": ({"activation": "log_softmax"}, "its activation 'log_softmax' may mix channels"),
+    "a layer": ({"activation": layers.Activation("log_softmax")}, "its activation 'Activation' may mix channels"),
+    "mean": ({"activation": centred}, "its activation 'centred' may mix channels"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_its_own_activation_is_looked_at(name):
+    settings, reason = OWN[name]
+    inputs = keras.Input((8, 8, 3))
+    model = train(keras.Model(inputs, pooled(gated(inputs, "a", **settings))))
+    lines = []
+    small = fbs_keras.remove_unused(model, print_fn=lines.append)
+    assert lines == [f"a: 8 channels: left alone: {reason}" if reason else "a: 8 -> 5 channels, of which 4 win"]
+    np.testing.assert_allclose(
+        small.predict(images(), verbose=0), model.predict(images(), verbose=0), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_subclass_stays_whole():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, pooled(Own(8, 3, density=0.5, name="a")(inputs)))
+    lines = []
+    fbs_keras.remove_unused(model, print_fn=lines.append)
+    assert lines == ["a: 8 channels: left alone: it is a Own, which may do more than FBSConv2D"]
+
+
+def test_weights_of_lora_keep_a_layer_whole():
+    inputs = keras.Input((8, 8, 3))
+    model = train(keras.Model(inputs, layers.Dense(5, name="d")(layers.Flatten()(gated(gated(inputs, "a"), "b")))))
+    model.get_layer("d").enable_lora(2)
+    lines = []
+    fbs_keras.remove_unused(model, print_fn=lines.append)
+    assert lines == [
+        "a: 8 -> 5 channels, of which 4 win",
+        "b: 8 channels: left alone: d reads it, which has more weights than kernel and bias",
+    ]
+
+
+def test_what_enters_a_nested_model_stays_whole():
+    net = keras.Sequential([keras.Input((8, 8, 8)), layers.Conv2D(2, 3)], name="net")
+    inputs = keras.Input((8, 8, 3))
+    lines = []
+    fbs_keras.remove_unused(train(keras.Model(inputs, net(gated(inputs, "a")))), print_fn=lines.append)
+    assert lines == ["a: 8 channels: left alone: it enters the nested model 'net'"]
+
+
+def masked(head):
+    def apply(x):
+        y, mask = fbs_keras.FBSConv2D(8, 3, density=0.5, return_mask=True, name="c")(x)
+        return head(y, mask)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (masked(lambda y, mask: [pooled(y), mask]), "the model's output reads its winners"),
+        (masked(lambda y, mask: [pooled(y), layers.Dense(2, name="d")(mask)]), "d reads its winners"),
+        (
+            lambda x: pooled(layers.MaxPooling2D(2, data_format="channels_first", name="odd")(gated(x, "c"))),
+            "odd reads it",
+        ),
+        (lambda x: pooled(layers.GaussianNoise(0.0, name="noise")(gated(x, "c"), training=True)), "noise reads it"),
+    ],
+)
+def test_readers_that_keep_a_layer_whole(head, reason):
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, head(inputs))
+    (layer,) = fbs_layers(model)
+    layer.usage.assign([1] * 4 + [0] * 4)
+    lines = []
+    small = fbs_keras.remove_unused(model, print_fn=lines.append)
+    assert lines == [f"c: 8 channels: left alone: {reason}"]
+    pairs = (keras.tree.flatten(each.predict(images(), verbose=0)) for each in (small, model))
+    for got, expected in zip(*pairs, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_short_training_tells_what_is_unused():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, pooled(gated(inputs, "a")))
+    (layer,) = fbs_layers(model)
+    layer.gate_bias.assign([3, 0, 3, 0, 3, 0, 3, 0])
+    layer.gate_kernel.assign(np.zeros((3, 8)))
+    model.compile(keras.optimizers.SGD(1e-6), "mse")
+    model.fit(images(), np.zeros((16, 5)), batch_size=4, verbose=0)
+    assert fbs_layers(fbs_keras.remove_unused(model))[0].filters == 4
+
+
+def test_usage_that_is_not_finite_is_refused():
+    inputs = keras.Input((8, 8, 3))
+    model = keras.Model(inputs, pooled(gated(inputs, "a")))
+    fbs_layers(model)[0].usage.assign([np.nan] * 8)
+    with pytest.raises(ValueError, match="the usage of 'a' is not finite"):
+        fbs_keras.remove_unused(model)
 
 
 @pytest.mark.parametrize(
