@@ -259,8 +259,8 @@ class FBSConv2D(keras.layers.Conv2D):
         """
         usage = ops.cast(ops.stop_gradient(usage), "float32")
         same_density = ops.abs(ops.sum(self.usage) - ops.sum(usage)) < 0.5
-        self.usage.assign(ops.where(same_density, self.usage, usage))
-        self._update_average(self.usage, usage, self.momentum)
+        before = ops.where(same_density, self.usage, usage)
+        self.usage.assign(before * self.momentum + usage * (1.0 - self.momentum))
 
     def _update_average(self, variable, value, momentum):
         """Moves a per-channel moving average towards this batch's value."""

@@ -255,7 +255,7 @@ def _removed_by_width(groups, roots, scores, widths):
             remedy = "both the same width" if known.all() else f"it {fixed.sum()} to {len(own) - gone.sum()} channels"
             raise ValueError(f"{path!r} cannot have {width} channels: it is joined to {others}; give {remedy}")
         rank = np.select([fixed, gone], [-np.inf, np.inf], -scores[own])
-        removed[own[np.argsort(rank, kind="stable")[width:]]] = True
+        removed[own[np.lexsort((own, rank))[width:]]] = True
         left = len(own) - removed[own].sum()
         if left != width:
             raise ValueError(f"{path!r} cannot have {width} channels, since some go together: {left} would stay")
