@@ -6,6 +6,7 @@ Source: Gao, Zhao, Dudziak, Mullins, Xu, "Dynamic Channel Pruning: Feature Boost
 import math
 import numbers
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -84,6 +85,13 @@ def groups_at_a_time(groups, group_size, round_channels):
     return min(groups, round_channels // math.gcd(group_size, round_channels))  # the bound keeps it in int32
 
 
+def mean(x, axis):
+    """The mean over `axis`, in float64 too, which `keras.ops.mean` rounds to float32 on all backends but TensorFlow."""
+    if keras.backend.standardize_dtype(x.dtype) != "float64":
+        return ops.mean(x, axis=axis)
+    return ops.sum(x, axis=axis) / ops.sum(ops.ones_like(x), axis=axis)
+
+
 def saliency(x, data_format="channels_last"):
     """Computes each channel's saliency, `ss(x) = mean_{h,w} |x|`.
 
@@ -96,7 +104,7 @@ def saliency(x, data_format="channels_last"):
 
     Source: paper, equation 7.
     """
-    return ops.mean(ops.abs(x), axis=(1, 2) if data_format == "channels_last" else (2, 3))
+    return mean(ops.abs(x), (1, 2) if data_format == "channels_last" else (2, 3))
 
 
 def predict(s, phi, rho):
@@ -112,7 +120,7 @@ def predict(s, phi, rho):
 
     Source: paper, equation 6.
     """
-    return ops.relu(ops.matmul(s, phi) + rho)
+    return ops.relu(s @ phi + rho)  # not keras.ops.matmul, for the reason that `mean` gives
 
 
 def winners(g, density, group_size=1, round_channels=1):
@@ -139,7 +147,7 @@ def winners(g, density, group_size=1, round_channels=1):
     channels = g.shape[-1]
     groups = channels // group_size
     if group_size > 1:
-        g = ops.mean(ops.reshape(g, (-1, groups, group_size)), axis=-1)
+        g = mean(ops.reshape(g, (-1, groups, group_size)), -1)
     k = ops.cast(ops.ceil(ops.cast(density, "float32") * groups - ROUNDING), "int32")
     step = groups_at_a_time(groups, group_size, round_channels)
     k = ops.minimum(groups, step * ops.maximum(1, (k + step - 1) // step))

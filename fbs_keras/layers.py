@@ -7,6 +7,9 @@ from keras import ops
 
 from fbs_keras import gating
 
+# What a file holds of an FBSConv2D, in this order; batch norm's averages are stored with the layer in it.
+STORED = ("kernel", "bias", "gate_kernel", "gate_bias", "density", "saliency_weight", "usage", "saliency")
+
 
 @keras.saving.register_keras_serializable(package="fbs_keras")
 class FBSConv2D(keras.layers.Conv2D):
@@ -127,6 +130,11 @@ class FBSConv2D(keras.layers.Conv2D):
             bias_constraint=bias_constraint,
             **kwargs,
         )
+        if self.dtype_policy.quantization_mode is not None:
+            raise ValueError(
+                f"dtype must be a policy of floating-point numbers in FBSConv2D, got {self.dtype_policy.name!r}; "
+                'for an int8 file use fbs_keras.convert(model, path, quantize="dynamic_int8")'
+            )
         if groups != 1:
             raise ValueError(f"groups must be 1 in FBSConv2D, got {groups}; use Conv2D for grouped convolutions")
         check_count(group_size, "group_size")
@@ -168,6 +176,7 @@ class FBSConv2D(keras.layers.Conv2D):
                 dtype=self.dtype_policy,
                 name="norm",
             )
+            self.norm.quantize = self.quantize  # Model.quantize asks the innermost layers only
         self.density = self._add_state("density", gating.check_density(density))
         self.saliency_weight = self._add_state("saliency_weight", 0.0)
 
@@ -183,6 +192,8 @@ class FBSConv2D(keras.layers.Conv2D):
         )
 
     def build(self, input_shape):
+        # LoRA's weights come last, as where they are enabled later: get_weights of one layer fits set_weights of another.
+        lora_rank, self.lora_rank = self.lora_rank, None
         super().build(input_shape)
         # autocast=False: half precision would decide between channels by rounding.
         self.gate_kernel = self.add_weight(
@@ -205,16 +216,23 @@ class FBSConv2D(keras.layers.Conv2D):
         self.saliency = self._add_state("saliency", 0.0, (self.filters,))
         if self.norm is not None:
             self.norm.build(super().compute_output_shape(input_shape))
+        if lora_rank:
+            alpha = {"lora_alpha": self.lora_alpha} if hasattr(self, "lora_alpha") else {}  # not in Keras 3.8
+            self.enable_lora(lora_rank, **alpha)
 
     def compute_output_shape(self, input_shape):
         shape = super().compute_output_shape(input_shape)
         return (shape, (input_shape[0], self.filters)) if self.return_mask else shape
 
+    def _widen(self, x):
+        """Casts to the dtype of all that is not the convolution itself: float32, or float64 under that policy."""
+        # Not by keras.backend.result_type: of float64 and float32 it makes float32 on PyTorch.
+        return ops.cast(x, "float64" if self.compute_dtype == "float64" else "float32")
+
     def predict_saliency(self, x):
         """Computes `g = relu(ss(x) @ phi + rho)`, `[N, filters]`, in float32 or better."""
-        dtype = keras.backend.result_type(x.dtype, "float32")
-        s = gating.saliency(ops.cast(x, dtype), self.data_format)
-        return gating.predict(s, ops.cast(self.gate_kernel, dtype), ops.cast(self.gate_bias, dtype))
+        s = gating.saliency(self._widen(x), self.data_format)
+        return gating.predict(s, self._widen(self.gate_kernel), self._widen(self.gate_bias))
 
     def winners(self, g):
         """Marks the k winners of each row of g with 1, the others with 0, `[N, filters]`."""
@@ -231,10 +249,9 @@ class FBSConv2D(keras.layers.Conv2D):
         if training:
             self._update_usage(ops.mean(mask, axis=0))
             self._update_average(self.saliency, ops.mean(g, axis=0), self.momentum)
-        y = self.convolution_op(inputs, self.kernel)
-        y = ops.cast(y, keras.backend.result_type(y.dtype, "float32"))
+        y = self._widen(self.convolution_op(inputs, self.kernel))
         mean, std = (0.0, 1.0) if self.norm is None else self._mean_and_std(self.norm, y, training)
-        bias = self.bias if self.use_bias else 0.0
+        bias = self._widen(self.bias) if self.use_bias else 0.0
         # pi * ((y - mean) / std + bias) in one pass over y, as batch norm alone would take.
         pi = g * mask
         scale, shift = pi / std, pi * (bias - mean / std)
@@ -245,8 +262,8 @@ class FBSConv2D(keras.layers.Conv2D):
 
     def _mean_and_std(self, norm, y, training):
         """Each channel's mean and standard deviation: this batch's in training, else norm's moving averages."""
-        mean, variance = norm.moving_mean, norm.moving_variance
-        if training and norm.trainable:
+        mean, variance = self._widen(norm.moving_mean), self._widen(norm.moving_variance)
+        if training and norm.trainable and self.norm_trainable:  # layer.trainable = True reaches norm too
             mean, variance = ops.moments(y, axes=(0, 1, 2) if self.channel_axis == -1 else (0, 2, 3))
             self._update_average(norm.moving_mean, mean, norm.momentum)
             self._update_average(norm.moving_variance, variance, norm.momentum)
@@ -264,17 +281,48 @@ class FBSConv2D(keras.layers.Conv2D):
 
     def _update_average(self, variable, value, momentum):
         """Moves a per-channel moving average towards this batch's value."""
-        value = ops.cast(ops.stop_gradient(value), variable.dtype)
-        variable.assign(variable * momentum + value * (1.0 - momentum))
+        average = self._widen(variable) * momentum + self._widen(ops.stop_gradient(value)) * (1.0 - momentum)
+        variable.assign(ops.cast(average, variable.dtype))
 
     @property
     def active_channels(self):
         """k, the number of channels that win at the present density."""
         return gating.active_channels(self.density.numpy(), self.filters, self.group_size, self.round_channels)
 
-    # Conv2D stores its kernel and bias only.
-    save_own_variables = keras.layers.Layer.save_own_variables
-    load_own_variables = keras.layers.Layer.load_own_variables
+    def quantize(self, mode=None, *args, **kwargs):
+        raise NotImplementedError(
+            f"FBSConv2D {self.name!r} has no quantized form in Keras and stays as it is; "
+            'for an int8 file use fbs_keras.convert(model, path, quantize="dynamic_int8")'
+        )
+
+    def _stored_weights(self):
+        """The layer's own weights but for LoRA's, in the order of a file."""
+        own = {weight.name: weight for weight in reversed(self.weights)}
+        return [own[name] for name in STORED if name in own]
+
+    def save_own_variables(self, store):
+        for index, weight in enumerate(self._stored_weights()):
+            store[str(index)] = self._merged(weight) if weight.name == "kernel" else weight
+
+    def _merged(self, kernel):
+        """The kernel with LoRA's part, as Conv2D stores it: the file is the same with LoRA and without."""
+        if not self.lora_enabled:
+            return kernel
+        scale = getattr(self, "lora_alpha", self.lora_rank) / self.lora_rank
+        return ops.cast(ops.add(kernel, scale * ops.matmul(self.lora_kernel_a, self.lora_kernel_b)), kernel.dtype)
+
+    def load_own_variables(self, store):
+        weights = self._stored_weights()
+        if len(store.keys()) != len(weights):
+            raise ValueError(
+                f"FBSConv2D {self.name!r} expected {len(weights)} weights ({', '.join(w.name for w in weights)}), "
+                f"but the file has {len(store.keys())}; make the layer with the arguments of the one that was saved"
+                + ("" if self.built else ", and build it first")
+            )
+        for index, weight in enumerate(weights):
+            weight.assign(store[str(index)])
+        if self.lora_enabled:  # the kernel has it all; with the other factor zero too, LoRA would learn no more
+            self.lora_kernel_b.assign(ops.zeros_like(self.lora_kernel_b))
 
     def get_config(self):
         return {
@@ -291,7 +339,8 @@ class FBSConv2D(keras.layers.Conv2D):
             "normalize": self.normalize,
             "momentum": self.momentum,
             "epsilon": self.epsilon,
-            "norm_trainable": self.norm_trainable,
+            # A norm frozen by itself later on is frozen in a copy too.
+            "norm_trainable": self.norm_trainable and (self.norm is None or self.norm.trainable or not self.trainable),
             "return_mask": self.return_mask,
         }
 
