@@ -132,20 +132,22 @@ def train(point):
     """Trains a point, unless that was done; goes on where it was stopped."""
     if point.model.exists():
         return
+    from fbs_keras import files
+
     log = point.folder / SECONDS
     point.folder.mkdir(parents=True, exist_ok=True)
     for script, *arguments in point.commands:
         output = pathlib.Path(next(value for flag, value in map(_split, arguments) if flag in ("run_dir", "output")))
         if (output if output.suffix == ".keras" else output / "model.keras").exists():
             continue
-        resume = ["--resume"] if (output / "last.keras").exists() else []
+        resume = ["--resume"] if script == "train.py" else []
         data = [f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir and script != "slim.py" else []
         command = [sys.executable, str(SCRIPTS / script), *arguments, *data, *resume]
         print(" ".join(command), flush=True)
         begin = time.monotonic()
         subprocess.run(command, check=True)
         spent = time.monotonic() - begin + (float(log.read_text()) if log.exists() else 0)
-        log.write_text(f"{spent:.0f}")
+        files.write(log, f"{spent:.0f}")
 
 
 def seconds_of(point):
@@ -254,6 +256,8 @@ def page(facts):
 
 def tradeoff():
     """Does what the flags ask for."""
+    from fbs_keras import files
+
     results = pathlib.Path(FLAGS.json)
     if FLAGS.dense is not None:
         program.start_tensorflow()
@@ -279,12 +283,12 @@ def tradeoff():
         rows = measure(points, dense, test)
         facts = {"command": shlex.join(["python", *sys.argv]), **benchmarking.environment(), "rows": rows}
         results.parent.mkdir(parents=True, exist_ok=True)
-        results.write_text(json.dumps(facts, indent=1) + "\n")
+        files.write(results, json.dumps(facts, indent=1) + "\n")
         print(f"saved {results}")
     facts = json.loads(results.read_text())
     print(table(facts["rows"]))
     if FLAGS.markdown is not None:
-        pathlib.Path(FLAGS.markdown).write_text(page(facts))
+        files.write(FLAGS.markdown, page(facts))
     if FLAGS.plot is not None:
         from fbs_keras import plots
 
