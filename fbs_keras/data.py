@@ -160,12 +160,16 @@ def load(
         """Batches of epochs, each in an order of its own that follows from its seed."""
 
         def epoch(seed):
+            tf.random.set_seed(1)  # of this function's graph alone: where the program's is 0, shuffle takes no tensor
             dataset = in_order if cached else stored(seed)
             # Large sets are shuffled while the images are small.
             dataset = dataset.shuffle(count if cached else _SHUFFLE_BUFFER, seed=seed)
+            dataset = dataset.repeat().take(steps * batch_size)
             # Seed and place are the seed of an image's augmentation, or of its batch's.
-            places = tf.data.Dataset.range(steps * batch_size).map(lambda place: tf.stack([seed, place]))
-            return tf.data.Dataset.zip(dataset.repeat().take(steps * batch_size), places)
+            places = tf.data.Dataset.zip(
+                tf.data.Dataset.from_tensors(seed).repeat(), tf.data.Dataset.range(tf.int64.max)
+            )
+            return tf.data.Dataset.zip(dataset, places)
 
         dataset = seeds.flat_map(tf.autograph.experimental.do_not_convert(epoch))
         if not cached:
@@ -173,7 +177,7 @@ def load(
         if varies and augment:
             dataset = _augmented(dataset, lambda image, seed: _resize(_random_crop(image, seed), size))
         dataset = dataset.batch(batch_size, drop_remainder=True)
-        dataset = dataset.map(lambda examples, seeds: (examples, seeds[0]))
+        dataset = dataset.map(lambda examples, seeds: (examples, (seeds[0][0], seeds[1][0])))
         if augment:
             padding = 0 if varies else _PADDING
             dataset = _augmented(dataset, lambda images, seed: _shift_and_flip(images, padding, seed))
@@ -251,7 +255,8 @@ def _features(builder):
 def _augmented(dataset, function):
     """Maps `function(images, seed)` over the images of a dataset of `((images, labels), seed)`."""
     return dataset.map(
-        lambda example, seed: ((function(example[0], seed), example[1]), seed), num_parallel_calls=tf.data.AUTOTUNE
+        lambda example, seed: ((function(example[0], tf.stack(seed)), example[1]), seed),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 

@@ -179,7 +179,6 @@ def measure(points, dense, test):
         A list of dicts, the dense model's first.
     """
     import controls  # noqa: F401  so that Keras knows its layer
-    import keras
 
     import fbs_keras
     from fbs_keras import benchmarking
@@ -187,7 +186,7 @@ def measure(points, dense, test):
     rows, candidates = [], []
     macs = fbs_keras.count_macs(dense).dense
     for point in [None, *points]:
-        model = dense if point is None else keras.saving.load_model(point.model, compile=False)
+        model = dense if point is None else program.load_model(point.model)
         report = fbs_keras.count_macs(model)
         top1, top5 = evaluate_point(model, test)
         row = {"method": "dense", "density": 1.0, "top1": top1, "top5": top5, "macs": report.fbs, "seconds": None}
@@ -261,12 +260,11 @@ def tradeoff():
     results = pathlib.Path(FLAGS.json)
     if FLAGS.dense is not None:
         program.start_tensorflow()
-        import keras
 
         import fbs_keras
         from fbs_keras import benchmarking, data
 
-        dense = keras.saving.load_model(FLAGS.dense, compile=False)
+        dense = program.load_model(FLAGS.dense)
         densities = [float(density) for density in FLAGS.densities]
         shares = {}
         for density in densities:
