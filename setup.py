@@ -47,6 +47,7 @@ EXTRAS = {
         "importlib_resources",
     ],  # the data sets of scripts/; TFDS forgets to ask for the second
     "tfmot": ["tensorflow-model-optimization>=0.8,<0.9"],  # its pruning schedules in DensityScheduler
+    "weights": ["safetensors>=0.4.3,<1"],  # models' weights from .safetensors files; .pth needs nothing
     "plots": ["matplotlib>=3.8,<4"],
     "tensorboard": ["tensorboard>=2.19,<2.22"],  # scripts/train.py writes its curves; TensorFlow no longer brings it
 }

@@ -5,6 +5,8 @@ import difflib
 import math
 import numbers
 import os
+import secrets
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -33,6 +35,9 @@ class Dataset:
         image_shape: `(height, width, channels)` of every image.
         classes: Number of labels.
         class_names: One name for each label.
+        from_epoch: For training, a function from the number of an epoch, and how many batches are one (default:
+            `steps`), to an endless stream of batches from its start on. The order and the augmentation of an epoch
+            follow from `load`'s seed and its number alone, so that training can go on where it was stopped.
     """
 
     batches: tf.data.Dataset
@@ -40,6 +45,7 @@ class Dataset:
     image_shape: tuple[int, int, int]
     classes: int
     class_names: tuple[str, ...]
+    from_epoch: Callable[..., tf.data.Dataset] | None = None
 
 
 def normalise(images, name):
@@ -126,33 +132,67 @@ def load(
             image = _resize(image, size)
         return image, example["label"]
 
-    dataset = builder.as_dataset(
-        split=split,
-        decoders={"image": tfds.decode.SkipDecoding()},
-        shuffle_files=training and not cached,
-        read_config=tfds.ReadConfig(shuffle_seed=seed, try_autocache=False, enable_ordering_guard=False),
-    )
-    if training and not cached:
-        dataset = dataset.shuffle(_SHUFFLE_BUFFER, seed=seed)  # while the images are small
-    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    def stored(seed=None):
+        return builder.as_dataset(
+            split=split,
+            decoders={"image": tfds.decode.SkipDecoding()},
+            shuffle_files=seed is not None,
+            read_config=tfds.ReadConfig(shuffle_seed=seed, try_autocache=False, enable_ordering_guard=False),
+        )
+
+    def normalised(dataset):
+        dataset = dataset.map(lambda images, labels: (normalise(tf.cast(images, tf.float32), name), labels))
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+    in_order = stored().map(decode, num_parallel_calls=tf.data.AUTOTUNE)
     if cached:
-        dataset = dataset.cache()
-        if training:
-            dataset = dataset.shuffle(count, seed=seed)
-    if varies and augment:
-        dataset = _map_random(dataset, lambda image, seed: _resize(_random_crop(image, seed), size), seed)
-    dataset = dataset.batch(batch_size, drop_remainder=training)
-    if augment:
-        padding = 0 if varies else _PADDING
-        dataset = _map_random(dataset, lambda images, seed: _shift_and_flip(images, padding, seed), seed)
-    dataset = dataset.map(lambda images, labels: (normalise(tf.cast(images, tf.float32), name), labels))
-    return Dataset(
-        batches=dataset.prefetch(tf.data.AUTOTUNE),
-        steps=count // batch_size if training else math.ceil(count / batch_size),
-        image_shape=(*size, channels),
-        classes=label_feature.num_classes,
-        class_names=tuple(label_feature.names),
-    )
+        in_order = in_order.cache()
+    details = {
+        "image_shape": (*size, channels),
+        "classes": label_feature.num_classes,
+        "class_names": tuple(label_feature.names),
+    }
+    if not training:
+        return Dataset(normalised(in_order.batch(batch_size)), math.ceil(count / batch_size), **details)
+    steps = count // batch_size
+
+    def shuffled(seeds, steps=steps):
+        """Batches of epochs, each in an order of its own that follows from its seed."""
+
+        def epoch(seed):
+            tf.random.set_seed(1)  # of this function's graph alone: where the program's is 0, shuffle takes no tensor
+            dataset = in_order if cached else stored(seed)
+            # Large sets are shuffled while the images are small.
+            dataset = dataset.shuffle(count if cached else _SHUFFLE_BUFFER, seed=seed)
+            dataset = dataset.repeat().take(steps * batch_size)
+            # Seed and place are the seed of an image's augmentation, or of its batch's.
+            places = tf.data.Dataset.zip(
+                tf.data.Dataset.from_tensors(seed).repeat(), tf.data.Dataset.range(tf.int64.max)
+            )
+            return tf.data.Dataset.zip(dataset, places)
+
+        dataset = seeds.flat_map(tf.autograph.experimental.do_not_convert(epoch))
+        if not cached:
+            dataset = dataset.map(lambda example, seed: (decode(example), seed), num_parallel_calls=tf.data.AUTOTUNE)
+        if varies and augment:
+            dataset = _augmented(dataset, lambda image, seed: _resize(_random_crop(image, seed), size))
+        dataset = dataset.batch(batch_size, drop_remainder=True)
+        dataset = dataset.map(lambda examples, seeds: (examples, (seeds[0][0], seeds[1][0])))
+        if augment:
+            padding = 0 if varies else _PADDING
+            dataset = _augmented(dataset, lambda images, seed: _shift_and_flip(images, padding, seed))
+        return normalised(dataset.map(lambda examples, seed: examples))
+
+    base = secrets.randbits(31) if seed is None else seed
+
+    def from_epoch(first, steps=steps):
+        epochs = tf.data.Dataset.range(first, tf.int64.max)
+        return shuffled(
+            epochs.map(lambda epoch: tf.random.stateless_uniform([], [base, epoch], None, None, tf.int64)), steps
+        )
+
+    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).take(1)
+    return Dataset(shuffled(seeds), steps, **details, from_epoch=from_epoch)
 
 
 def evaluation_split(name, data_dir=None):
@@ -212,11 +252,11 @@ def _features(builder):
     return image, label
 
 
-def _map_random(dataset, function, seed):
-    """Maps `function(images, seed)` over the images, with a fresh seed for each element and epoch."""
-    seeds = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True).batch(2)
-    return tf.data.Dataset.zip(dataset, seeds).map(
-        lambda example, seed: (function(example[0], seed), example[1]), num_parallel_calls=tf.data.AUTOTUNE
+def _augmented(dataset, function):
+    """Maps `function(images, seed)` over the images of a dataset of `((images, labels), seed)`."""
+    return dataset.map(
+        lambda example, seed: ((function(example[0], tf.stack(seed)), example[1]), seed),
+        num_parallel_calls=tf.data.AUTOTUNE,
     )
 
 

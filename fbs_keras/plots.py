@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from fbs_keras import graph
+from fbs_keras import files, graph
 from fbs_keras.layers import FBSConv2D
 from fbs_keras.observing import observe
 
@@ -158,7 +158,7 @@ def plot_channels(rates, class_names, examples, path=None, *, layers=None):
             figure.colorbar(heat, ax=rows[:, 1].tolist(), shrink=0.6, pad=0.01, label="share of the class's images")
     figure.supxlabel("channels: always firing, favouring the first class, the second, ..., never firing", fontsize=10)
     if path is not None:
-        figure.savefig(path, dpi=130)
+        files.save_figure(figure, path)
     return figure
 
 
@@ -265,7 +265,7 @@ def plot_choices(layers, path=None):
         axes.tick_params(axis="x", rotation=45 if len(names) > 8 else 0)
         axes.spines[["top", "right"]].set_visible(False)
     if path is not None:
-        figure.savefig(path, dpi=130)
+        files.save_figure(figure, path)
     return figure
 
 
@@ -304,5 +304,5 @@ def plot_tradeoff(rows, path=None):
     panels[0].set_ylabel("top-1 accuracy, %")
     panels[0].legend(fontsize=9)
     if path is not None:
-        figure.savefig(path, dpi=130)
+        files.save_figure(figure, path)
     return figure

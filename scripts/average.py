@@ -19,14 +19,13 @@ flags.DEFINE_string("output", None, "The .keras file to write.", required=True)
 def average():
     """Writes the model whose weights are the means of the models' weights."""
     program.start_tensorflow()
-    import keras
     import numpy as np
 
     import fbs_keras  # noqa: F401  so that Keras knows its layers when it loads a model
 
     if len(FLAGS.model) < 2:
         raise ValueError(f"expected --model at least twice, got it once: {FLAGS.model[0]}")
-    models = [keras.saving.load_model(path, compile=False) for path in FLAGS.model]
+    models = [program.load_model(path) for path in FLAGS.model]
     first = models[0]
     for path, model in zip(FLAGS.model, models, strict=True):
         if shapes(model) != shapes(first):
@@ -35,7 +34,7 @@ def average():
             )
     weights = zip(*(model.get_weights() for model in models), strict=True)
     first.set_weights([np.mean(values, axis=0) for values in weights])
-    first.save(FLAGS.output)
+    program.save_model(first, FLAGS.output)
     print(f"saved {FLAGS.output}: the mean of {len(models)} models")
 
 

@@ -91,12 +91,11 @@ def benchmark():
 
 def write_json(result):
     """Writes numbers to --json, if it is given, with what they depend on."""
-    from fbs_keras import benchmarking
+    from fbs_keras import benchmarking, files
 
     if FLAGS.json:
         head = {"command": shlex.join(["python", *sys.argv]), "threads": FLAGS.threads}
-        with open(FLAGS.json, "w", encoding="utf-8") as file:
-            json.dump(head | benchmarking.environment() | result, file, indent=2)
+        files.write(FLAGS.json, json.dumps(head | benchmarking.environment() | result, indent=2))
 
 
 def time_candidates():

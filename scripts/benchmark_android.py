@@ -68,7 +68,7 @@ def time_on(device):
     delegate = find_delegate()
     if not FLAGS.graph:
         program.start_tensorflow()
-    from fbs_keras import benchmark_model, benchmarking
+    from fbs_keras import benchmark_model, benchmarking, files
 
     if FLAGS.model:
         from fbs_keras import export
@@ -96,8 +96,7 @@ def time_on(device):
             "settings": dataclasses.asdict(settings),
         }
         head = {"command": command, "threads": FLAGS.threads, "batch_size": FLAGS.batch_size}
-        with open(FLAGS.json, "w", encoding="utf-8") as file:
-            json.dump(head | environment | numbers, file, indent=2)
+        files.write(FLAGS.json, json.dumps(head | environment | numbers, indent=2))
 
 
 def find_delegate():

@@ -39,9 +39,7 @@ def load_function(path):
             raise ValueError(f"--density needs a Keras model: {path} has the density it was exported with")
         interpreter = fbs_keras.Interpreter(path, num_threads=FLAGS.threads, use_delegate=FLAGS.delegate)
         return interpreter.predict, f"{path}, {'with' if FLAGS.delegate else 'without'} the delegate"
-    import keras
-
-    model = keras.saving.load_model(path, compile=False)
+    model = program.load_model(path)
     if FLAGS.density is not None:
         fbs_keras.set_density(model, FLAGS.density)
     return lambda images: model.predict_on_batch(images), f"{path}, {describe_macs(model)}"
@@ -49,14 +47,12 @@ def load_function(path):
 
 def describe_macs(model):
     """The model's MACs, and how many times fewer they are than the dense model's."""
-    import keras
-
     import fbs_keras
 
     report = fbs_keras.count_macs(model)
     dense, name = report.dense, "dense"
     if FLAGS.dense is not None:
-        dense = fbs_keras.count_macs(keras.saving.load_model(FLAGS.dense, compile=False)).dense
+        dense = fbs_keras.count_macs(program.load_model(FLAGS.dense)).dense
         name = FLAGS.dense
     macs = report.fbs if report.conv < report.dense else report.dense
     return f"{macs / 1e6:.2f} M MACs" + (f", {dense / macs:.2f}x fewer than {name}" if macs < dense else "")

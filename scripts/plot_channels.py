@@ -20,12 +20,11 @@ _IMAGE_SIZE = flags.DEFINE_integer("image_size", None, "Height and width to resi
 def plot():
     """Does what the flags ask for."""
     program.start_tensorflow()
-    import keras
 
     from fbs_keras import data, plots
 
     dataset = data.load(_DATASET.value, _SPLIT.value, 250, data_dir=_DATA_DIR.value, image_size=_IMAGE_SIZE.value)
-    model = keras.saving.load_model(_MODEL.value, compile=False)
+    model = program.load_model(_MODEL.value)
     images, labels = (np.concatenate(arrays) for arrays in zip(*dataset.batches.as_numpy_iterator(), strict=True))
     _, gates = plots.gate_model(model).predict(images, batch_size=250)
     examples = plots.class_examples(data.to_pixels(images, _DATASET.value), labels, dataset.classes)

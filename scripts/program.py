@@ -33,6 +33,25 @@ def start_tensorflow():
             os.close(stderr)
 
 
+def load_model(path, compile=False):
+    """Loads a .keras file, or says in a sentence why it cannot."""
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=compile)
+    except Exception as error:  # Keras raises anything from KeyError to zipfile's errors
+        reason = str(error).rpartition("Exception encountered: ")[2] or repr(error)
+        raise ValueError(f"{path} cannot be loaded as a Keras model: {reason.strip().splitlines()[0]}") from error
+
+
+def save_model(model, path):
+    """Saves a model to a .keras file, whole or not at all."""
+    from fbs_keras import files
+
+    with files.replacing(path) as temporary:
+        model.save(temporary)
+
+
 def run(function):
     """Parses the flags and calls `function`; a user's or the system's error ends it with a line and exit code 1."""
 
@@ -40,9 +59,13 @@ def run(function):
         if len(argv) > 1:
             raise app.UsageError(f"expected flags only, got {' '.join(argv[1:])}")
         logging.set_verbosity(logging.WARNING)
+        name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
         try:
             function()
         except (OSError, TypeError, ValueError) as error:
-            sys.exit(f"{os.path.splitext(os.path.basename(sys.argv[0]))[0]}: {error}")
+            sys.exit(f"{name}: {error}")
+        except KeyboardInterrupt:
+            print(f"\n{name}: interrupted", file=sys.stderr)
+            sys.exit(130)  # as a shell tells it
 
     app.run(main)

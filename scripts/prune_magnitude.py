@@ -77,7 +77,7 @@ def prune():
         raise ValueError(f"--sparsity must be in (0, 1), got {FLAGS.sparsity}")
     keras.utils.set_random_seed(0)
     tf_keras.mixed_precision.set_global_policy(FLAGS.dtype_policy)
-    model = keras.saving.load_model(FLAGS.model, compile=False)
+    model = program.load_model(FLAGS.model)
     train = data.load(
         FLAGS.dataset, FLAGS.train_split, FLAGS.batch_size, data_dir=FLAGS.data_dir, training=True, seed=0
     )
@@ -109,7 +109,7 @@ def prune():
     print(f"zeros in each kernel: {', '.join(f'{share:.1%}' for share in zeros)}")
     folder = pathlib.Path(FLAGS.run_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    model.save(folder / "model.keras")
+    program.save_model(model, folder / "model.keras")
     print(f"saved {folder / 'model.keras'}")
 
 

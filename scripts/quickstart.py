@@ -167,7 +167,7 @@ def step(text):
 def quickstart(dense_path, fbs_path, data_dir, split, output_dir, threads, runs):
     """Runs all steps; returns what fell short, a list of sentences."""
     import fbs_keras
-    from fbs_keras import benchmarking, data, export, plots
+    from fbs_keras import benchmarking, data, export, files, plots
 
     output_dir.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
@@ -247,7 +247,7 @@ def quickstart(dense_path, fbs_path, data_dir, split, output_dir, threads, runs)
         **environment,
     }
     path = output_dir / "quickstart.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    files.write(path, json.dumps(result, indent=2) + "\n")
     print(f"All figures: {path}. Channels by class: {figure}. Files: {', '.join(paths.values())}.")
     return [f"{name}: {failure}" for name, each in agreements.items() for failure in each.failures()]
 

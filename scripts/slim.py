@@ -21,12 +21,10 @@ flags.DEFINE_integer("min_channels", 1, "Each layer keeps at least so many chann
 def slim():
     """Slims as the flags say."""
     program.start_tensorflow()
-    import keras
-
     import fbs_keras
     from fbs_keras.summary import millions
 
-    model = keras.saving.load_model(FLAGS.model, compile=False)
+    model = program.load_model(FLAGS.model)
     slimmed = fbs_keras.slim(
         model, FLAGS.keep, threshold=FLAGS.threshold, min_channels=FLAGS.min_channels, print_fn=print
     )
@@ -36,7 +34,7 @@ def slim():
         f"parameters {before.parameters:,} -> {after.parameters:,}"
     )
     if FLAGS.output is not None:
-        slimmed.save(FLAGS.output)
+        program.save_model(slimmed, FLAGS.output)
         print(f"saved {FLAGS.output}")
 
 

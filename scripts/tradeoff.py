@@ -132,20 +132,22 @@ def train(point):
     """Trains a point, unless that was done; goes on where it was stopped."""
     if point.model.exists():
         return
+    from fbs_keras import files
+
     log = point.folder / SECONDS
     point.folder.mkdir(parents=True, exist_ok=True)
     for script, *arguments in point.commands:
         output = pathlib.Path(next(value for flag, value in map(_split, arguments) if flag in ("run_dir", "output")))
         if (output if output.suffix == ".keras" else output / "model.keras").exists():
             continue
-        resume = ["--resume"] if (output / "last.keras").exists() else []
+        resume = ["--resume"] if script == "train.py" else []
         data = [f"--data_dir={FLAGS.data_dir}"] if FLAGS.data_dir and script != "slim.py" else []
         command = [sys.executable, str(SCRIPTS / script), *arguments, *data, *resume]
         print(" ".join(command), flush=True)
         begin = time.monotonic()
         subprocess.run(command, check=True)
         spent = time.monotonic() - begin + (float(log.read_text()) if log.exists() else 0)
-        log.write_text(f"{spent:.0f}")
+        files.write(log, f"{spent:.0f}")
 
 
 def seconds_of(point):
@@ -177,7 +179,6 @@ def measure(points, dense, test):
         A list of dicts, the dense model's first.
     """
     import controls  # noqa: F401  so that Keras knows its layer
-    import keras
 
     import fbs_keras
     from fbs_keras import benchmarking
@@ -185,7 +186,7 @@ def measure(points, dense, test):
     rows, candidates = [], []
     macs = fbs_keras.count_macs(dense).dense
     for point in [None, *points]:
-        model = dense if point is None else keras.saving.load_model(point.model, compile=False)
+        model = dense if point is None else program.load_model(point.model)
         report = fbs_keras.count_macs(model)
         top1, top5 = evaluate_point(model, test)
         row = {"method": "dense", "density": 1.0, "top1": top1, "top5": top5, "macs": report.fbs, "seconds": None}
@@ -254,15 +255,16 @@ def page(facts):
 
 def tradeoff():
     """Does what the flags ask for."""
+    from fbs_keras import files
+
     results = pathlib.Path(FLAGS.json)
     if FLAGS.dense is not None:
         program.start_tensorflow()
-        import keras
 
         import fbs_keras
         from fbs_keras import benchmarking, data
 
-        dense = keras.saving.load_model(FLAGS.dense, compile=False)
+        dense = program.load_model(FLAGS.dense)
         densities = [float(density) for density in FLAGS.densities]
         shares = {}
         for density in densities:
@@ -279,12 +281,12 @@ def tradeoff():
         rows = measure(points, dense, test)
         facts = {"command": shlex.join(["python", *sys.argv]), **benchmarking.environment(), "rows": rows}
         results.parent.mkdir(parents=True, exist_ok=True)
-        results.write_text(json.dumps(facts, indent=1) + "\n")
+        files.write(results, json.dumps(facts, indent=1) + "\n")
         print(f"saved {results}")
     facts = json.loads(results.read_text())
     print(table(facts["rows"]))
     if FLAGS.markdown is not None:
-        pathlib.Path(FLAGS.markdown).write_text(page(facts))
+        files.write(FLAGS.markdown, page(facts))
     if FLAGS.plot is not None:
         from fbs_keras import plots
 

@@ -3,12 +3,15 @@
     python scripts/train.py --epochs 40 --run_dir runs/dense
     python scripts/train.py --pretrained runs/dense/model.keras --density 0.5 --epochs 30 --run_dir runs/fbs
 
-Every epoch ends with a checkpoint in --run_dir; the same command with --resume goes on from there. `model.keras` is the
+Every epoch ends with a checkpoint in --run_dir; the same command with --resume goes on from there, to the same model as
+without the interruption, as order, augmentation and dropout follow from --seed and the epoch. `model.keras` is the
 trained model, `history.csv` its curve, and `tensorboard --logdir runs` shows both as they grow. ImageNet, and training
 on several devices: docs/imagenet.md.
 """
 
+import csv
 import dataclasses
+import io
 import os
 import pathlib
 
@@ -80,10 +83,12 @@ flags.DEFINE_float(
 )
 flags.DEFINE_string("dtype_policy", "float32", "Keras dtype policy, such as mixed_bfloat16.")
 flags.DEFINE_integer("seed", 0, "Seed of weights, shuffling and augmentation.")
-flags.DEFINE_integer("steps_per_epoch", None, "Stop each epoch after so many steps, for a quick try.")
+flags.DEFINE_integer("steps_per_epoch", None, "Steps of an epoch, for a quick try. Default: all images once.")
 flags.DEFINE_bool("distribute", False, "Train on all devices of this machine, or of several: docs/imagenet.md.")
 flags.DEFINE_string("run_dir", None, "Folder of checkpoints, curve and model.", required=True)
-flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --run_dir.")
+flags.DEFINE_bool("resume", False, "Go on from the last checkpoint in --run_dir, if there is one.")
+
+CHECKPOINTS = ("last.keras", "previous.keras")
 
 
 def with_fbs():
@@ -164,7 +169,7 @@ def make_model(train, steps):
     from fbs_keras.densities import fbs_layers
 
     if FLAGS.pretrained:
-        model = network.with_policy(keras.saving.load_model(FLAGS.pretrained, compile=False), FLAGS.dtype_policy)
+        model = network.with_policy(program.load_model(FLAGS.pretrained), FLAGS.dtype_policy)
     else:
         model = network.by_name(FLAGS.model, train.image_shape, train.classes)
     if FLAGS.weight_decay is not None:
@@ -199,17 +204,72 @@ def make_model(train, steps):
     return model
 
 
-def checkpoint(path, devices):
-    """A callback that saves the model, its optimizer included, at the end of each epoch; never half a file."""
+def checkpoint(run_dir, devices):
+    """A callback that saves the model, its optimizer included, at the end of each epoch, and keeps the one before."""
     import keras
 
+    from fbs_keras import files
+
+    last, previous = (run_dir / name for name in CHECKPOINTS)
+
     def save(epoch, logs):
-        temporary = path.with_name("saving.keras")
-        with devices.alone():
-            callback.model.save(temporary)
-        os.replace(temporary, path)
+        with files.replacing(last) as temporary:
+            with devices.alone():
+                callback.model.save(temporary)
+            if last.exists():
+                os.replace(last, previous)
 
     callback = keras.callbacks.LambdaCallback(on_epoch_end=save)
+    return callback
+
+
+def load_checkpoint(run_dir):
+    """The model of the last checkpoint that can be read; `None` where there is none at all."""
+    damaged = {}
+    for path in checkpoints(run_dir):
+        try:
+            model = program.load_model(path, compile=True)
+        except ValueError as error:
+            damaged[path] = error
+            continue
+        for other, reason in damaged.items():
+            print(f"{reason}; going on from {path}", flush=True)
+            other.unlink(missing_ok=True)  # or the next epoch's would keep it, and drop the good one
+        return model
+    if damaged:
+        reasons = "; ".join(map(str, damaged.values()))
+        raise ValueError(f"there is no checkpoint to resume from, train anew in another --run_dir: {reasons}")
+    return None
+
+
+def checkpoints(run_dir):
+    """The checkpoints in a folder, the newest first."""
+    return [run_dir / name for name in CHECKPOINTS if (run_dir / name).exists()]
+
+
+def epochs_done(model, steps):
+    """How many epochs of `steps` steps a model was trained."""
+    done, rest = divmod(int(model.optimizer.iterations.numpy()), steps)
+    if rest or done > FLAGS.epochs:
+        raise ValueError(
+            f"the checkpoint was trained for {done * steps + rest} steps, which are no epochs of {steps} or more than "
+            f"--epochs={FLAGS.epochs}: resume with the flags of the interrupted run"
+        )
+    return done
+
+
+def same_dropout(seed):
+    """A callback that makes each epoch's dropout follow from the seed and the epoch, as Keras saves no such state."""
+    import keras
+    import numpy as np
+
+    def begin(epoch, logs):
+        states = [each for each in callback.model.variables if each.path.endswith("seed_generator_state")]
+        for number, state in enumerate(states):
+            drawn = np.random.SeedSequence([seed, epoch, number]).generate_state(2) >> 1  # below 2**31
+            state.assign(drawn.astype(state.dtype))
+
+    callback = keras.callbacks.LambdaCallback(on_epoch_begin=begin)
     return callback
 
 
@@ -221,10 +281,24 @@ def uncompiled(model):
 
 
 def cut_history(history, epochs):
-    """Drops what the curve says of later epochs: a run may stop between writing the curve and the checkpoint."""
-    if epochs:
-        lines = history.read_text().splitlines(keepends=True) if history.exists() else []
-        history.write_text("".join(lines[: epochs + 1]))  # the header and a line for each epoch
+    """Drops what the curve says of later epochs, as a run may stop between writing it and the checkpoint.
+
+    What a full disk or a crash has spoilt goes too, and is told: the rows after it would not fit.
+    """
+    from fbs_keras import files
+
+    if not epochs or not history.exists():
+        return
+    text = history.read_text(encoding="utf-8", errors="replace")
+    rows = list(csv.reader(io.StringIO(text.replace("\0", "\ufffd"))))
+    header = rows[0] if rows else []
+    good = {int(row[0]): row for row in rows[1:] if len(row) == len(header) and row[0].isdecimal()}
+    kept = [good[epoch] for epoch in range(epochs) if epoch in good] if header[:1] == ["epoch"] else []
+    if len(kept) < epochs:
+        print(f"{history} is damaged: it has {len(kept)} of {epochs} epochs", flush=True)
+    output = io.StringIO(newline="")
+    csv.writer(output).writerows([header, *kept] if kept else [])
+    files.write(history, output.getvalue().encode())
 
 
 def load_data(devices):
@@ -243,29 +317,35 @@ def load_data(devices):
             training=training,
             seed=seed,
         )
-        batches = part.batches.map(lambda images, labels: (images, tf.one_hot(labels, part.classes)))
-        return dataclasses.replace(part, batches=batches)
+
+        def one_hot(batches):
+            return batches.map(lambda images, labels: (images, tf.one_hot(labels, part.classes)))
+
+        stream = part.from_epoch
+        from_epoch = stream and (lambda *epoch_and_steps: one_hot(stream(*epoch_and_steps)))
+        return dataclasses.replace(part, batches=one_hot(part.batches), from_epoch=from_epoch)
 
     eval_split = FLAGS.eval_split or data.evaluation_split(FLAGS.dataset, FLAGS.data_dir)
     return load(FLAGS.train_split, True, FLAGS.seed + devices.process), load(eval_split, False)
 
 
-def soft_labels(train):
+def soft_labels(batches):
     """The training batches, with labels that the teacher has a share in."""
     import distillation
-    import keras
     import network
 
-    teacher = network.with_policy(keras.saving.load_model(FLAGS.teacher, compile=False), FLAGS.dtype_policy)
-    return distillation.SoftLabels(train.batches, teacher, FLAGS.teacher_weight)
+    teacher = network.with_policy(program.load_model(FLAGS.teacher), FLAGS.dtype_policy)
+    return distillation.SoftLabels(batches, teacher, FLAGS.teacher_weight)
 
 
 def train():
     """Trains as the flags say."""
     run_dir = pathlib.Path(FLAGS.run_dir)
-    last, history = run_dir / "last.keras", run_dir / "history.csv"
-    if last.exists() and not FLAGS.resume:
-        raise ValueError(f"{last} exists: add --resume to go on with it, or choose another --run_dir")
+    history = run_dir / "history.csv"
+    if checkpoints(run_dir) and not FLAGS.resume:
+        raise ValueError(
+            f"{checkpoints(run_dir)[0]} exists: add --resume to go on with it, or choose another --run_dir"
+        )
     program.start_tensorflow()  # which reads the data, whatever backend trains
     import controls  # noqa: F401  so that Keras knows its layer when it loads a model
     import keras
@@ -282,36 +362,46 @@ def train():
     train, test = load_data(devices)
     steps = FLAGS.steps_per_epoch or train.steps
     with devices.scope():
-        model = keras.saving.load_model(last) if last.exists() else make_model(train, steps)
+        model = load_checkpoint(run_dir)
+        if model is None:
+            model = make_model(train, steps)
     callbacks = fbs_callbacks(model) if fbs_layers(model) else []
     if FLAGS.slimming_weight is not None:
         callbacks.append(fbs_keras.SlimmingRegularizer(FLAGS.slimming_weight, print_fn=print))
     if FLAGS.ema is not None:
         callbacks.append(keras.callbacks.SwapEMAWeights())  # while it evaluates; fit ends with the average
-    start = int(model.optimizer.iterations.numpy()) // steps
+    callbacks.append(same_dropout(FLAGS.seed))
+    start = epochs_done(model, steps)
     if start:
         print(f"resuming after epoch {start}")
     if devices.chief:
         run_dir.mkdir(parents=True, exist_ok=True)
+        for half in run_dir.glob("*.tmp.keras"):
+            half.unlink()  # a run was killed as it wrote them
         cut_history(history, start)
         callbacks += [
             keras.callbacks.CSVLogger(history, append=start > 0),
             keras.callbacks.TensorBoard(run_dir / "tensorboard"),
-            checkpoint(last, devices),
+            checkpoint(run_dir, devices),
         ]
-    model.fit(
-        train.batches if FLAGS.teacher is None else iter(soft_labels(train)),
-        epochs=FLAGS.epochs,
-        initial_epoch=start,
-        steps_per_epoch=FLAGS.steps_per_epoch if FLAGS.teacher is None else steps,
-        shuffle=False,  # the batches come shuffled
-        validation_data=test.batches,
-        callbacks=callbacks,
-        verbose="auto" if devices.chief else 0,
-    )
+    batches = train.from_epoch(start, steps)
+    try:
+        model.fit(
+            batches if FLAGS.teacher is None else iter(soft_labels(batches)),
+            epochs=FLAGS.epochs,
+            initial_epoch=start,
+            steps_per_epoch=steps,
+            shuffle=False,  # the batches come shuffled
+            validation_data=test.batches,
+            callbacks=callbacks,
+            verbose="auto" if devices.chief else 0,
+        )
+    except KeyboardInterrupt:
+        print(f"\nstopped; the same command with --resume goes on after the last epoch in {history}", flush=True)
+        raise
     if devices.chief:
         with devices.alone():
-            uncompiled(as_float32(model)).save(run_dir / "model.keras")
+            program.save_model(uncompiled(as_float32(model)), run_dir / "model.keras")
         print(f"saved {run_dir / 'model.keras'}")
 
 

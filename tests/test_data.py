@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from fbs_keras import data
@@ -111,6 +112,34 @@ def test_seed_repeats_order_and_augmentation(tiny_dir):
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first[0], first[1])
     assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny_photos"])  # kept in memory, and read anew each epoch
+def test_an_epoch_follows_from_seed_and_number(tiny_dir, name):
+    tf.random.set_seed(0)
+
+    def stream(first, seed=1, steps=2, count=6):
+        dataset = data.load(name, "train", 8, data_dir=tiny_dir, image_size=12, training=True, seed=seed)
+        batches = dataset.from_epoch(first, steps).take(count).as_numpy_iterator()
+        return [images for images, _ in batches]
+
+    whole = stream(0)
+    np.testing.assert_array_equal(stream(2, count=2), whole[4:])
+    np.testing.assert_array_equal(stream(1, count=3), whole[2:5])
+    assert not np.array_equal(whole[:2], whole[2:4])
+    assert not np.array_equal(stream(0, seed=2), whole)
+    short, long = stream(0, steps=1), stream(0, steps=3)  # an epoch may have more or fewer batches than the set
+    np.testing.assert_array_equal(short[:3], whole[::2])
+    np.testing.assert_array_equal(long[:2], whole[:2])
+    np.testing.assert_array_equal(long[3:5], whole[2:4])
+
+
+def test_an_epoch_of_the_stream_has_each_image_once(tiny_dir):
+    dataset = data.load("tiny", "train", 5, data_dir=tiny_dir, training=True, augment=False)
+    images = [
+        image.tobytes() for image in dataset.from_epoch(3).take(8).unbatch().map(lambda x, y: x).as_numpy_iterator()
+    ]
+    assert len(set(images[:COUNT])) == COUNT == len(set(images[COUNT:]))
 
 
 @pytest.mark.parametrize("training", [False, True])

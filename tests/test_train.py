@@ -1,6 +1,7 @@
 """Tests of scripts/train.py and scripts/evaluate.py, on a little of CIFAR-10 and on photos that vary in size."""
 
 import csv
+import itertools
 import signal
 import subprocess
 import time
@@ -10,6 +11,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+import train
+from absl.testing import flagsaver
 from commands import command, run
 
 import fbs_keras
@@ -70,6 +73,140 @@ def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
     assert fbs_keras.count_macs(model).saving >= 3.5
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert {layer.compute_dtype for layer in layers} == {"float32"}  # whatever it was trained in
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Runs train.py here; `stop` is what to call as each batch begins, with the number of batches so far."""
+
+    def train_here(*arguments, stop=lambda batches: None):
+        checkpoint = train.checkpoint
+
+        def stopping(*settings):
+            callback, batches = checkpoint(*settings), itertools.count(1)
+            callback.on_train_batch_begin = lambda batch, logs=None: stop(next(batches))
+            return callback
+
+        with flagsaver.flagsaver(), monkeypatch.context() as patch:
+            patch.setattr(train, "checkpoint", stopping)
+            train.FLAGS(["train.py", *map(str, arguments)])
+            train.train()
+
+    policy = keras.config.dtype_policy()
+    yield train_here
+    keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Arguments of train.py for a data set of 40 images and a net with dropout: four steps an epoch, half a second."""
+    folder = tmp_path_factory.mktemp("small")
+    rng = np.random.default_rng(0)
+    features = {"image": tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.ClassLabel(num_classes=3)}
+    images = rng.integers(0, 256, (50, 8, 8, 3), np.uint8)
+    examples = [(i, {"image": image, "label": i % 3}) for i, image in enumerate(images)]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="dots",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"train": examples[:40], "test": examples[40:]},
+        data_dir=str(folder),
+    )
+    x = inputs = keras.Input((8, 8, 3))
+    for _ in range(2):
+        x = keras.layers.Conv2D(8, 3, padding="same")(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+        x = keras.layers.Dropout(0.3)(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+    model.save(folder / "start.keras")
+    arguments = [f"--pretrained={folder / 'start.keras'}", "--dataset=dots", f"--data_dir={folder}", "--batch_size=10"]
+    return [*arguments, "--epochs=4", "--learning_rate=0.05"]
+
+
+def curve(run_dir):
+    with open(run_dir / "history.csv", newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+class Stopped(BaseException):
+    """Ends a run as a kill does: no handler of the script's takes it."""
+
+
+def stop_at(last):
+    def stop(batches):
+        if batches == last:
+            raise Stopped
+
+    return stop
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--density=0.5", "--density_epochs=2", "--ema=0.5", "--saliency_weight=0.01"],
+        ["--density=0.5", "--density_epochs=2", "--gates=random", "--dtype_policy=mixed_bfloat16", "--teacher"],
+        ["--steps_per_epoch=3", "--slimming_weight=0.01"],
+    ],
+)
+def test_a_resumed_run_is_an_unbroken_one(small, in_process, tmp_path, arguments):
+    teacher = small[0].replace("--pretrained", "--teacher")
+    arguments = [*small, *(teacher if each == "--teacher" else each for each in arguments)]
+    in_process(*arguments, f"--run_dir={tmp_path / 'whole'}")
+    with pytest.raises(Stopped):  # in the third epoch
+        in_process(*arguments, f"--run_dir={tmp_path / 'broken'}", stop=stop_at(10))
+    assert len(curve(tmp_path / "broken")) == 2 + (arguments[-1] == "--slimming_weight=0.01")
+    in_process(*arguments, f"--run_dir={tmp_path / 'broken'}", "--resume")
+    whole, broken = curve(tmp_path / "whole"), curve(tmp_path / "broken")
+    assert whole[2]["loss"] != whole[1]["loss"]
+    for row, wanted in zip(broken, whole, strict=True):
+        assert row == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    first, second = (keras.saving.load_model(tmp_path / name / "model.keras") for name in ("whole", "broken"))
+    for variable, wanted in zip(second.trainable_variables, first.trainable_variables, strict=True):
+        np.testing.assert_allclose(variable.numpy(), wanted.numpy(), rtol=1e-3, atol=1e-5, err_msg=variable.path)
+
+
+def test_damaged_files_are_told_and_left_behind(small, in_process, tmp_path, capsys):
+    with pytest.raises(Stopped):
+        in_process(*small, f"--run_dir={tmp_path}", stop=stop_at(10))
+    assert {path.name for path in tmp_path.iterdir()} >= {"last.keras", "previous.keras"}
+    last, history = tmp_path / "last.keras", tmp_path / "history.csv"
+    last.write_bytes(last.read_bytes()[:1000])
+    lines = history.read_text().splitlines(keepends=True)
+    history.write_text("".join([lines[0], lines[1][:20]]))
+    (tmp_path / "last.1.tmp.keras").write_bytes(b"half a file")
+    in_process(*small, f"--run_dir={tmp_path}", "--resume")
+    told = capsys.readouterr().out
+    assert f"{last} cannot be loaded as a Keras model" in told and "going on from" in told
+    assert "resuming after epoch 1" in told
+    assert f"{history} is damaged: it has 0 of 1 epochs" in told
+    assert epochs(history) == [1, 2, 3]
+    assert not (tmp_path / "last.1.tmp.keras").exists()
+    for name in train.CHECKPOINTS:
+        (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(
+        ValueError, match=r"there is no checkpoint to resume from, train anew .*previous\.keras cannot be"
+    ):
+        in_process(*small, f"--run_dir={tmp_path}", "--resume")
+
+
+def test_a_run_is_resumed_with_its_own_flags(small, in_process, tmp_path):
+    in_process(*small, "--epochs=1", f"--run_dir={tmp_path}")
+    with pytest.raises(
+        ValueError, match="trained for 4 steps, which are no epochs of 8 or more than --epochs=4: resume"
+    ):
+        in_process(*small, "--batch_size=5", f"--run_dir={tmp_path}", "--resume")
+
+
+def test_an_interrupted_run_says_how_to_go_on(small, in_process, tmp_path, capsys):
+    def interrupt(batches):
+        if batches == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        in_process(*small, f"--run_dir={tmp_path}", stop=interrupt)
+    assert "the same command with --resume goes on after the last epoch" in capsys.readouterr().out
+    in_process(*small, f"--run_dir={tmp_path}", "--resume")
+    assert epochs(tmp_path / "history.csv") == [0, 1, 2, 3]
 
 
 def test_a_teacher_and_a_trained_fbs_model(dense, cifar10_dir, tmp_path):

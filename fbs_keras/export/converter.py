@@ -10,7 +10,7 @@ import sys
 
 import keras
 
-from fbs_keras import graph
+from fbs_keras import files, graph
 from fbs_keras.export import sparsity, steps
 from fbs_keras.export.attributes import OPS
 from fbs_keras.export.quantization import check_quantize
@@ -310,15 +310,10 @@ def _check_ops(subgraphs, target):
 
 
 def _write_atomically(path, content):
-    temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
+        files.write(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise ValueError(f"cannot write {path!r}: {error.strerror}") from error
+        raise ValueError(str(error)) from error
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fbs_keras import files
 from fbs_keras.suites.kernels import KernelRow
 from fbs_keras.suites.networks import NetworkResult
 from fbs_keras.suites.zoo import ZooResult
@@ -135,5 +136,5 @@ def _plain(axes):
 
 def _saved(figure, path):
     if path is not None:
-        figure.savefig(path, dpi=130)
+        files.save_figure(figure, path)
     return figure

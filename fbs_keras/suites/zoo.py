@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 import fbs_keras
-from fbs_keras import benchmarking, export, gating, planning
+from fbs_keras import benchmarking, export, files, gating, planning
 from fbs_keras.benchmarking import Candidate, Timing, aligned
 from fbs_keras.densities import fbs_layers
 
@@ -418,7 +418,7 @@ def write_markdown(results: Iterable[ZooResult], path: str | Path) -> None:
     if begin not in text or end not in text:
         raise ValueError(f"{str(path)!r} must hold the lines {begin} and {end}, between which the table goes")
     head, tail = text.split(begin)[0], text.split(end)[1]
-    Path(path).write_text(f"{head}{begin}\n\n{markdown(results)}\n\n{end}{tail}", encoding="utf-8")
+    files.write(path, f"{head}{begin}\n\n{markdown(results)}\n\n{end}{tail}")
 
 
 if __name__ == "__main__":

@@ -188,8 +188,8 @@ def without(name):
         (without("features.0.bias"), r"it lacks 'features\.0\.bias' \(1 missing\)$"),
         (SMALL | {"features.1.weight": (4,)}, r"it holds 'features\.1\.weight' \(1 unexpected\)$"),
         (
-            {f"module.{name}": shape for name, shape in SMALL.items()},
-            r"it lacks 'features\.0\.weight' \(6 missing\) and it holds 'module\.features\.0\.weight' \(6 unex",
+            {f"net.{name}": shape for name, shape in SMALL.items()},
+            r"it lacks 'features\.0\.weight' \(6 missing\) and it holds 'net\.features\.0\.weight' \(6 unex",
         ),
         (
             SMALL | {"features.0.weight": (4, 3, 5, 5)},

@@ -44,6 +44,13 @@ class Reference:
     value: typing.Any
 
 
+@dataclasses.dataclass
+class Raw:
+    """Instructions as they are."""
+
+    instructions: bytes
+
+
 ORDERED_DICT = Global("collections", "OrderedDict")
 
 
@@ -59,6 +66,8 @@ def _opcodes(value):
         return b"\x88" if value else b"\x89"
     if isinstance(value, int):
         return b"\x8a\x0a" + value.to_bytes(10, "little", signed=True)
+    if isinstance(value, float):
+        return b"G" + struct.pack(">d", value)
     if isinstance(value, str):
         return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
     if isinstance(value, tuple | list):
@@ -71,6 +80,8 @@ def _opcodes(value):
         return _opcodes(value.function) + _opcodes(tuple(value.arguments)) + b"R"
     if isinstance(value, Build):
         return _opcodes(value.target) + _opcodes(value.state) + b"b"
+    if isinstance(value, Raw):
+        return value.instructions
     return _opcodes(value.value) + b"Q"
 
 
