@@ -19,11 +19,11 @@ from op_files import Add, Depthwise, Op, Writer, op_file
 
 # What the library may call. The last line is the compiler's doing.
 C_LIBRARY = """
-    malloc calloc free posix_memalign memcmp memcpy memmove memset bcmp strcmp strcpy strlen strerror qsort getenv
-    getauxval snprintf vsnprintf open close write getpid clock_gettime sched_yield pthread_create pthread_join
-    pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_cond_init
-    pthread_cond_destroy pthread_cond_wait pthread_cond_signal pthread_cond_broadcast pthread_once pthread_atfork
-    __register_atfork
+    malloc calloc free posix_memalign memcmp memcpy memmove memset bcmp strcmp strcpy strlen strncmp strerror qsort
+    getenv getauxval snprintf vsnprintf open close read write getpid clock_gettime sched_yield sched_getaffinity
+    pthread_create pthread_join pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_trylock
+    pthread_mutex_unlock pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_signal
+    pthread_cond_broadcast pthread_once pthread_atfork __register_atfork
     __errno_location __errno __getauxval __stack_chk_fail
 """
 PATHS = ["reference", "plain", "avx2", "avx512", "neon"]

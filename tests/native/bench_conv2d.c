@@ -12,6 +12,7 @@
  */
 #define _GNU_SOURCE
 #include <sched.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,10 +93,12 @@ typedef struct {
 
 static cpu_set_t cores;
 
-/* Each thread on a core of its own: on a loaded machine, a scheduler may leave a whole pool on one. */
+/* Each thread on a core of its own: on a loaded machine, a scheduler may leave a whole pool on one. A share waits for
+ * the others, so that each thread gets one. */
 static void pin(void* context, int32_t thread, int32_t count) {
-  (void)context;
-  (void)count;
+  atomic_int* started = context;
+  atomic_fetch_add(started, 1);
+  while (atomic_load(started) < count) sched_yield();
   int skipped = 0;
   for (size_t core = 0; core < CPU_SETSIZE; core++) {
     if (!CPU_ISSET(core, &cores) || skipped++ < thread) continue;
@@ -123,7 +126,8 @@ static void free_weights(FbsConv2dWeights* weights) {
 static Times time_layer(const FbsConv2dShape* s, const FbsConv2dOptions* options, int32_t count, int32_t copies) {
   Tensors t = tensors_of(s, 1);
   FbsThreads* threads = fbs_threads_create(count);
-  fbs_threads_run(threads, pin, NULL);
+  atomic_int started = 0;
+  fbs_threads_run(threads, pin, &started);
   FbsConv2dWeights* weights = NEW(FbsConv2dWeights, copies);
   FbsConv2d** plans = NEW(FbsConv2d*, copies);
   for (int32_t i = 0; i < copies; i++) {

@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "../core/cores.h"
+
 FbsSession* fbs_session_create(const FbsOptions* options) {
   FbsSession* session = malloc(sizeof *session);
   if (session != NULL) *session = (FbsSession){.references = 1, .options = *options};
@@ -22,7 +24,9 @@ void fbs_session_release(FbsSession* session) {
 
 bool fbs_session_start(FbsSession* session, int threads, FbsMessage* message) {
   if (session->threads != NULL) return true;
+  const int32_t cores = fbs_usable_cores();
   if (threads < 1) threads = 1; /* TFLite's -1 leaves the choice to us */
+  if (threads > cores) threads = cores;
   session->threads = fbs_threads_create(threads);
   return session->threads != NULL || fbs_fail(message, "%d threads could not be started", threads);
 }

@@ -27,7 +27,8 @@ FbsSession* fbs_session_create(const FbsOptions* options); /* one reference; NUL
 FbsSession* fbs_session_retain(FbsSession* session);
 void fbs_session_release(FbsSession* session);
 
-/* Starts the threads at the first call; later ones change nothing, as the pool serves all ops. */
+/* Starts the threads at the first call, no more than there are cores for them; later ones change nothing, as the pool
+ * serves all ops. */
 bool fbs_session_start(FbsSession* session, int threads, FbsMessage* message);
 
 /* Makes the workspace at least this large. Ops run one after another, so one serves them all. */

@@ -1,6 +1,7 @@
 #pragma once
 
 /* Linux's, as aarch64 has them. */
+#define O_RDONLY 00
 #define O_WRONLY 01
 #define O_CREAT 0100
 #define O_TRUNC 01000

@@ -10,3 +10,4 @@ int strcmp(const char* a, const char* b);
 char* strcpy(char* to, const char* from);
 char* strerror(int number);
 size_t strlen(const char* text);
+int strncmp(const char* a, const char* b, size_t size);
