@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from fbs_keras.channel_groups import TRANSPOSED, flatten, to_numpy
+from fbs_keras.copying import remake
 from fbs_keras.rewriting import compile_as, rewrite
 
 
@@ -36,17 +37,17 @@ def remove_channels(model, groups, kept):
         ids = [side[id(layer)] for side in (groups.reads, groups.writes) if side.get(id(layer)) is not None]
         if all(kept[side].all() for side in ids):
             return None
-        config = layer.get_config()
+        changes: dict = {}
         for name in ("filters", "units"):
-            if name in config:
-                config[name] = int(kept[groups.writes[id(layer)]].sum())
+            if hasattr(layer, name):
+                changes[name] = int(kept[groups.writes[id(layer)]].sum())
         if id(layer) in biases:
-            config["use_bias"] = True
+            changes["use_bias"] = True
         if isinstance(layer, keras.layers.Reshape):
             shape = [1] * len(layer.target_shape)
             shape[axes[id(layer)] - 1] = int(kept[groups.reads[id(layer)]].sum())
-            config["target_shape"] = tuple(shape)
-        return type(layer).from_config(config)
+            changes["target_shape"] = tuple(shape)
+        return remake(layer, **changes)
 
     slimmed, pairs = rewrite(model, make)
     for old, new in pairs:

@@ -5,6 +5,9 @@ from keras import ops
 
 from fbs_keras import gating
 
+# Weights that can be frozen each by itself.
+FREEZABLE = ("kernel", "bias", "gate_kernel", "gate_bias")
+
 
 @keras.saving.register_keras_serializable(package="fbs_keras")
 class FBSConv2D(keras.layers.Conv2D):
@@ -48,6 +51,8 @@ class FBSConv2D(keras.layers.Conv2D):
         momentum: Momentum of the moving averages. Defaults to 0.99.
         epsilon: Added to the variance in `norm`. Defaults to 1e-3.
         norm_trainable: `False` freezes `norm` alone: it uses and keeps its moving averages. Defaults to `True`.
+        frozen: Names of weights that are not trained though the layer is: `"kernel"`, `"bias"`, `"gate_kernel"`,
+            `"gate_bias"`. Setting `layer.trainable` sets it for all weights. Defaults to none.
         return_mask: Whether to return the winners too, for a `Suppress` layer further on. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
 
@@ -61,7 +66,7 @@ class FBSConv2D(keras.layers.Conv2D):
     Raises:
         TypeError: If `density` is not a number, or `group_size` or `round_channels` no integer.
         ValueError: If `density` is not in (0, 1], `groups` is not 1, `group_size` does not divide `filters`,
-            `round_channels` is not positive, or `activation` moves zero.
+            `round_channels` is not positive, `frozen` names another weight, or `activation` moves zero.
 
     Example:
 
@@ -103,6 +108,7 @@ class FBSConv2D(keras.layers.Conv2D):
         momentum=0.99,
         epsilon=1e-3,
         norm_trainable=True,
+        frozen=(),
         return_mask=False,
         **kwargs,
     ):
@@ -152,6 +158,7 @@ class FBSConv2D(keras.layers.Conv2D):
         self.momentum = momentum
         self.epsilon = epsilon
         self.norm_trainable = norm_trainable
+        self.frozen = _check_frozen(frozen)
         self.return_mask = return_mask
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
         self.norm = None
@@ -203,6 +210,9 @@ class FBSConv2D(keras.layers.Conv2D):
         self.saliency = self._add_state("saliency", 0.0, (self.filters,))
         if self.norm is not None:
             self.norm.build(super().compute_output_shape(input_shape))
+        for name in self.frozen:
+            if getattr(self, name) is not None:
+                getattr(self, name).trainable = False
 
     def compute_output_shape(self, input_shape):
         shape = super().compute_output_shape(input_shape)
@@ -260,6 +270,13 @@ class FBSConv2D(keras.layers.Conv2D):
         """k, the number of channels that win at the present density."""
         return gating.active_channels(self.density.numpy(), self.filters, self.group_size, self.round_channels)
 
+    def _frozen_now(self):
+        """Which weights are not trained though the layer is; a frozen layer remembers which were not."""
+        if not (self.built and self.trainable):
+            return list(self.frozen)
+        weights = [(name, getattr(self, name)) for name in FREEZABLE]
+        return [name for name, weight in weights if weight is not None and not weight.trainable]
+
     # Conv2D stores its kernel and bias only.
     save_own_variables = keras.layers.Layer.save_own_variables
     load_own_variables = keras.layers.Layer.load_own_variables
@@ -280,8 +297,16 @@ class FBSConv2D(keras.layers.Conv2D):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "norm_trainable": self.norm_trainable,
+            "frozen": self._frozen_now(),
             "return_mask": self.return_mask,
         }
+
+
+def _check_frozen(names):
+    """Returns the argument `frozen` as a list, or raises."""
+    if isinstance(names, str) or not all(name in FREEZABLE for name in names):
+        raise ValueError(f"frozen must hold names of {', '.join(map(repr, FREEZABLE))}, got {names!r}")
+    return list(names)
 
 
 def check_count(value, name):
