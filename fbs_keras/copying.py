@@ -6,6 +6,7 @@ import inspect
 import numbers
 import tempfile
 import types
+import typing
 import warnings
 
 import keras
@@ -50,14 +51,14 @@ def remake(layer, copy_model=None, **changes):
     except _CopyError:
         raise
     except Exception as error:
-        foreign = ", ".join(["", *(_name(part) for part in vars(layer).values() if _is_foreign(part))])
+        foreign = "".join(f", {_name(part)}" for _, part in _attributes(layer) if _is_foreign(part))
         raise _CopyError(
-            f"layer {name!r} ({kind.__name__}{foreign}) cannot be copied: {_first_line(error)} Give {kind.__name__} a "
+            f"layer {name!r} ({kind.__name__}{foreign}) cannot be copied: {_first_paragraph(error)} Give {kind.__name__} a "
             "get_config() from which its from_config() makes it again, and register what is no part of Keras with "
             "keras.saving.register_keras_serializable"
         ) from error
     _check_same(layer, new, parts)
-    for flag in ("autocast", "supports_jit"):  # of every layer, in no config
+    for flag in ("autocast", "supports_jit", "supports_masking"):  # of every layer, in no config
         if hasattr(layer, flag) and getattr(new, flag) != getattr(layer, flag):
             setattr(new, flag, getattr(layer, flag))
     return new
@@ -78,7 +79,7 @@ def _config(layer):
             hidden = [
                 (vars(part), key, value)
                 for part in inner_layers(layer)
-                for key, value in vars(part).items()
+                for key, value in _attributes(part)
                 if _is_foreign(value) and not isinstance(value, keras.layers.Layer)
             ]
             if not hidden:
@@ -95,8 +96,7 @@ def _config(layer):
 def _live(layer, config):
     """Yields the settings that are functions, layers or other objects to call, `(key, object)`."""
     for key, value in config.items():
-        part = getattr(layer, key, None)
-        part = getattr(layer, f"_{key}", None) if part is None else part
+        part = _attribute(layer, key)
         if isinstance(value, keras.random.SeedGenerator):
             yield key, value
         elif key == "dtype" and not isinstance(value, str):
@@ -105,11 +105,19 @@ def _live(layer, config):
             yield key, part
 
 
+def _attribute(layer, key):
+    """What a layer was given as the argument `key`, under one of the names by which Keras' layers keep it."""
+    names = (key, f"_{key}", f"forward_{key}")
+    return next((part for name in names if (part := getattr(layer, name, None)) is not None), None)
+
+
 def _stands_for(value, part, layer):
     """Whether a value in a config is an object, no method of the layer itself, or what Keras writes for it."""
     if getattr(part, "__self__", None) is layer:
         return False
-    return value is part or isinstance(value, dict) or value in ("linear", getattr(part, "__name__", None))
+    if isinstance(value, str):
+        return value in ("linear", getattr(part, "__name__", None))  # `linear` where `_config` hid it
+    return value is part or isinstance(value, dict)
 
 
 def _own_part(part, layer, copy_model, changes):
@@ -149,12 +157,12 @@ def _without(config, parts):
 
 def _named(layer):
     """What a layer's config may name that is no part of Keras: `{name: function or class}`."""
-    found = {}
+    found: dict[str, typing.Any] = {}
     for part in inner_layers(layer):
         found.update({type(part).__name__: type(part)} if _is_foreign(part) else {})
-        for value in vars(part).values():
+        for _, value in _attributes(part):
             if _is_foreign(value) and not isinstance(value, keras.layers.Layer):
-                named = value if isinstance(value, types.FunctionType) else type(value)
+                named: typing.Any = value if isinstance(value, types.FunctionType) else type(value)
                 found[named.__name__] = named
     return {name: value for name, value in found.items() if name != "<lambda>"}
 
@@ -162,8 +170,7 @@ def _named(layer):
 def _check_same(layer, new, parts):
     """Raises where a copy is known to compute something else."""
     for key, part in parts.items():
-        made = getattr(new, key, None)
-        made = getattr(new, f"_{key}", None) if made is None else made
+        made = _attribute(new, key)
         if isinstance(part, types.FunctionType) and made != part and getattr(made, "__code__", None) != part.__code__:
             raise _CopyError(
                 f"layer {layer.name!r} cannot be copied: its {key} is the function {_name(part)}, but from its config "
@@ -186,9 +193,13 @@ def replaced_methods(layer):
     """The methods that were replaced on a layer itself, not in its class: a set of names."""
     return {
         key
-        for key, value in vars(layer).items()
-        if key not in _WRAPPED and callable(value) and inspect.isroutine(getattr(type(layer), key, None))
+        for key, value in _attributes(layer)
+        if callable(value) and inspect.isroutine(getattr(type(layer), key, None))
     }
+
+
+def _attributes(layer):
+    return [(key, value) for key, value in vars(layer).items() if key not in _WRAPPED]
 
 
 def inner_layers(layer):
@@ -227,8 +238,9 @@ def carry_state(old, new, settings=True):
     """
     parts = list(zip(inner_layers(old), inner_layers(new), strict=False))
     for part, twin in parts:
-        if part.built and not twin.built:  # an activation with weights, which is built when it is first called
-            twin.build_from_config(part.get_build_config())
+        config = part.get_build_config() if part.built and not twin.built else None
+        if config:  # an activation with weights, which is built when it is first called
+            twin.build_from_config(config)
         if type(part) is type(twin):
             _carry_saved(part, twin)
             if _is_foreign(part):
@@ -347,6 +359,6 @@ def _shapes(layer):
     return ", ".join(f"{variable.name} {tuple(variable.shape)}" for variable in layer.variables) or "none"
 
 
-def _first_line(error):
-    line = next(iter(filter(None, (line.strip() for line in str(error).splitlines()))), type(error).__name__)
-    return line if line.endswith(".") else f"{line}."
+def _first_paragraph(error):
+    text = " ".join(str(error).strip().partition("\n\n")[0].split()) or type(error).__name__
+    return text if text.endswith(".") else f"{text}."

@@ -177,9 +177,12 @@ def as_float32(model):
     def make(layer):
         if layer.compute_dtype not in others:
             return None
-        return remake(layer, dtype="float32")
+        return remake(layer, copy_float32, dtype="float32")
 
-    return replace(model, make, settings=True)
+    def copy_float32(inner):
+        return replace(inner, make, settings=True)
+
+    return copy_float32(model)
 
 
 def _as_list(layers):
