@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from fbs_keras.channel_groups import TRANSPOSED, flatten, padding, to_numpy
+from fbs_keras.copying import remake
 from fbs_keras.rewriting import compile_as, rewrite
 
 
@@ -34,21 +35,19 @@ def remove_channels(model, groups, kept):
         ids = [side[id(layer)] for side in (groups.reads, groups.writes) if side.get(id(layer)) is not None]
         if all(kept[side].all() for side in ids):
             return None
-        config = layer.get_config()
-        if "activation" in config:
-            config["activation"] = layer.activation  # may be a function that Keras has no name for
+        changes: dict = {}
         for name in ("filters", "units"):
-            if name in config:
-                config[name] = int(kept[groups.writes[id(layer)]].sum())
+            if hasattr(layer, name):
+                changes[name] = int(kept[groups.writes[id(layer)]].sum())
         if id(layer) in biases:
-            config["use_bias"] = True
+            changes["use_bias"] = True
         if isinstance(layer, keras.layers.Reshape):
             shape = [1] * len(layer.target_shape)
             shape[groups.tensors[nodes[id(layer)].output].axis - 1] = int(kept[groups.reads[id(layer)]].sum())
-            config["target_shape"] = tuple(shape)
+            changes["target_shape"] = tuple(shape)
         if not isinstance(layer, keras.layers.Layer):  # keras.ops.pad
-            config["pad_width"] = _smaller_padding(nodes[id(layer)], groups, kept[groups.writes[id(layer)]])
-        return type(layer).from_config(config)
+            changes["pad_width"] = _smaller_padding(nodes[id(layer)], groups, kept[groups.writes[id(layer)]])
+        return remake(layer, **changes)
 
     slimmed, pairs = rewrite(model, make)
     for old, new in pairs:

@@ -1,5 +1,6 @@
 """A Keras model read as a graph of nodes, through public API only: `get_config` and the live layers."""
 
+import contextlib
 import dataclasses
 import functools
 import typing
@@ -242,10 +243,28 @@ def specs(graph, model):
 
 
 def _config(model):
+    """A model's config, with the calls of its layers but without their settings, which not every layer can tell."""
+    with _without_settings(getattr(model, "operations", ())):
+        try:
+            return model.get_config()
+        except NotImplementedError:  # a subclassed model without get_config
+            return {}
+
+
+@contextlib.contextmanager
+def _without_settings(layers):
+    """While it lasts, layers have empty configs."""
+    names = ("get_config", "get_build_config", "get_compile_config")
+    hidden = [(vars(layer), name, vars(layer).get(name)) for layer in layers for name in names if hasattr(layer, name)]
     try:
-        return model.get_config()
-    except NotImplementedError:  # a subclassed model without get_config
-        return {}
+        for attributes, name, _ in hidden:
+            attributes[name] = dict
+        yield
+    finally:
+        for attributes, name, own in hidden:
+            attributes.pop(name)
+            if own is not None:
+                attributes[name] = own
 
 
 def _read_sequential(model):

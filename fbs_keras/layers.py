@@ -9,6 +9,8 @@ from fbs_keras import gating
 
 # What a file holds of an FBSConv2D, in this order; batch norm's averages are stored with the layer in it.
 STORED = ("kernel", "bias", "gate_kernel", "gate_bias", "density", "saliency_weight", "usage", "saliency")
+# Weights that can be frozen each by itself.
+FREEZABLE = ("kernel", "bias", "gate_kernel", "gate_bias")
 
 
 @keras.saving.register_keras_serializable(package="fbs_keras")
@@ -53,6 +55,8 @@ class FBSConv2D(keras.layers.Conv2D):
         momentum: Momentum of the moving averages. Defaults to 0.99.
         epsilon: Added to the variance in `norm`. Defaults to 1e-3.
         norm_trainable: `False` freezes `norm` alone: it uses and keeps its moving averages. Defaults to `True`.
+        frozen: Names of weights that are not trained though the layer is: `"kernel"`, `"bias"`, `"gate_kernel"`,
+            `"gate_bias"`. Setting `layer.trainable` sets it for all weights. Defaults to none.
         return_mask: Whether to return the winners too, for a `Suppress` layer further on. Defaults to `False`.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
 
@@ -66,7 +70,7 @@ class FBSConv2D(keras.layers.Conv2D):
     Raises:
         TypeError: If `density` is not a number, or `group_size` or `round_channels` no integer.
         ValueError: If `density` is not in (0, 1], `groups` is not 1, `group_size` does not divide `filters`,
-            `round_channels` is not positive, or `activation` moves zero.
+            `round_channels` is not positive, `frozen` names another weight, or `activation` moves zero.
 
     Example:
 
@@ -108,6 +112,7 @@ class FBSConv2D(keras.layers.Conv2D):
         momentum=0.99,
         epsilon=1e-3,
         norm_trainable=True,
+        frozen=(),
         return_mask=False,
         **kwargs,
     ):
@@ -162,6 +167,7 @@ class FBSConv2D(keras.layers.Conv2D):
         self.momentum = momentum
         self.epsilon = epsilon
         self.norm_trainable = norm_trainable
+        self.frozen = _check_frozen(frozen)
         self.return_mask = return_mask
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
         self.norm = None
@@ -219,6 +225,9 @@ class FBSConv2D(keras.layers.Conv2D):
         if lora_rank:
             alpha = {"lora_alpha": self.lora_alpha} if hasattr(self, "lora_alpha") else {}  # not in Keras 3.8
             self.enable_lora(lora_rank, **alpha)
+        for name in self.frozen:
+            if getattr(self, name) is not None:
+                getattr(self, name).trainable = False
 
     def compute_output_shape(self, input_shape):
         shape = super().compute_output_shape(input_shape)
@@ -323,6 +332,13 @@ class FBSConv2D(keras.layers.Conv2D):
             weight.assign(store[str(index)])
         if self.lora_enabled:  # the kernel has it all; with the other factor zero too, LoRA would learn no more
             self.lora_kernel_b.assign(ops.zeros_like(self.lora_kernel_b))
+    def _frozen_now(self):
+        """Which weights are not trained though the layer is; a frozen layer remembers which were not."""
+        if not (self.built and self.trainable):
+            return list(self.frozen)
+        weights = [(name, getattr(self, name)) for name in FREEZABLE]
+        return [name for name, weight in weights if weight is not None and not weight.trainable]
+
 
     def get_config(self):
         return {
@@ -341,8 +357,16 @@ class FBSConv2D(keras.layers.Conv2D):
             "epsilon": self.epsilon,
             # A norm frozen by itself later on is frozen in a copy too.
             "norm_trainable": self.norm_trainable and (self.norm is None or self.norm.trainable or not self.trainable),
+            "frozen": self._frozen_now(),
             "return_mask": self.return_mask,
         }
+
+
+def _check_frozen(names):
+    """Returns the argument `frozen` as a list, or raises."""
+    if isinstance(names, str) or not all(name in FREEZABLE for name in names):
+        raise ValueError(f"frozen must hold names of {', '.join(map(repr, FREEZABLE))}, got {names!r}")
+    return list(names)
 
 
 def check_count(value, name):

@@ -1,5 +1,6 @@
 """Which convolutions of a Keras model become FBS layers, together with what, and why the others do not."""
 
+import contextlib
 import dataclasses
 import math
 import typing
@@ -9,7 +10,9 @@ import keras
 from fbs_keras import graph
 from fbs_keras.chains import chain_behind, needs_suppression, scopes
 from fbs_keras.channelwise import activation_function, is_elementwise, passes_channels
+from fbs_keras.copying import remake, replaced_methods
 from fbs_keras.densities import PATTERN, closeness
+from fbs_keras.folding import Folding, fold, is_separable
 from fbs_keras.layers import FBSConv2D, keeps_zero
 
 
@@ -27,7 +30,8 @@ class Decision:
         chain: The layers behind it that treat its channels apart; a `Suppress` behind the last zeroes the losers
             again. Empty where none is needed.
         passes: For a depthwise convolution: the path of the convolution whose channels it computes, or `""`.
-        note: What is to be said about it, or `""`.
+        folding: For a convolution that could be wrapped: how, a `folding.Folding`.
+        notes: What is to be said about it, a tuple of strings.
     """
 
     path: str
@@ -38,7 +42,8 @@ class Decision:
     group_size: int = 1
     chain: tuple = ()
     passes: str = ""
-    note: str = ""
+    folding: Folding | None = None
+    notes: tuple = ()
 
     @property
     def wrapped(self):
@@ -60,15 +65,10 @@ class Decision:
             line += " behind its depthwise convolution"
         if self.chain:
             line += f", channels pass through {' + '.join(layer.name for layer in self.chain)}"
-        return line + (f", {self.note}" if self.note else "")
+        return ", ".join((line, *self.notes))
 
 
-def is_separable(layer):
-    """Whether a convolution is two, a depthwise and a pointwise one, the second of which is gated."""
-    return type(layer) is keras.layers.SeparableConv2D
-
-
-def plan(model, *, include=None, exclude=None, group_size=1):
+def plan(model, *, include=None, exclude=None, group_size=1, init="preserve"):
     """Decides which convolutions `wrap` turns into FBS layers, and says why it leaves the others alone.
 
     Args:
@@ -78,6 +78,7 @@ def plan(model, *, include=None, exclude=None, group_size=1):
             the output, and those with fewer than `FEWEST_PIXELS` pixels.
         exclude: Convolutions to leave alone, likewise. Defaults to none.
         group_size: The group size of the FBS layers, as far as their filters divide into groups. Defaults to 1.
+        init: `"preserve"` (default) or `"paper"`, as in `wrap`.
 
     Returns:
         A list with a `Decision` for each convolution.
@@ -93,7 +94,7 @@ def plan(model, *, include=None, exclude=None, group_size=1):
     include = None if include is None else _names(include, "include")
     exclude = _names(exclude or (), "exclude")
     places = scopes(model)
-    decisions = list({id(decision.layer): decision for decision in _decide(model, places)}.values())
+    decisions = list({id(decision.layer): decision for decision in _decide(model, places, init)}.values())
     unknown = [key for key in (*exclude, *(include or ())) if not any(closeness(key, item.path) for item in decisions)]
     if unknown:
         raise ValueError(
@@ -167,21 +168,27 @@ def _grouped(decision, group_size):
     if not decision.wrapped:
         return decision
     filters, size = decision.layer.filters, math.gcd(decision.layer.filters, group_size)
-    note = "" if size == group_size else f"group_size {size}: its {filters} filters are no multiple of {group_size}"
-    return dataclasses.replace(decision, group_size=size, note=note)
+    note = f"group_size {size}: its {filters} filters are no multiple of {group_size}"
+    notes = decision.notes if size == group_size else (note, *decision.notes)
+    return dataclasses.replace(decision, group_size=size, notes=notes)
 
 
-def _decide(model, places):
+def _decide(model, places, init):
     """Yields a `Decision` for each convolution of a model and of the models nested in it."""
     scope = places[id(model)]
     for nodes in scope.calls.values():
         layer = nodes[0].layer
         if id(layer) in places:
-            yield from _decide(layer, places)
+            yield from _decide(layer, places, init)
         elif isinstance(layer, keras.layers.Layer) and "Conv" in type(layer).__name__:
+            path = f"{scope.prefix}{layer.name}"
             reason = _why_not(layer, nodes, scope)
-            norm, activation, moves_zero = (None, None, "") if reason else _followers(nodes[0], scope)
-            yield Decision(f"{scope.prefix}{layer.name}", layer, reason or moves_zero, norm, activation)
+            norm, activation, reason = (None, None, reason) if reason else _followers(nodes[0], scope)
+            folding = None if reason else fold(layer, norm, init)
+            if folding is None or folding.reason:
+                yield Decision(path, layer, folding.reason if folding else reason, norm, activation)
+            else:
+                yield Decision(path, layer, "", norm, activation, folding=folding, notes=folding.notes)
 
 
 def _why_not(layer, nodes, scope):
@@ -198,15 +205,39 @@ def _why_not(layer, nodes, scope):
         return f"it is shared by {len(nodes)} calls"
     if scope.owners[id(layer)] > 1:
         return f"it is shared by {scope.owners[id(layer)]} models"
-    if not keeps_zero(layer.activation):
-        activation = layer.activation  # a function, a layer or any object to call
-        name = getattr(activation, "__name__", None) or getattr(activation, "name", type(activation).__name__)
+    if getattr(layer, "quantization_mode", None) is not None:
+        return f"it is quantized ({layer.quantization_mode}); wrap the model first, and quantize in fbs_keras.convert"
+    if getattr(layer, "lora_enabled", False):
+        return "it has LoRA weights; wrap the model before enabling LoRA"
+    if replaced := replaced_methods(layer):
+        return f"its {min(replaced)} was replaced on the object"
+    activation = layer.activation  # a function, a layer or any object to call
+    name = getattr(activation, "__name__", None) or getattr(activation, "name", type(activation).__name__)
+    if _has_state(activation, layer.filters):
+        return f"its activation is the layer {name!r}, which has weights or seeds of its own"
+    if not keeps_zero(activation):
         return f"its activation {name!r} moves zero, so no channel could be skipped"
     return ""
 
 
+def _has_state(activation, channels):
+    """Whether an activation is a layer with variables; it may not be built yet, and shall not be."""
+    if not isinstance(activation, keras.layers.Layer):
+        return False
+    if activation.variables:
+        return True
+    with contextlib.suppress(Exception):
+        probe = remake(activation)
+        probe(keras.ops.zeros((1, 1, 1, channels)))
+        return bool(probe.variables)
+    return True
+
+
 def _followers(node, scope):
     """The batch norm and the activation that an FBS layer in the place of `node` takes in.
+
+    Behind a layer that regularizes its output nothing is taken in, for the FBS layer's output is what it would see;
+    nor is what computes in another dtype than the convolution, unless the last that is taken in computes in its dtype.
 
     Args:
         node: The convolution's call.
@@ -215,24 +246,36 @@ def _followers(node, scope):
     Returns:
         `(norm, activation, reason)`: layers or `None`, and why the convolution cannot be wrapped, or `""`.
     """
-    norm = activation = None
-    if node.layer.activation is not keras.activations.linear:
+    conv, norm, activation = node.layer, None, None
+    if conv.activation is not keras.activations.linear or conv.activity_regularizer is not None:
         return None, None, ""
     after = scope.only_reader(node)
-    if (
-        after is not None
-        and type(after.layer) is keras.layers.BatchNormalization
-        and after.layer.axis % 4 == _channel_axis(node.layer) % 4
-    ):
+    if after is not None and _is_norm_of(after.layer, conv):
         norm = after.layer
-        after = scope.only_reader(after)
+        if getattr(norm, "renorm", False):
+            return None, None, f"its norm {norm.name!r} uses batch renormalization"
+        after = None if norm.activity_regularizer is not None else scope.only_reader(after)
+    last = norm or conv
     if after is not None:
-        function = activation_function(after.layer)
-        if function is not None and not keeps_zero(function):
-            return None, None, f"its activation {after.layer.name!r} moves zero, so no channel could be skipped"
-        if function is not None:
-            activation = after.layer
+        function = None if replaced_methods(after.layer) else activation_function(after.layer)
+        if function is not None and not _has_state(function, conv.filters):
+            if not keeps_zero(function):
+                return None, None, f"its activation {after.layer.name!r} moves zero, so no channel could be skipped"
+            if getattr(after.layer, "compute_dtype", last.compute_dtype) == conv.compute_dtype:
+                activation = after.layer
+    if activation is None and last.compute_dtype != conv.compute_dtype:
+        return None, None, ""
     return norm, activation, ""
+
+
+def _is_norm_of(layer, conv):
+    """Whether a layer is a batch norm of a convolution's channels that an FBS layer can take in."""
+    return (
+        type(layer) is keras.layers.BatchNormalization
+        and layer.axis % 4 == _channel_axis(conv) % 4
+        and layer.variable_dtype == conv.variable_dtype
+        and not replaced_methods(layer)
+    )
 
 
 def _channel_axis(layer):
@@ -241,7 +284,8 @@ def _channel_axis(layer):
 
 def _chained(decision, decisions, places):
     """Adds the chain behind an FBS layer, where zeroing the losers at its end pays."""
-    if not decision.wrapped:
+    # The mask that an FBS layer then returns too would be regularized with its output.
+    if not decision.wrapped or getattr(decision.last, "activity_regularizer", None) is not None:
         return decision
     scope = next(scope for scope in places.values() if id(decision.layer) in scope.calls)
     (last,) = scope.calls[id(decision.last)]

@@ -5,6 +5,7 @@ import contextlib
 import keras
 
 from fbs_keras import graph
+from fbs_keras.copying import carry_state, inner_layers, remake
 
 
 def rewrite(model, make, skip=(), insert=None):
@@ -23,30 +24,61 @@ def rewrite(model, make, skip=(), insert=None):
     Returns:
         `(new_model, pairs)`: the copy, not compiled, and `(old, new)` for each layer that `make` replaced, `new` as
         `make` returned it, whose weights are not set here.
+
+    Raises:
+        ValueError: If a layer cannot be copied, or layers share a weight, which their copies would not.
     """
+    _check_no_ties(model)
+    return _rewrite(model, make, skip, insert)
+
+
+def _rewrite(model, make, skip=(), insert=None):
     rewriting = _Rewriting(make, skip, insert or {})
     new_model = rewriting.copy_model(model)
     for old, new in rewriting.copied:
-        new.set_weights(old.get_weights())
-        if hasattr(new, "finalize_state"):  # Normalization derives tensors from its weights
-            new.finalize_state()
+        carry_state(old, new)
+    if not model.trainable:
+        _freeze_alone(new_model)
     return new_model, rewriting.replaced
 
 
-def replace(model, make):
+def _check_no_ties(model):
+    """Raises where a weight is in two layers of a model: in a copy they would train apart."""
+    owners: dict[int, keras.layers.Layer] = {}
+    for node in graph.flatten(model).nodes:
+        for weight in getattr(node.layer, "weights", ()):
+            owner = owners.setdefault(id(weight), node.layer)
+            if owner is not node.layer:
+                raise ValueError(
+                    f"layers {owner.name!r} and {node.layer.name!r} share the weight {weight.name!r}, which would be "
+                    "two weights in a copy; give each its own, or call one layer twice"
+                )
+
+
+def _freeze_alone(model):
+    """Freezes a model, but leaves its layers as trainable as they are."""
+    layers = [(layer, layer.trainable) for layer in inner_layers(model) if layer is not model]
+    variables = [(variable, variable.trainable) for variable in model.variables]
+    model.trainable = False
+    for each, trainable in (*layers, *variables):
+        each.trainable = trainable
+
+
+def replace(model, make, settings=False):
     """Copies a model with other layers in the place of some, which take over their weights.
 
     Args:
         model: A built Sequential or Functional Keras model.
         make: A function from each layer to the new layer in its place, with as many weights of the same shapes, or
             `None` for a copy.
+        settings: Whether the new layers are also to have regularizers, constraints and what else hangs on the old ones.
 
     Returns:
         The copy, not compiled.
     """
-    copy, pairs = rewrite(model, make)
+    copy, pairs = _rewrite(model, make)
     for old, new in pairs:
-        new.set_weights(old.get_weights())
+        carry_state(old, new, settings)
     return copy
 
 
@@ -103,19 +135,25 @@ class _Rewriting:
         if new is not None:
             self.replaced.append((layer, new))
             return new
-        new = _from_config(layer, layer.get_config())
+        new = remake(layer, self.copy_inner)
         if is_layer:
             self.copied.append((layer, new))
         else:
             new.name = layer.name  # which is not in every release's config of an operation
         return new
 
+    def copy_inner(self, model):
+        """Copies a model that is a part of a layer, such as one that TimeDistributed calls."""
+        if graph.is_readable(model):
+            return _Rewriting(lambda layer: None, (), {}).copy_model(model)
+        return remake(model, self.copy_inner)
+
 
 def compile_as(copy, model):
     """Compiles a copy of a model as the model is, unless with a loss or metric of the user's own."""
     if model.compiled:
-        # What is no part of Keras may not be copied; the user compiles then.
-        with contextlib.suppress(TypeError, ValueError):
+        # What is no part of Keras may not be copied; the user compiles then. OSError: a lambda without source.
+        with contextlib.suppress(TypeError, ValueError, NotImplementedError, OSError):
             copy.compile_from_config(model.get_compile_config())
 
 
@@ -141,9 +179,12 @@ def as_float32(model):
     def make(layer):
         if getattr(layer, "compute_dtype", None) not in others:  # an operation has none
             return None
-        return _from_config(layer, {**layer.get_config(), "dtype": "float32"})
+        return remake(layer, copy_float32, dtype="float32")
 
-    return replace(model, make)
+    def copy_float32(inner):
+        return replace(inner, make, settings=True)
+
+    return copy_float32(model)
 
 
 def _as_list(layers):
@@ -156,9 +197,3 @@ def _is_sequential(model):
 
 def _copy_input(tensor):
     return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor.name)
-
-
-def _from_config(layer, config):
-    if isinstance(layer, keras.layers.Lambda):  # the function comes from the user's own live model, not from a file
-        return type(layer).from_config(config, safe_mode=False)
-    return type(layer).from_config(config)

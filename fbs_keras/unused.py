@@ -5,6 +5,7 @@ from keras import ops
 
 from fbs_keras import gating, graph
 from fbs_keras.channelwise import activation_name, passes_apart, passes_channels
+from fbs_keras.copying import remake
 from fbs_keras.densities import require_fbs_paths
 from fbs_keras.layers import FBSConv2D
 from fbs_keras.readers import kernel_readers
@@ -71,12 +72,10 @@ def remove_unused(model, below=0.01, *, print_fn=None):
     def make(layer):
         if id(layer) not in outputs and id(layer) not in inputs:
             return None
-        config = layer.get_config()
-        config["activation"] = layer.activation  # may be a function that Keras has no name for
-        if id(layer) in outputs:
-            k, config["filters"] = layer.active_channels, int(outputs[id(layer)].sum())
-            config["density"] = k / config["filters"]
-        return type(layer).from_config(config)
+        if id(layer) not in outputs:
+            return remake(layer)
+        filters = int(outputs[id(layer)].sum())
+        return remake(layer, filters=filters, density=layer.active_channels / filters)
 
     small, pairs = rewrite(model, make)
     for old, new in pairs:

@@ -3,19 +3,17 @@
 import itertools
 
 import keras
-import numpy as np
 
 from fbs_keras import graph
 from fbs_keras.chains import scopes
 from fbs_keras.channelwise import activation_function
+from fbs_keras.copying import remake
 from fbs_keras.densities import by_path
+from fbs_keras.folding import array, folded_weights, is_separable
 from fbs_keras.layers import FBSConv2D, check_count
-from fbs_keras.planning import is_separable, plan
+from fbs_keras.planning import plan
 from fbs_keras.rewriting import compile_as, rewrite
 from fbs_keras.suppress import Suppress
-
-# A gate starts no lower than this, so that beta / rho stays finite where batch norm's gamma is zero or nearly so.
-SMALLEST_GATE = 1e-3
 
 INITS = ("preserve", "paper")
 
@@ -91,7 +89,7 @@ def wrap(
         raise ValueError(f"init must be one of {', '.join(map(repr, INITS))}, got {init!r}")
     check_count(group_size, "group_size")
     check_count(round_channels, "round_channels")
-    decisions = plan(model, include=include, exclude=exclude, group_size=group_size)
+    decisions = plan(model, include=include, exclude=exclude, group_size=group_size, init=init)
     if print_fn is not None:
         for decision in decisions:
             print_fn(str(decision))
@@ -118,8 +116,8 @@ def wrap(
     for old, new in pairs:
         *depthwise, fbs = new
         for layer in depthwise:
-            layer.kernel.assign(_array(old.depthwise_kernel, 0.0, layer.kernel.shape))
-        _carry_over(chosen[id(old)], fbs, init)
+            layer.kernel.assign(array(old.depthwise_kernel))
+        _carry_over(chosen[id(old)], fbs)
     compile_as(wrapped, model)
     return wrapped
 
@@ -150,9 +148,9 @@ def _depthwise_layer(conv, names):
         data_format=conv.data_format,
         use_bias=False,
         depthwise_initializer=conv.depthwise_initializer,
-        depthwise_regularizer=conv.depthwise_regularizer,
-        depthwise_constraint=conv.depthwise_constraint,
-        trainable=conv.trainable,
+        depthwise_regularizer=conv.depthwise_kernel.regularizer,
+        depthwise_constraint=conv.depthwise_kernel.constraint,
+        trainable=conv.trainable and conv.depthwise_kernel.trainable,
         dtype=conv.dtype_policy,
         name=_unused(f"{conv.name}_depthwise", names),
     )
@@ -177,69 +175,36 @@ def _fbs_layer(decision, densities, round_channels, init):
     kernel, geometry = "kernel", _geometry(conv)
     if is_separable(conv):
         kernel, geometry = "pointwise", {"kernel_size": 1}
-    return FBSConv2D(
+    function = conv.activation if activation is None else activation_function(activation)
+    layer = FBSConv2D(
         conv.filters,
         **geometry,
+        **decision.folding.arguments,
         data_format=conv.data_format,
-        activation=conv.activation if activation is None else activation_function(activation),
-        use_bias=conv.use_bias if norm is None else norm.center,
+        activation=remake(function) if isinstance(function, keras.layers.Layer) else function,
         kernel_initializer=getattr(conv, f"{kernel}_initializer"),
-        bias_initializer=conv.bias_initializer,
+        bias_initializer=conv.bias_initializer if norm is None else norm.beta_initializer,
         gate_kernel_initializer="he_normal" if paper else "zeros",
         gate_bias_initializer="ones",
-        kernel_regularizer=getattr(conv, f"{kernel}_regularizer"),
-        bias_regularizer=conv.bias_regularizer if norm is None else norm.beta_regularizer,
-        activity_regularizer=conv.activity_regularizer,
-        kernel_constraint=getattr(conv, f"{kernel}_constraint"),
-        bias_constraint=conv.bias_constraint if norm is None else norm.beta_constraint,
+        activity_regularizer=getattr(decision.last, "activity_regularizer", None),
         density=densities.get(decision.path, 1.0),
         group_size=decision.group_size,
         round_channels=round_channels,
         normalize=norm is not None,
         momentum=0.99 if norm is None else norm.momentum,
         epsilon=1e-3 if norm is None else norm.epsilon,
-        norm_trainable=norm is None or norm.trainable,
         return_mask=bool(decision.chain),
-        trainable=conv.trainable,
         dtype=conv.dtype_policy,
         name=conv.name,
     )
+    layer.autocast = conv.autocast
+    return layer
 
 
-def _carry_over(decision, layer, init):
-    """Sets the FBS layer's weights so that at density 1 it computes what convolution, norm and activation did.
-
-    With r = gamma / rho and rho = max(|gamma|, SMALLEST_GATE):
-
-        gamma * (conv + b - mean) / std + beta = rho * ((r * conv - r * (mean - b)) / std + beta / rho)
-    """
-    conv, norm = decision.layer, decision.norm
-    kernel = _array(conv.pointwise_kernel if is_separable(conv) else conv.kernel, 0.0, layer.kernel.shape)
-    bias = _array(conv.bias if conv.use_bias else None, 0.0, layer.filters)
-    if norm is None:
-        # With no gamma to rank the channels by, the size of their filters does.
-        size = np.sqrt(np.sum(kernel**2, axis=(0, 1, 2)))
-        mean_size = size.mean() or 1.0
-        rho = np.maximum(size / mean_size, SMALLEST_GATE)
-        r, beta, mean = 1 / rho, bias, None
-    else:
-        gamma = _array(norm.gamma if norm.scale else None, 1.0, layer.filters)
-        beta = _array(norm.beta if norm.center else None, 0.0, layer.filters)
-        rho = np.maximum(np.abs(gamma), SMALLEST_GATE)
-        r, mean = gamma / rho, _array(norm.moving_mean, 0.0, layer.filters) - bias
-    if init == "paper":
-        rho = r = np.ones(layer.filters)
-    layer.kernel.assign(kernel * r)
-    layer.gate_bias.assign(rho)
-    if layer.use_bias:
-        layer.bias.assign(beta / rho)
-    if norm is not None:
-        layer.norm.moving_mean.assign(r * mean)
-        # As a copy: on JAX a shared array is deleted under one model when the other one trains.
-        layer.norm.moving_variance.assign(_array(norm.moving_variance, 1.0, layer.filters))
-
-
-def _array(variable, default, size):
-    if variable is None:
-        return np.full(size, default)
-    return np.asarray(keras.ops.convert_to_numpy(variable), "float64")
+def _carry_over(decision, layer):
+    """Sets the FBS layer's weights so that at density 1 it computes what convolution, norm and activation did."""
+    # As new arrays: on JAX a shared one is deleted under one model when the other one trains.
+    for name, value in folded_weights(decision.layer, decision.norm, decision.folding).items():
+        owner = layer.norm if name.startswith("moving_") else layer
+        if getattr(owner, name) is not None:
+            getattr(owner, name).assign(value)

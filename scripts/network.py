@@ -2,7 +2,7 @@
 
 import keras
 
-from fbs_keras import graph, models, rewriting
+from fbs_keras import copying, graph, models, rewriting
 
 
 def by_name(name, input_shape, classes):
@@ -37,16 +37,15 @@ def with_policy(model, policy):
     def make(layer):
         if layer.name in outputs or layer.dtype_policy.name != "float32":
             return None
-        return type(layer).from_config({**layer.get_config(), "dtype": policy})
+        return copying.remake(layer, dtype=policy)
 
     return rewriting.replace(model, make)
 
 
 def _with_config(model, key, value, kind=keras.layers.Layer):
     def make(layer):
-        config = layer.get_config()
-        if not isinstance(layer, kind) or key not in config:
+        if not isinstance(layer, kind) or key not in layer.get_config():
             return None
-        return type(layer).from_config({**config, key: value})
+        return copying.remake(layer, **{key: value})
 
     return rewriting.replace(model, make)

@@ -5,7 +5,7 @@ from keras import layers
 from model_table import MODELS, all_layers, images, randomise
 
 import fbs_keras
-from fbs_keras import FBSConv2D, wrapping
+from fbs_keras import FBSConv2D, folding
 
 
 def outputs(model, x):
@@ -54,7 +54,7 @@ def test_a_gate_starts_at_the_size_of_gamma():
     gamma = keras.ops.convert_to_numpy(model.layers[1].gamma)
     layer = fbs_keras.wrap(model).layers[0]
     np.testing.assert_allclose(
-        keras.ops.convert_to_numpy(layer.gate_bias), np.maximum(np.abs(gamma), wrapping.SMALLEST_GATE), rtol=1e-6
+        keras.ops.convert_to_numpy(layer.gate_bias), np.maximum(np.abs(gamma), folding.SMALLEST_GATE), rtol=1e-6
     )
     assert not keras.ops.convert_to_numpy(layer.gate_kernel).any()
 
