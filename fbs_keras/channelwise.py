@@ -3,9 +3,10 @@
 import keras
 from keras import ops
 
+from fbs_keras.kinds import kind, operation
 from fbs_keras.layers import keeps_zero
 
-# Exact types, here and below: a subclass may do something else.
+# Exact kinds, here and below: a subclass may do something else.
 _NOTHING_AT_INFERENCE = (
     keras.layers.Identity,
     keras.layers.Dropout,
@@ -65,10 +66,10 @@ def activation_function(layer):
         A Keras activation function such as `keras.activations.relu`, or `None`.
     """
     if not isinstance(layer, keras.layers.Layer):
-        return _OPERATIONS.get(type(layer).__name__)
-    if type(layer) is keras.layers.Activation:
+        return _OPERATIONS.get(operation(layer))
+    if kind(layer) is keras.layers.Activation:
         return None if layer.activation is keras.activations.softmax else layer.activation
-    if type(layer) is keras.layers.ReLU and not layer.threshold and not layer.negative_slope:
+    if kind(layer) is keras.layers.ReLU and not layer.threshold and not layer.negative_slope:
         if layer.max_value is None:
             return keras.activations.relu
         if layer.max_value == 6:
@@ -97,30 +98,30 @@ def is_channelwise(layer, input_shape, channel_axis=-1):
     """
     if not isinstance(layer, keras.layers.Layer):
         return activation_function(layer) is not None
-    if type(layer) in (*_NOTHING_AT_INFERENCE, *_SPATIAL, *_ELEMENTWISE_LAYERS):
+    if kind(layer) in (*_NOTHING_AT_INFERENCE, *_SPATIAL, *_ELEMENTWISE_LAYERS):
         return True
-    if type(layer) is keras.layers.Activation:
+    if kind(layer) is keras.layers.Activation:
         return treats_elements_apart(layer.activation)
-    if type(layer) is keras.layers.DepthwiseConv2D:
+    if kind(layer) is keras.layers.DepthwiseConv2D:
         return layer.depth_multiplier == 1 and treats_elements_apart(layer.activation)
-    if type(layer) is keras.layers.BatchNormalization:
+    if kind(layer) is keras.layers.BatchNormalization:
         return layer.axis % len(input_shape) == channel_axis % len(input_shape)
-    if type(layer) is keras.layers.Rescaling:
+    if kind(layer) is keras.layers.Rescaling:
         return isinstance(layer.scale, int | float) and isinstance(layer.offset, int | float)
-    return type(layer) is keras.layers.Flatten and all(size == 1 for size in input_shape[1:-1])
+    return kind(layer) is keras.layers.Flatten and all(size == 1 for size in input_shape[1:-1])
 
 
 def moves_zero(layer):
     """Whether a channelwise layer may give a channel that is zero another value, as `is_channelwise` knows layers."""
-    if type(layer) is keras.layers.BatchNormalization:
+    if kind(layer) is keras.layers.BatchNormalization:
         return True
-    if type(layer) is keras.layers.DepthwiseConv2D:
+    if kind(layer) is keras.layers.DepthwiseConv2D:
         return layer.use_bias or not keeps_zero(layer.activation)
-    if type(layer) is keras.layers.Rescaling:
+    if kind(layer) is keras.layers.Rescaling:
         return layer.offset != 0
-    if type(layer) in _ELEMENTWISE_LAYERS:
+    if kind(layer) in _ELEMENTWISE_LAYERS:
         return not keeps_zero(layer)
-    return type(layer) is keras.layers.Activation and not keeps_zero(layer.activation)
+    return kind(layer) is keras.layers.Activation and not keeps_zero(layer.activation)
 
 
 def passes_channels(layer, input_shape):
@@ -160,9 +161,9 @@ def scales_channels(layer, input_shape):
     >>> scales_channels(keras.layers.ReLU(), shape), scales_channels(keras.layers.ReLU(max_value=6), shape)
     (True, False)
     """
-    if not passes_channels(layer, input_shape) or type(layer) is keras.layers.DepthwiseConv2D:
+    if not passes_channels(layer, input_shape) or kind(layer) is keras.layers.DepthwiseConv2D:
         return False
-    is_activation = type(layer) in _ELEMENTWISE_LAYERS or activation_function(layer) is not None
+    is_activation = kind(layer) in _ELEMENTWISE_LAYERS or activation_function(layer) is not None
     return not is_activation or is_homogeneous(layer)
 
 
@@ -174,4 +175,4 @@ def is_homogeneous(activation):
 
 def treats_elements_apart(activation):
     """Whether an activation function, or an activation layer used as one, is known to treat every element by itself."""
-    return activation in _ELEMENTWISE or type(activation) in _ELEMENTWISE_LAYERS
+    return activation in _ELEMENTWISE or kind(activation) in _ELEMENTWISE_LAYERS

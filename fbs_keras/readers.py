@@ -2,6 +2,7 @@
 
 import keras
 
+from fbs_keras.kinds import kind
 from fbs_keras.layers import FBSConv2D
 
 
@@ -41,7 +42,7 @@ def _readers(ref, flat, shapes, passes, data_format):
                 return f"{node.name} reads it, which is called {calls} times"
             found.append(layer)
             continue
-        flattens = type(layer) is keras.layers.Flatten and layer.data_format == data_format
+        flattens = kind(layer) is keras.layers.Flatten and layer.data_format == data_format
         if not flattens and not passes(layer, shapes[ref]):
             return f"{node.name} reads it"
         behind = _readers(node.output, flat, shapes, passes, data_format)
@@ -52,6 +53,6 @@ def _readers(ref, flat, shapes, passes, data_format):
 
 
 def _mixes_channels(layer, shape):
-    if type(layer) is keras.layers.Dense:
+    if kind(layer) is keras.layers.Dense:
         return len(shape) == 2
-    return isinstance(layer, FBSConv2D) or (type(layer) is keras.layers.Conv2D and layer.groups == 1)
+    return isinstance(layer, FBSConv2D) or (kind(layer) is keras.layers.Conv2D and layer.groups == 1)
