@@ -288,8 +288,7 @@ class PlainTracer(Tracer):
     def convolve(self, attributes, x, constants, name):
         k = x.values.shape[-1]
         kernel = constants["weights"][:k].T.reshape(attributes.kernel_h, attributes.kernel_w, k, 1)
-        strides, dilations = (attributes.stride_h, attributes.stride_w), (attributes.dilation_h, attributes.dilation_w)
-        y = tf.nn.depthwise_conv2d(x.values, kernel, (1, *strides, 1), attributes.padding, dilations=dilations)
+        y = lowering.depthwise(attributes, x.values, kernel)
         activation = next(key for key, value in ACTIVATIONS.items() if value == attributes.activation)
         return dataclasses.replace(x, values=activation(y + constants["bias"][:k]))
 
