@@ -6,7 +6,8 @@ import keras
 import numpy as np
 
 from fbs_keras import graph
-from fbs_keras.channelwise import activation_name, operation_name, treats_elements_apart
+from fbs_keras.channelwise import activation_name, treats_elements_apart
+from fbs_keras.kinds import operation
 from fbs_keras.layers import FBSConv2D
 
 # Exact types, here and below: a subclass may do something else.
@@ -327,9 +328,9 @@ def to_numpy(value):
     return np.asarray(keras.ops.convert_to_numpy(value), "float32")
 
 
-def padding(operation, rank):
+def padding(pad, rank):
     """How much a `keras.ops.pad` adds before and after each of the axes, a list of pairs."""
-    pairs = [tuple(pair) for pair in operation.pad_width]
+    pairs = [tuple(pair) for pair in pad.pad_width]
     return pairs * rank if len(pairs) == 1 else pairs
 
 
@@ -348,7 +349,7 @@ def _kind(node):
         raise ValueError(f"layer {node.name!r} is an FBSConv2D already: slim the model first, then wrap it")
     if not isinstance(layer, keras.layers.Layer):
         numbers = all(_is_number(value) for value in keras.tree.flatten((node.args, node.kwargs)))
-        name = operation_name(layer)
+        name = operation(layer)
         if name in _ELEMENTWISE_OPS and numbers:
             return "elementwise", None
         if name in _OPERATIONS and (name != "Pad" or numbers):

@@ -4,9 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from fbs_keras.kinds import kind, operation
 from fbs_keras.layers import keeps_zero
 
-# Exact types, here and below: a subclass may do something else.
+# Exact kinds, here and below: a subclass may do something else.
 _NOTHING_AT_INFERENCE = (
     keras.layers.Identity,
     keras.layers.Dropout,
@@ -47,7 +48,7 @@ _HOMOGENEOUS = _functions(_HOMOGENEOUS_NAMES)
 
 def treats_elements_apart(activation):
     """Whether an activation function, or an activation layer used as one, is known to treat every element by itself."""
-    return type(activation) in _ELEMENTWISE_LAYERS or any(activation is known for known in _ELEMENTWISE)
+    return kind(activation) in _ELEMENTWISE_LAYERS or any(activation is known for known in _ELEMENTWISE)
 
 
 def is_elementwise(activation):
@@ -76,11 +77,6 @@ _OPERATIONS = {
 }
 
 
-def operation_name(operation):
-    """The class of an operation such as `keras.ops.relu(x)`, by name, since it is not public; empty if not Keras's."""
-    return type(operation).__name__ if type(operation).__module__.startswith("keras.") else ""
-
-
 def activation_function(layer):
     """The function of an activation layer, where `Conv2D(activation=...)` could name it; else `None`.
 
@@ -91,10 +87,10 @@ def activation_function(layer):
         A Keras activation function such as `keras.activations.relu`, or `None`.
     """
     if not isinstance(layer, keras.layers.Layer):
-        return _OPERATIONS.get(operation_name(layer))
-    if type(layer) is keras.layers.Activation:
+        return _OPERATIONS.get(operation(layer))
+    if kind(layer) is keras.layers.Activation:
         return None if layer.activation is keras.activations.softmax else layer.activation
-    if type(layer) is keras.layers.ReLU and not layer.threshold and not layer.negative_slope:
+    if kind(layer) is keras.layers.ReLU and not layer.threshold and not layer.negative_slope:
         if layer.max_value is None:
             return keras.activations.relu
         if layer.max_value == 6:
@@ -124,21 +120,21 @@ def is_channelwise(layer, input_shape, channel_axis=-1):
     if not isinstance(layer, keras.layers.Layer):
         return activation_function(layer) is not None
     rank = len(input_shape)
-    if type(layer) in (*_NOTHING_AT_INFERENCE, *_ELEMENTWISE_LAYERS):
+    if kind(layer) in (*_NOTHING_AT_INFERENCE, *_ELEMENTWISE_LAYERS):
         return True
-    if type(layer) in _SPATIAL:
+    if kind(layer) in _SPATIAL:
         return _channels_are_on(channel_axis, layer, rank)
-    if type(layer) is keras.layers.Activation:
+    if kind(layer) is keras.layers.Activation:
         return treats_elements_apart(layer.activation)
-    if type(layer) is keras.layers.DepthwiseConv2D:
+    if kind(layer) is keras.layers.DepthwiseConv2D:
         apart = layer.depth_multiplier == 1 and treats_elements_apart(layer.activation)
         return apart and _channels_are_on(channel_axis, layer, rank)
-    if type(layer) is keras.layers.BatchNormalization:
+    if kind(layer) is keras.layers.BatchNormalization:
         return layer.axis % rank == channel_axis % rank
-    if type(layer) is keras.layers.Rescaling:
+    if kind(layer) is keras.layers.Rescaling:
         return isinstance(layer.scale, int | float) and isinstance(layer.offset, int | float)
     others = [size for axis, size in enumerate(input_shape) if axis not in (0, channel_axis % rank)]
-    return type(layer) is keras.layers.Flatten and all(size == 1 for size in others)
+    return kind(layer) is keras.layers.Flatten and all(size == 1 for size in others)
 
 
 def _channels_are_on(channel_axis, layer, rank):
@@ -148,15 +144,15 @@ def _channels_are_on(channel_axis, layer, rank):
 
 def moves_zero(layer):
     """Whether a channelwise layer may give a channel that is zero another value, as `is_channelwise` knows layers."""
-    if type(layer) is keras.layers.BatchNormalization:
+    if kind(layer) is keras.layers.BatchNormalization:
         return True
-    if type(layer) is keras.layers.DepthwiseConv2D:
+    if kind(layer) is keras.layers.DepthwiseConv2D:
         return layer.use_bias or not keeps_zero(layer.activation)
-    if type(layer) is keras.layers.Rescaling:
+    if kind(layer) is keras.layers.Rescaling:
         return layer.offset != 0
-    if type(layer) in _ELEMENTWISE_LAYERS:
+    if kind(layer) in _ELEMENTWISE_LAYERS:
         return not keeps_zero(layer)
-    return type(layer) is keras.layers.Activation and not keeps_zero(layer.activation)
+    return kind(layer) is keras.layers.Activation and not keeps_zero(layer.activation)
 
 
 def passes_channels(layer, input_shape, channel_axis=-1):
@@ -198,9 +194,9 @@ def scales_channels(layer, input_shape, channel_axis=-1):
     >>> scales_channels(keras.layers.ReLU(), shape), scales_channels(keras.layers.ReLU(max_value=6), shape)
     (True, False)
     """
-    if not passes_channels(layer, input_shape, channel_axis) or type(layer) is keras.layers.DepthwiseConv2D:
+    if not passes_channels(layer, input_shape, channel_axis) or kind(layer) is keras.layers.DepthwiseConv2D:
         return False
-    is_activation = type(layer) in _ELEMENTWISE_LAYERS or activation_function(layer) is not None
+    is_activation = kind(layer) in _ELEMENTWISE_LAYERS or activation_function(layer) is not None
     return not is_activation or is_homogeneous(layer)
 
 
@@ -210,11 +206,11 @@ def is_homogeneous(activation):
     Args:
         activation: A function, an activation layer or an operation.
     """
-    if type(activation) is keras.layers.ReLU:
+    if kind(activation) is keras.layers.ReLU:
         return activation.max_value is None and not activation.threshold
     candidates = (activation, activation_function(activation))
     is_known = any(candidate is known for candidate in candidates for known in _HOMOGENEOUS)
-    return is_known or type(activation) is keras.layers.LeakyReLU
+    return is_known or kind(activation) is keras.layers.LeakyReLU
 
 
 def passes_apart(activation, shape, kept, channel_axis=-1):

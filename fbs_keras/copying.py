@@ -12,8 +12,8 @@ import warnings
 import keras
 import numpy as np
 
-# Keras wraps these in every layer.
-_WRAPPED = ("build", "quantize")
+from fbs_keras.kinds import replaced_methods
+
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks")  # of a torch module, which a layer is on torch
 
 
@@ -187,19 +187,6 @@ def _check_same(layer, new, parts):
         raise _CopyError(
             f"layer {layer.name!r} cannot be copied: it has hooks, which no config tells; remove them first"
         )
-
-
-def replaced_methods(layer):
-    """The methods that were replaced on a layer itself, not in its class: a set of names."""
-    return {
-        key
-        for key, value in _attributes(layer)
-        if callable(value) and inspect.isroutine(getattr(type(layer), key, None))
-    }
-
-
-def _attributes(layer):
-    return [(key, value) for key, value in vars(layer).items() if key not in _WRAPPED]
 
 
 def inner_layers(layer):

@@ -225,9 +225,10 @@ class FBSConv2D(keras.layers.Conv2D):
         if lora_rank:
             alpha = {"lora_alpha": self.lora_alpha} if hasattr(self, "lora_alpha") else {}  # not in Keras 3.8
             self.enable_lora(lora_rank, **alpha)
+        weights = self._stored_weights()
         for name in self.frozen:
-            if getattr(self, name) is not None:
-                getattr(self, name).trainable = False
+            if name in weights:
+                weights[name].trainable = False
 
     def compute_output_shape(self, input_shape):
         shape = super().compute_output_shape(input_shape)
@@ -305,12 +306,12 @@ class FBSConv2D(keras.layers.Conv2D):
         )
 
     def _stored_weights(self):
-        """The layer's own weights but for LoRA's, in the order of a file."""
+        """The layer's own weights but for LoRA's, by name, in the order of a file."""
         own = {weight.name: weight for weight in reversed(self.weights)}
-        return [own[name] for name in STORED if name in own]
+        return {name: own[name] for name in STORED if name in own}
 
     def save_own_variables(self, store):
-        for index, weight in enumerate(self._stored_weights()):
+        for index, weight in enumerate(self._stored_weights().values()):
             store[str(index)] = self._merged(weight) if weight.name == "kernel" else weight
 
     def _merged(self, kernel):
@@ -321,7 +322,7 @@ class FBSConv2D(keras.layers.Conv2D):
         return ops.cast(ops.add(kernel, scale * ops.matmul(self.lora_kernel_a, self.lora_kernel_b)), kernel.dtype)
 
     def load_own_variables(self, store):
-        weights = self._stored_weights()
+        weights = list(self._stored_weights().values())
         if len(store.keys()) != len(weights):
             raise ValueError(
                 f"FBSConv2D {self.name!r} expected {len(weights)} weights ({', '.join(w.name for w in weights)}), "
@@ -332,13 +333,15 @@ class FBSConv2D(keras.layers.Conv2D):
             weight.assign(store[str(index)])
         if self.lora_enabled:  # the kernel has it all; with the other factor zero too, LoRA would learn no more
             self.lora_kernel_b.assign(ops.zeros_like(self.lora_kernel_b))
+
     def _frozen_now(self):
         """Which weights are not trained though the layer is; a frozen layer remembers which were not."""
         if not (self.built and self.trainable):
             return list(self.frozen)
-        weights = [(name, getattr(self, name)) for name in FREEZABLE]
-        return [name for name, weight in weights if weight is not None and not weight.trainable]
-
+        weights = self._stored_weights()
+        # LoRA freezes the kernel itself.
+        names = [name for name in FREEZABLE if name in weights and not (name == "kernel" and self.lora_enabled)]
+        return [name for name in names if not weights[name].trainable]
 
     def get_config(self):
         return {

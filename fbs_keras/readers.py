@@ -2,6 +2,7 @@
 
 import keras
 
+from fbs_keras.kinds import kind
 from fbs_keras.layers import FBSConv2D
 
 
@@ -22,7 +23,7 @@ def kernel_readers(node, flat, shapes, passes, nested=True):
         A list of FBS layers, `Conv2D` and `Dense` layers, each called once; or where something else reads the
         channels, a string that says what.
     """
-    if type(node.layer) is not FBSConv2D:
+    if kind(node.layer) is not FBSConv2D:
         return f"it is a {type(node.layer).__name__}, which may do more than FBSConv2D"
     if has_other_weights(node.layer):
         return "it has other weights than FBSConv2D's, such as LoRA's"
@@ -56,7 +57,7 @@ def _readers(ref, flat, shapes, passes, source, nested):
                 return f"{node.name} reads it, which has more weights than kernel and bias"
             found.append(layer)
             continue
-        flattens = type(layer) is keras.layers.Flatten and layer.data_format == source.data_format
+        flattens = kind(layer) is keras.layers.Flatten and layer.data_format == source.data_format
         # Not called with training=True, say: a random layer would not leave a zero channel zero.
         plain = node.args == (ref,) and not any(node.kwargs.values())
         axis = source.channel_axis if len(shapes[ref]) == 4 else -1
@@ -70,9 +71,9 @@ def _readers(ref, flat, shapes, passes, source, nested):
 
 
 def _mixes_channels(layer, shape, data_format):
-    if type(layer) is keras.layers.Dense:
+    if kind(layer) is keras.layers.Dense:
         return len(shape) == 2
-    is_conv = type(layer) is FBSConv2D or (type(layer) is keras.layers.Conv2D and layer.groups == 1)
+    is_conv = kind(layer) is FBSConv2D or (kind(layer) is keras.layers.Conv2D and layer.groups == 1)
     return is_conv and layer.data_format == data_format
 
 

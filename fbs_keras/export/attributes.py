@@ -17,6 +17,11 @@ ACTIVATIONS = {
 }
 
 
+def op_activation(activation):
+    """Which of `ACTIVATIONS` a function is that the ops themselves apply, `"NONE"` for linear; `None` for another."""
+    return next((name for known, name in ACTIVATIONS.items() if known is activation), None)
+
+
 class Attributes:
     """What the attributes of all exported ops have in common; each is a dataclass of integers and strings.
 
@@ -99,7 +104,7 @@ class Conv2DAttributes(Attributes):
             k=layer.active_channels,
             group_size=layer.group_size,
             **_window(layer),
-            activation=ACTIVATIONS.get(layer.activation, "NONE"),
+            activation=op_activation(layer.activation) or "NONE",
             **others,
         )
 

@@ -139,14 +139,37 @@ def depthwise_conv2d(attributes, x, indices, weights, bias):
     filters = tf.reshape(filters, (a.kernel_h, a.kernel_w, batch * channels, 1))
     if batch > 1:
         x = tf.reshape(tf.transpose(x, (1, 2, 0, 3)), (1, height, width, batch * channels))
-    y = tf.nn.depthwise_conv2d(
-        x, filters, (1, a.stride_h, a.stride_w, 1), a.padding, dilations=(a.dilation_h, a.dilation_w)
-    )
+    y = depthwise(a, x, filters)
     y = y + tf.reshape(tf.gather(bias, indices), (-1,))
     y = _ACTIVATIONS[a.activation](y)
     if batch > 1:
         y = tf.transpose(tf.reshape(y, (*y.shape[1:3], batch, channels)), (2, 0, 1, 3))
     return y
+
+
+def depthwise(attributes, x, filters):
+    """Computes a depthwise convolution alone.
+
+    Args:
+        attributes: `DepthwiseConv2DAttributes`.
+        x: `[N, H, W, K]`, of static shape.
+        filters: `[KH, KW, K, 1]`.
+
+    Returns:
+        `[N, OH, OW, K]`.
+    """
+    a = attributes
+    strides, dilations = (a.stride_h, a.stride_w), (a.dilation_h, a.dilation_w)
+    if max(strides) == 1 or max(dilations) == 1:
+        return tf.nn.depthwise_conv2d(x, filters, (1, *strides, 1), a.padding, dilations=dilations)
+    # TensorFlow computes something else where both are above 1, of another shape. So: every pixel, then every other.
+    axes = zip(x.shape[1:3], (a.kernel_h, a.kernel_w), strides, dilations, strict=True)
+    places = [_taps(size, kernel, stride, dilation, a.padding) for size, kernel, stride, dilation in axes]
+    pads = [(-taps.min(), max(taps.max() - size + 1, 0)) for taps, size in zip(places, x.shape[1:3], strict=True)]
+    x = tf.pad(x, [(0, 0), *pads, (0, 0)])
+    y = tf.nn.depthwise_conv2d(x, filters, (1, 1, 1, 1), "VALID", dilations=dilations)
+    (rows_, cols) = ((len(taps) - 1) * stride + 1 for taps, stride in zip(places, strides, strict=True))
+    return y[:, : rows_ : strides[0], : cols : strides[1]]
 
 
 def add(attributes, *operands):

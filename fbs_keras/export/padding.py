@@ -2,6 +2,8 @@
 
 import keras
 
+from fbs_keras.kinds import kind
+
 
 def pads_as_same(layer, convolution, input_shape):
     """Whether a ZeroPadding2D layer and a "valid" convolution compute what a "same" one would.
@@ -22,7 +24,7 @@ def pads_as_same(layer, convolution, input_shape):
     >>> pads_as_same(ZeroPadding2D(((0, 1), (0, 1))), DepthwiseConv2D(3, strides=2), (1, 112, 112, 96))
     True
     """
-    if type(layer) is not keras.layers.ZeroPadding2D or convolution.padding != "valid":
+    if kind(layer) is not keras.layers.ZeroPadding2D or convolution.padding != "valid":
         return False
     axes = zip(input_shape[1:3], convolution.kernel_size, convolution.strides, convolution.dilation_rate, strict=True)
     same = []

@@ -5,6 +5,7 @@ import math
 import keras
 
 from fbs_keras.channelwise import is_channelwise
+from fbs_keras.kinds import Changed, kind
 from fbs_keras.suppress import Suppress
 
 _MIX = (
@@ -32,25 +33,27 @@ def reason(layer, inputs):
     >>> reason(keras.layers.LayerNormalization(), [tensor])
     'LayerNormalization mixes channels'
     """
-    kind = type(layer).__name__
-    if type(layer) is Suppress:
+    name = type(layer).__name__
+    if kind(layer) is Suppress:
         if inputs[0].active is None:
             return "Suppress reads a dense tensor"
         return "the mask of Suppress is of another FBS layer than what it reads"
-    if type(layer) in _MIX or getattr(layer, "activation", None) is keras.activations.softmax:
-        return f"{kind} mixes channels"
-    if type(layer) in (keras.layers.Dense, keras.layers.Conv2D) and math.prod(inputs[0].shape[1:-1]) == 1:
-        return f"of a single pixel, faster than to gather the rows of {kind}"
+    if kind(layer) is Changed:
+        return f"{name} has a method that has been replaced"
+    if kind(layer) in _MIX or getattr(layer, "activation", None) is keras.activations.softmax:
+        return f"{name} mixes channels"
+    if kind(layer) in (keras.layers.Dense, keras.layers.Conv2D) and math.prod(inputs[0].shape[1:-1]) == 1:
+        return f"of a single pixel, faster than to gather the rows of {name}"
     if isinstance(layer, _CONVOLUTIONS):
-        return f"read by {kind} {'x'.join(map(str, layer.kernel_size))}, which is not an FBS layer"
+        return f"read by {name} {'x'.join(map(str, layer.kernel_size))}, which is not an FBS layer"
     if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D) and layer.depth_multiplier != 1:
-        return f"{kind} has depth_multiplier {layer.depth_multiplier}"
+        return f"{name} has depth_multiplier {layer.depth_multiplier}"
     if len(inputs) == 1 and is_channelwise(layer, inputs[0].shape):
-        return f"{kind} moves zero, and no Suppress with the same winners is behind it"
-    if type(layer) is keras.layers.Flatten:
+        return f"{name} moves zero, and no Suppress with the same winners is behind it"
+    if kind(layer) is keras.layers.Flatten:
         return "Flatten mixes pixels and channels"
-    if kind == "Concatenate":
+    if name == "Concatenate":
         return "what reads the concatenation needs it dense, or it is not along the channels"
     if len(inputs) > 1:
-        return f"{kind} of tensors of other shapes or winners"
-    return f"{kind} is not known to treat channels apart"
+        return f"{name} of tensors of other shapes or winners"
+    return f"{name} is not known to treat channels apart"

@@ -2,6 +2,7 @@
 
 from fbs_keras import graph
 from fbs_keras.channelwise import is_channelwise, moves_zero
+from fbs_keras.kinds import kind
 from fbs_keras.layers import FBSConv2D
 from fbs_keras.suppress import Suppress
 
@@ -23,7 +24,7 @@ def suppressed(flat, tensors):
     producers = {node.output: node for node in flat.nodes}
     found = set()
     for node in flat.nodes:
-        if type(node.layer) is Suppress:
+        if kind(node.layer) is Suppress:
             x, mask = node.inputs
             found |= _behind(x, mask, flat, tensors, producers)
     return found
@@ -39,7 +40,7 @@ def _behind(x, mask, flat, tensors, producers):
         node = producers.get(x)
         if node is None or not node.inputs:
             return set()
-        if type(node.layer) is Suppress and node.inputs[1] == mask:
+        if kind(node.layer) is Suppress and node.inputs[1] == mask:
             break
         if len(node.inputs) > 1 or not is_channelwise(node.layer, tensors[node.inputs[0]].shape):
             return set()

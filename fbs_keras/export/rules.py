@@ -8,7 +8,7 @@ import keras
 from fbs_keras import graph
 from fbs_keras.channelwise import activation_function, is_channelwise, is_elementwise, moves_zero, passes_channels
 from fbs_keras.export import reasons
-from fbs_keras.export.attributes import ACTIVATIONS
+from fbs_keras.export.attributes import op_activation
 from fbs_keras.export.padding import pads_as_same
 from fbs_keras.export.steps import (
     ADD,
@@ -24,6 +24,7 @@ from fbs_keras.export.steps import (
     SEPARABLE,
     Step,
 )
+from fbs_keras.kinds import kind, operation
 from fbs_keras.layers import FBSConv2D
 from fbs_keras.suppress import Suppress
 
@@ -61,6 +62,14 @@ class Call:
         return "first" if self.aligned else self.node.output
 
     @property
+    def plain(self):
+        """Whether the call has no arguments but tensors of the graph: no constants, which a rule would not see."""
+        node = self.node
+        arguments = _leaves(node.args)
+        settings = [value for name, value in node.kwargs.items() if name != "training"]  # false in an exported model
+        return all(isinstance(leaf, graph.Ref) for leaf in arguments) and all(value is None for value in settings)
+
+    @property
     def compact(self):
         """Those inputs that are compact."""
         return [tensor for tensor in self.inputs if tensor.active is not None]
@@ -88,7 +97,7 @@ class Call:
 
     def is_depthwise(self, node):
         """Whether `is_channelwise` is so of a depthwise convolution."""
-        return type(node.layer) is keras.layers.DepthwiseConv2D and self.is_channelwise(node)
+        return kind(node.layer) is keras.layers.DepthwiseConv2D and self.is_channelwise(node)
 
     def pads(self, node, reader):
         """Whether the depthwise convolution `reader` is to do the zero padding `node` in front of it.
@@ -127,7 +136,7 @@ def _with_pooling(call, step):
     int8: VGG-16 takes 14.1 instead of 15.1 ms so, since the layer need not write a map four times as large.
     """
     reader = call.only_reader(call.node)
-    if not call.pools or call.layer.activation not in ACTIVATIONS or reader is None:
+    if not call.pools or op_activation(call.layer.activation) is None or reader is None:
         return step
     y, *mask = step.outputs
     if not _halves(reader.layer, y.shape):
@@ -138,7 +147,7 @@ def _with_pooling(call, step):
 
 def _halves(layer, shape):
     """Whether a layer takes the maximum of 2x2 pixels each, none of which lies outside of an image of this shape."""
-    if type(layer) is not keras.layers.MaxPooling2D or (layer.pool_size, layer.strides) != ((2, 2), (2, 2)):
+    if kind(layer) is not keras.layers.MaxPooling2D or (layer.pool_size, layer.strides) != ((2, 2), (2, 2)):
         return False
     height, width = shape[1:3]
     inside = layer.padding == "valid" or height % 2 == width % 2 == 0
@@ -146,13 +155,13 @@ def _halves(layer, shape):
 
 
 def _pad(call):
-    if type(call.layer) is not keras.layers.ZeroPadding2D or not call.pads(call.node, call.only_reader(call.node)):
+    if kind(call.layer) is not keras.layers.ZeroPadding2D or not call.pads(call.node, call.only_reader(call.node)):
         return None
     return call.step(FUSED, call.inputs[0])
 
 
 def _suppress(call):
-    if type(call.layer) is not Suppress:
+    if kind(call.layer) is not Suppress:
         return None
     x, mask = call.inputs
     source = [node.layer for node in call.flat.nodes if node.output == call.node.inputs[1]._replace(tensor=0)]
@@ -169,10 +178,10 @@ def _all_dense(call):
 def _depthwise(call):
     if not call.is_depthwise(call.node):
         return None
-    norm, followers, activation = None, [], ACTIVATIONS.get(call.layer.activation, "NONE")
+    norm, followers, activation = None, [], op_activation(call.layer.activation) or "NONE"
     if call.layer.activation is keras.activations.linear:
         reader = call.only_reader(call.node)
-        is_norm = reader is not None and type(reader.layer) is keras.layers.BatchNormalization
+        is_norm = reader is not None and kind(reader.layer) is keras.layers.BatchNormalization
         if is_norm and reader.output in call.suppressed:
             norm = reader.layer
             followers.append(reader)
@@ -192,7 +201,7 @@ def _depthwise(call):
 
 def _separable(call):
     layer = call.layer
-    if type(layer) is keras.layers.SeparableConv2D and layer.depth_multiplier == 1:
+    if kind(layer) is keras.layers.SeparableConv2D and layer.depth_multiplier == 1:
         return call.step(SEPARABLE)
     return None
 
@@ -202,7 +211,8 @@ def _channelwise(call):
 
 
 def _merge(call):
-    same = len({(tensor.active, tensor.winners) for tensor in call.inputs}) == 1
+    # Of equal rank: broadcast from behind, a batch of vectors would be one vector for each column of an image.
+    same = len({(tensor.active, tensor.winners, len(tensor.shape)) for tensor in call.inputs}) == 1
     return (
         call.step(CHANNELWISE, call.inputs[0]) if same and _is(call.layer, *_MERGES) and len(call.inputs) > 1 else None
     )
@@ -210,9 +220,10 @@ def _merge(call):
 
 def _add(call):
     """The sum of float32 tensors of one shape: of an Add layer, or `a + b`."""
+    if call.aligned or not _is(call.layer, "Add") or len(call.inputs) < 2:
+        return None
     (output,) = call.outputs
-    same = all((tensor.shape, tensor.dtype) == (output.shape, "float32") for tensor in call.inputs)
-    if call.aligned or not same or not _is(call.layer, "Add") or len(call.inputs) < 2:
+    if any((tensor.shape, tensor.dtype) != (output.shape, "float32") for tensor in call.inputs):
         return None
     reader = call.only_reader(call.node)
     activation = "NONE" if reader is None else _relu(reader.layer)
@@ -221,7 +232,7 @@ def _add(call):
 
 def _scale(call):
     """A compact image by one number for each channel, which is dense or of other winners."""
-    if not _is(call.layer, "Multiply") or len(call.inputs) != 2:
+    if not _is(call.layer, "Multiply") or len(call.inputs) != 2 or not _all_float32(call.inputs):
         return None
     for x, scale in (call.inputs, call.inputs[::-1]):
         fits = len(scale.shape) == len(x.shape) and math.prod(scale.shape[1:-1]) == 1
@@ -236,14 +247,18 @@ def _concatenate(call):
     On 28x28x256 in front of an FBS layer of 128 filters at density 0.5, 3x3: 210 us where expanding takes 415; with
     half of the channels dense 324 and 462, with 7/8 and more of them dense the same.
     """
-    (output,) = call.outputs
-    if not _joins_channels(call.layer, output):
+    output = call.outputs[0]
+    if not _joins_channels(call.layer, output) or not _all_float32(call.inputs):
         return None
     readers = call.flat.consumers(call.node.output)
     if call.flat.is_output(call.node.output) or not all(_reads_compact(node.layer, output) for node in readers):
         return None
     active = sum(tensor.active or tensor.shape[-1] for tensor in call.inputs)
     return call.step(CONCATENATE, dataclasses.replace(output, active=active, winners=call.winners))
+
+
+def _all_float32(tensors):
+    return all(tensor.dtype == "float32" for tensor in tensors)
 
 
 def _joins_channels(layer, output):
@@ -271,10 +286,10 @@ def _is_matrix(layer):
     """Whether a layer is one matrix product over the channels."""
     if getattr(layer, "quantization_mode", None) is not None:
         return False
-    if type(layer) is keras.layers.Dense:
+    if kind(layer) is keras.layers.Dense:
         return True
     return (
-        type(layer) is keras.layers.Conv2D
+        kind(layer) is keras.layers.Conv2D
         and (layer.kernel_size, layer.strides, layer.groups) == ((1, 1), (1, 1), 1)
         and layer.data_format == "channels_last"
     )
@@ -282,7 +297,9 @@ def _is_matrix(layer):
 
 def dense(call):
     """What always works: dense tensors."""
-    reason = reasons.reason(call.layer, call.inputs) if call.compact else ""
+    reason = ""
+    if call.compact:
+        reason = reasons.reason(call.layer, call.inputs) if call.plain else "called with constants too"
     return call.step(FBS if isinstance(call.layer, FBSConv2D) else DENSE, reason=reason)
 
 
@@ -293,16 +310,22 @@ def fused(call):
 
 def _relu(layer):
     """Which of the ops' activations an activation layer is, `"NONE"` if it is none."""
-    return ACTIVATIONS.get(activation_function(layer), "NONE")
+    return op_activation(activation_function(layer)) or "NONE"
+
+
+def _leaves(structure):
+    if isinstance(structure, list | tuple) and not isinstance(structure, graph.Ref):
+        return [leaf for item in structure for leaf in _leaves(item)]
+    if isinstance(structure, dict):
+        return [leaf for item in structure.values() for leaf in _leaves(item)]
+    return [structure]
 
 
 def _is(layer, *names):
     """Whether a layer is of one of these kinds of Keras's, no subclass, or such an operation."""
     if isinstance(layer, keras.layers.Layer):
-        return type(layer) in [getattr(keras.layers, name) for name in names]
-    kind = type(layer)
-    # keras.ops.average is no sum of tensors.
-    return kind.__module__.startswith("keras.") and kind.__name__ in names and kind.__name__ != "Average"
+        return kind(layer) in [getattr(keras.layers, name) for name in names]
+    return operation(layer) in names and operation(layer) != "Average"  # keras.ops.average is no sum of tensors
 
 
 # In the order in which they are tried; each gives a `Step`, or `None` where it does not apply.

@@ -7,6 +7,8 @@ import keras
 from fbs_keras import graph
 from fbs_keras.export import regions, rules
 from fbs_keras.export.steps import DENSE, Step, Tensor
+from fbs_keras.kinds import overridden
+from fbs_keras.layers import FBSConv2D
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +56,8 @@ def plan(model, batch_size, aligned=False, compact=True, pools=False):
         A `Plan`.
 
     Raises:
-        TypeError, ValueError: If the model's graph cannot be read.
+        TypeError, ValueError: If the model's graph cannot be read, or an FBS layer is of a class that overrides what
+            `FBSConv2D` computes.
 
     Example:
 
@@ -63,7 +66,22 @@ def plan(model, batch_size, aligned=False, compact=True, pools=False):
     ...
     """
     flat = graph.flatten(model)
+    for node in flat.nodes:
+        _check_unchanged(node)
     return plan_graph(flat, graph.specs(flat, model), batch_size, aligned, compact, pools)
+
+
+def _check_unchanged(node):
+    """Raises for an FBS layer that does something else than the exported op."""
+    if not isinstance(node.layer, FBSConv2D):
+        return
+    changes = overridden(node.layer, FBSConv2D)
+    if changes:
+        raise ValueError(
+            f"layer {node.name!r} ({type(node.layer).__name__}) overrides {', '.join(changes)} of FBSConv2D, so that "
+            "the exported op would not compute what it does; use an FBSConv2D in its place, or export the model by "
+            "model.export(format='litert'), which skips no channels"
+        )
 
 
 def plan_graph(flat, specs, batch_size, aligned=False, compact=True, pools=False):
@@ -82,7 +100,7 @@ def plan_graph(flat, specs, batch_size, aligned=False, compact=True, pools=False
         refs = written[node.output[:2]]
         inputs, outputs = [tensors[ref] for ref in node.inputs], [tensors[ref] for ref in refs]
         call = rules.Call(node, inputs, outputs, flat, tensors, suppressed, aligned, pools)
-        fitting = [rules.fused] if node.output in fused else rules.RULES if compact else [rules.dense]
+        fitting = [rules.fused] if node.output in fused else rules.RULES if compact and call.plain else [rules.dense]
         step = next(step for rule in fitting if (step := rule(call)) is not None)
         fused.update(follower.output for follower in step.followers)
         tensors.update(zip(refs, step.outputs, strict=True))

@@ -19,7 +19,9 @@ from fbs_keras.export.attributes import (
     constants,
     depthwise_constants,
     normalization,
+    op_activation,
 )
+from fbs_keras.kinds import kind
 
 
 @dataclasses.dataclass(frozen=True)  # and no tuple, which Keras would take for a structure of tensors
@@ -85,16 +87,18 @@ class Tracer:
         # Stateless: the losses and updates of this call are not to stay in the user's layers.
         with keras.StatelessScope():
             for step in plan.steps:
-                values.update(step.node.outputs(self._step(step, values)))
+                values.update(step.node.outputs(self._step(step, values, plan.graph)))
         return [values.dense(ref) for ref in graph.refs(plan.graph.outputs)]
 
-    def _step(self, step, values):
+    def _step(self, step, values, flat):
         """What a step's layer returns; `steps` tells of the actions."""
         node, layer = step.node, step.node.layer
         inputs = [values[ref] for ref in node.inputs]
         match step.action:
             case steps.FBS:
-                return self.fbs(layer, inputs[0], node.name, step.pool)
+                # Of an op's outputs that nobody reads, the runtime gives the delegate no memory.
+                read = bool(flat.consumers(node.output)) or flat.is_output(node.output)
+                return self.fbs(layer, inputs[0], node.name, step.pool, read)
             case steps.CHANNELWISE:
                 return self.channelwise(node, inputs)
             case steps.DEPTHWISE:
@@ -116,27 +120,30 @@ class Tracer:
                 return inputs[0]
         return _call(node, [values.dense(ref) for ref in node.inputs])
 
-    def _op(self, attributes, tensors, constants, name):
-        """An exported op's outputs; as one custom op, if they are to be fused."""
+    def _op(self, attributes, tensors, constants, name, read=True):
+        """An exported op's outputs; as one custom op, if they are to be fused and the first of them is read."""
         values = list(constants.values())
-        if not self.fuse:
+        if not (self.fuse and read):
             return lowering.compute(attributes, *tensors, *values)
         self.names.append(name)
         return lowering.custom_op(attributes, len(self.names) - 1, tensors, values)
 
-    def fbs(self, layer, x, name, pool=1):
-        """Computes what an FBS layer returns, of a tensor or a `Compact`; pooled where `pool` is 2."""
+    def fbs(self, layer, x, name, pool=1, read=True):
+        """Computes what an FBS layer returns, of a tensor or a `Compact`; pooled where `pool` is 2.
+
+        Where not its image is `read` but its mask alone, built-in ops compute that.
+        """
         sparse_in = isinstance(x, Compact)
-        tensors = [x.values, x.indices] if sparse_in else [x]
+        tensors = [x.values, x.indices] if sparse_in else [tf.cast(x, "float32")]  # as the layer does
         with tf.init_scope():  # out of the function being traced, where variables have values
             attributes = quantization.conv2d_attributes(layer, sparse_in, self.quantize, pool)
             constants = self.constants(layer)
             elementwise = is_elementwise(layer.activation)
-        y, *indices = self._op(attributes, tensors, constants, name)
+        y, *indices = self._op(attributes, tensors, constants, name, read)
         mask = tf.ones((y.shape[0], y.shape[-1]))
         if indices:
             y, mask = (Compact(values, indices[0], layer.filters) for values in (y, mask))
-        if layer.activation not in ACTIVATIONS:
+        if op_activation(layer.activation) is None:
             if indices and not elementwise:
                 y = self.expand(y, f"{name}/dense")
             y = y.map(layer.activation) if isinstance(y, Compact) else layer.activation(y)
@@ -145,7 +152,7 @@ class Tracer:
     def channelwise(self, node, inputs):
         """Calls a layer on `Compact`s that hold the same channels."""
         x, layer = inputs[0], node.layer
-        if type(layer) is keras.layers.BatchNormalization:
+        if kind(layer) is keras.layers.BatchNormalization:
             with tf.init_scope():
                 scale, shift = (parameters.astype("float32") for parameters in normalization(layer))
             return x.map(lambda values: values * self.gather(scale, x) + self.gather(shift, x))
@@ -159,7 +166,7 @@ class Tracer:
         attributes = DepthwiseConv2DAttributes.from_layer(layer, step.activation)
         attributes = dataclasses.replace(attributes, padding=step.padding)
         y = self.convolve(attributes, x, folded, step.node.name)
-        return y if layer.activation in ACTIVATIONS else y.map(layer.activation)
+        return y.map(layer.activation) if op_activation(layer.activation) is None else y
 
     def separable(self, layer, x, name):
         """Computes a separable convolution of a `Compact`, a dense tensor."""
@@ -264,9 +271,9 @@ class PlainTracer(Tracer):
         super().__init__(fuse=False)
         self.static = static
 
-    def fbs(self, layer, x, name, pool=1):
+    def fbs(self, layer, x, name, pool=1, read=True):
         """`activation(rho * (norm(conv(x)) + beta))` as one convolution."""
-        values = x.values if isinstance(x, Compact) else x
+        values = x.values if isinstance(x, Compact) else tf.cast(x, "float32")
         with tf.init_scope():
             k = layer.active_channels if self.static else layer.filters
             folded = self.constants(layer)
@@ -281,8 +288,7 @@ class PlainTracer(Tracer):
     def convolve(self, attributes, x, constants, name):
         k = x.values.shape[-1]
         kernel = constants["weights"][:k].T.reshape(attributes.kernel_h, attributes.kernel_w, k, 1)
-        strides, dilations = (attributes.stride_h, attributes.stride_w), (attributes.dilation_h, attributes.dilation_w)
-        y = tf.nn.depthwise_conv2d(x.values, kernel, (1, *strides, 1), attributes.padding, dilations=dilations)
+        y = lowering.depthwise(attributes, x.values, kernel)
         activation = next(key for key, value in ACTIVATIONS.items() if value == attributes.activation)
         return dataclasses.replace(x, values=activation(y + constants["bias"][:k]))
 
@@ -312,7 +318,7 @@ class GateRecorder(Tracer):
         super().__init__(fuse=False)
         self.gates = []
 
-    def fbs(self, layer, x, name, pool=1):
+    def fbs(self, layer, x, name, pool=1, read=True):
         if layer.active_channels < layer.filters:
             self.gates.append((layer, layer.predict_saliency(x).numpy()))
         return layer(x)
