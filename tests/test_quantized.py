@@ -42,7 +42,7 @@ def test_layers_that_hold_other_things():
     class Holds(layers.Layer):
         def __init__(self):
             super().__init__()
-            self.table = {1: "a", "b": [2, None], (3,): self}
+            self.table = {1: "a", "b": [2, None], (3,): "c"}
             self.inner = [{"x": layers.Dense(4, name="it", dtype="int8_from_float32")}]
 
         def call(self, x):
