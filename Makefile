@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 NATIVE := $(shell find tflite tests/native -name '*.[ch]' 2>/dev/null)
 # The core imports no TensorFlow: its tests pass on any Keras backend.
 CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers densities budget fitting graph rewriting chains planning wrapping suppress unused \
-  schedules callbacks channel_groups channel_removal slimming channelwise macs summary models plots))
+  schedules callbacks channel_groups channel_removal slimming channelwise macs quantized summary models plots))
 
 .DEFAULT_GOAL := help
 .PHONY: help install data quickstart test test-aarch64 android linux-aarch64 wheels check format clean
@@ -21,11 +21,11 @@ CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers densities bu
 help:  ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
-install: $(VENV)/installed  ## Make .venv with the package, its native library, all extras and the developers' tools
+install: $(VENV)/installed  ## Make .venv with the package, its native library, all extras, the developers' tools and those that tests read files with
 
 # One rule for all: pip itself takes seconds when only the native library is to be compiled anew.
 $(VENV)/installed: setup.py pyproject.toml $(NATIVE) | $(BIN)/python
-	$(BIN)/python -m pip install --editable '.[all,dev]'
+	$(BIN)/python -m pip install --editable '.[all,dev,interop]'
 	@touch $@
 
 $(BIN)/python:

@@ -60,6 +60,12 @@ EXTRAS["dev"] = [
     "pytest-xdist>=3.5",
     "ruff>=0.6",
 ]
+# Other tools that read exported files, at the versions of docs/interoperability.md: tests/export/test_other_tools.py.
+EXTRAS["interop"] = [
+    "ai-edge-quantizer==0.10.0",
+    "onnxruntime==1.32.0; python_version >= '3.11'",
+    "tf2onnx==1.17.0",
+]
 
 
 REMEDY = (

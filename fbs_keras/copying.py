@@ -14,6 +14,8 @@ import numpy as np
 
 from fbs_keras.kinds import replaced_methods
 
+# Keras wraps these in every layer.
+_WRAPPED = ("build", "quantize")
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_hooks")  # of a torch module, which a layer is on torch
 
 
@@ -53,9 +55,9 @@ def remake(layer, copy_model=None, **changes):
     except Exception as error:
         foreign = "".join(f", {_name(part)}" for _, part in _attributes(layer) if _is_foreign(part))
         raise _CopyError(
-            f"layer {name!r} ({kind.__name__}{foreign}) cannot be copied: {_first_paragraph(error)} Give {kind.__name__} a "
-            "get_config() from which its from_config() makes it again, and register what is no part of Keras with "
-            "keras.saving.register_keras_serializable"
+            f"layer {name!r} ({kind.__name__}{foreign}) cannot be copied: {_first_paragraph(error)} "
+            f"Give {kind.__name__} a get_config() from which its from_config() makes it again, and register what is no "
+            "part of Keras with keras.saving.register_keras_serializable"
         ) from error
     _check_same(layer, new, parts)
     for flag in ("autocast", "supports_jit", "supports_masking"):  # of every layer, in no config
@@ -187,6 +189,10 @@ def _check_same(layer, new, parts):
         raise _CopyError(
             f"layer {layer.name!r} cannot be copied: it has hooks, which no config tells; remove them first"
         )
+
+
+def _attributes(layer):
+    return [(key, value) for key, value in vars(layer).items() if key not in _WRAPPED]
 
 
 def inner_layers(layer):

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import threading
 
 _DPI = 130
 
@@ -33,7 +34,8 @@ def replacing(path):
         yield pathlib.Path(path)
         return
     wanted = pathlib.Path(os.path.realpath(path))
-    temporary = wanted.with_name(f"{wanted.stem}.{os.getpid()}.tmp{wanted.suffix}")
+    # Not of the file's own name, which may be as long as names can be.
+    temporary = wanted.with_name(f".fbs_{os.getpid()}_{threading.get_ident()}.tmp{wanted.suffix}")
     try:
         yield temporary
         with open(temporary, "rb") as file:

@@ -8,6 +8,7 @@ import keras
 from fbs_keras import graph
 from fbs_keras.export import sparsity, steps
 from fbs_keras.layers import FBSConv2D, current_density
+from fbs_keras.quantized import check_not_quantized
 from fbs_keras.suppress import Suppress
 
 FLOAT_BYTES = 4
@@ -126,7 +127,8 @@ def count_macs(model):
 
     Raises:
         TypeError: If `model` is not a Keras model.
-        ValueError: If it is not built, is subclassed, or has spatial dimensions that are not fixed.
+        ValueError: If it is not built, is subclassed, was quantised by Keras, or has spatial dimensions that are not
+            fixed.
 
     Example:
 
@@ -143,6 +145,7 @@ def count_macs(model):
 def read_sizes(model):
     """Reads what a count needs of a model but its densities, which takes most of the time: graph and tensors."""
     model_graph = graph.flatten(model)
+    check_not_quantized(model)
     tensors = graph.specs(model_graph, model)
     for ref, tensor in tensors.items():
         _check_fixed(tensor.shape, ref, model)

@@ -11,9 +11,9 @@ from fbs_keras import graph
 from fbs_keras.chains import chain_behind, needs_suppression, scopes
 from fbs_keras.channelwise import activation_function, is_elementwise, passes_channels
 from fbs_keras.copying import remake
-from fbs_keras.kinds import replaced_methods
 from fbs_keras.densities import PATTERN, closeness
 from fbs_keras.folding import Folding, fold, is_separable
+from fbs_keras.kinds import replaced_methods
 from fbs_keras.layers import FBSConv2D, keeps_zero
 
 

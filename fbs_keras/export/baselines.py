@@ -1,6 +1,7 @@
 """Plain networks to compare an FBS model's speed with."""
 
-from fbs_keras.export.converter import input_names, load, plan_model, to_tflite
+from fbs_keras.export.converter import load, plan_model, to_tflite
+from fbs_keras.export.names import input_names
 from fbs_keras.export.quantization import check_quantize
 
 KINDS = ("dense", "static")
@@ -37,4 +38,4 @@ def baseline(model, kind, batch_size=1, quantize=None):
 
     from fbs_keras.export import tracing
 
-    return to_tflite(tracing.PlainTracer(static).trace(plan, input_names(model)), model.variables, quantize)
+    return to_tflite(tracing.PlainTracer(static).trace(plan, input_names(model)), quantize)

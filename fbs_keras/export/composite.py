@@ -4,11 +4,14 @@ The weights are inputs of the composite, so they are stored once, and equal laye
 """
 
 import copy
+import re
 
 import flatbuffers
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
+from fbs_keras.export import names as naming
 from fbs_keras.export.attributes import CALL, OPS, Conv2DAttributes
 
 TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
@@ -27,7 +30,16 @@ def read(content):
 
 
 def write(model):
-    """Writes a `ModelT` as a .tflite file's bytes."""
+    """Writes a `ModelT` as a .tflite file's bytes, each of whose tensors has a name that no other has.
+
+    Quantisers and converters of other formats tell tensors apart by name, through all subgraphs.
+    """
+    tensors = [tensor for subgraph in model.subgraphs for tensor in subgraph.tensors]
+    main = model.subgraphs[0]
+    ends = [main.tensors[index] for index in (*main.inputs, *main.outputs)]
+    tensors.sort(key=lambda tensor: all(tensor is not end for end in ends))  # which keep their names
+    for tensor, name in zip(tensors, naming.unique([tensor.name or b"" for tensor in tensors]), strict=True):
+        tensor.name = name
     builder = _Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -62,7 +74,7 @@ def order_inputs_and_outputs(content, inputs):
     return write(model)
 
 
-def to_composites(content, decompose):
+def to_composites(content, decompose, inlined=False):
     """Rewrites every custom op of ours in a file as a composite.
 
     Args:
@@ -70,6 +82,9 @@ def to_composites(content, decompose):
         decompose: A function of the op's `Attributes` and the shapes and types of its inputs, `((1, 8, 8, 4),
             "float32")`, that returns the .tflite bytes of its decomposition, whose inputs and outputs are the op's, in
             order.
+        inlined: Whether `inline_composites` comes next. Otherwise no output of a decomposition is also read inside it:
+            LiteRT's CompiledModel loses such outputs where it inlines composites itself ("Input tensor lacks data").
+            Defaults to `False`.
 
     Returns:
         The new file's bytes.
@@ -88,6 +103,8 @@ def to_composites(content, decompose):
         if key not in subgraphs:
             decomposition = read(decompose(_attributes(kind, options), specs))
             subgraphs[key] = _append(model, decomposition, f"{kind.composite_name}_{len(subgraphs)}")
+            if not inlined:
+                _copy_outputs(model, model.subgraphs[subgraphs[key]])
         composite = schema.StableHLOCompositeOptionsT()
         composite.name = kind.composite_name
         composite.version = 1
@@ -119,6 +136,9 @@ def inline_composites(content):
             operators.append(op)
             continue
         body = copy.deepcopy(decompositions[composite.decompositionSubgraphIndex - 1])
+        layer = naming.prefix(main.tensors[op.outputs[0]].name)
+        for tensor in body.tensors:
+            tensor.name = layer + tensor.name.removeprefix(body.name)
         places = dict(zip(map(int, body.inputs), map(int, op.inputs), strict=True))
         places |= dict(zip(map(int, body.outputs), map(int, op.outputs), strict=True))
         for index, tensor in enumerate(body.tensors):
@@ -182,6 +202,8 @@ def restore_ops(content, names):
     model = read(content)
     main = model.subgraphs[0]
     tensors = main.tensors
+    names = naming.unique(names)
+    named: set[int] = set()
     floats = []
     for op in main.operators:
         kind = _custom_kind(model, op)
@@ -191,9 +213,13 @@ def restore_ops(content, names):
         name = names[attributes.pop(CALL)]
         op.customOptions = list(flexbuffers.Dumps(attributes))
         for index, suffix in zip(op.outputs, ("", "/indices"), strict=False):
-            tensors[index].name = (name + suffix).encode()
+            tensors[index].name = naming.encode(name + suffix)
         op.inputs = list(map(int, op.inputs))
         first = len(op.inputs) - len(kind.constants)
+        for index, constant in zip(op.inputs[first:], kind.constants, strict=True):
+            if index not in named:  # equal constants are stored once
+                tensors[index].name = naming.encode(f"{name}/{constant}")
+                named.add(index)
         floats += [(op, i) for i in range(first, len(op.inputs)) if tensors[op.inputs[i]].type in _FLOATS]
     _retype(main, floats)
     return write(model)
@@ -267,7 +293,13 @@ def _kind(model, op):
 def _append(model, other, name):
     """Appends the only subgraph of another model, with its constants and opcodes; returns its index."""
     (subgraph,) = other.subgraphs
+    for index in subgraph.inputs:
+        tensor = subgraph.tensors[index]
+        tensor.name = re.sub(rb"^\d+_", b"", tensor.name)  # `converter.decompose` puts the operand's number there
+    for index, role in zip(subgraph.outputs, (b"y", b"indices"), strict=False):
+        subgraph.tensors[index].name = role
     for tensor in subgraph.tensors:
+        tensor.name = name.encode() + b"/" + tensor.name
         buffer = other.buffers[tensor.buffer]
         tensor.buffer = 0
         if buffer.data is not None and len(buffer.data):
@@ -279,6 +311,39 @@ def _append(model, other, name):
     subgraph.name = name.encode()
     model.subgraphs.append(subgraph)
     return len(model.subgraphs) - 1
+
+
+def _copy_outputs(model, graph):
+    """Lets the outputs of a graph that its ops read leave it as copies."""
+    read_inside = {int(index) for op in graph.operators for index in op.inputs}
+    outputs = list(map(int, graph.outputs))
+    for position, index in enumerate(outputs):
+        if index not in read_inside:
+            continue
+        tensor = graph.tensors[index]
+        shape = schema.TensorT()
+        shape.name, shape.shape, shape.type = tensor.name + b"/shape", [len(tensor.shape)], schema.TensorType.INT32
+        shape.buffer = _buffer(model, np.array(tensor.shape, "<i4").tobytes())
+        output = copy.copy(tensor)
+        tensor.name += b"/inside"
+        op = schema.OperatorT()
+        op.opcodeIndex = _opcode(model, schema.BuiltinOperator.RESHAPE)
+        op.inputs, op.outputs = [index, len(graph.tensors)], [len(graph.tensors) + 1]
+        graph.tensors += [shape, output]
+        graph.operators.append(op)
+        outputs[position] = op.outputs[0]
+    graph.outputs = outputs
+
+
+def _buffer(model, data):
+    """The index of a buffer of these bytes, added where it is missing."""
+    for index, buffer in enumerate(model.buffers[1:], 1):
+        if buffer.data is not None and len(buffer.data) == len(data) and bytes(buffer.data) == data:
+            return index
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(data, "uint8")
+    model.buffers.append(buffer)
+    return len(model.buffers) - 1
 
 
 def _opcode(model, builtin, version=1):

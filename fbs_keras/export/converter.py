@@ -2,21 +2,26 @@
 
 import contextlib
 import functools
-import itertools
 import logging
+import math
+import numbers
 import os
 import re
-import sys
+import tempfile
 
 import keras
+import numpy as np
 
 from fbs_keras import files, graph
-from fbs_keras.export import sparsity, steps
+from fbs_keras.export import messages, sparsity, steps
 from fbs_keras.export.attributes import OPS
+from fbs_keras.export.names import input_names
 from fbs_keras.export.quantization import check_quantize
+from fbs_keras.quantized import check_not_quantized
 from fbs_keras.rewriting import as_float32
 
 TARGETS = ("portable", "builtin", "custom")
+MOST_VALUES = 2**31 - 1
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -59,20 +64,23 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
 
     >>> content = fbs_keras.convert(model, "model.tflite")
     """
+    if not isinstance(target, str):
+        raise TypeError(f"target must be one of {', '.join(map(repr, TARGETS))}, got {type(target).__name__}")
     if target not in TARGETS:
         raise ValueError(f"target must be one of {', '.join(map(repr, TARGETS))}, got {target!r}")
     check_quantize(quantize)
     path = _check_path(path)
     model = load(model)
     plan = plan_model(model, batch_size, pools=quantize == "dynamic_int8")
+    batch_size = int(batch_size)
 
     from fbs_keras.export import composite, tracing
 
     tracer = tracing.Tracer(quantize)
-    content = to_tflite(_trace(tracer, plan, model, batch_size), model.variables, quantize)
+    content = to_tflite(_trace(tracer, plan, model, batch_size), quantize)
     content = composite.restore_ops(content, tracer.names)
     if target != "custom":
-        content = composite.to_composites(content, decompose)
+        content = composite.to_composites(content, decompose, inlined=target == "builtin")
     if target == "builtin":
         content = composite.inline_composites(content)
     _check_ops(composite.ops(composite.read(content)), target)
@@ -163,6 +171,7 @@ def load(model):
     if isinstance(model, (str, os.PathLike)):
         model = _load_file(os.fspath(model))
     graph.check_model(model)
+    check_not_quantized(model)
     for node in graph.flatten(model).nodes:
         if getattr(node.layer, "data_format", None) == "channels_first":
             raise ValueError(
@@ -174,8 +183,9 @@ def load(model):
 
 def plan_model(model, batch_size, **settings):
     """Plans a whole model for a batch size; see `sparsity.plan` for the settings."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int):
+    if isinstance(batch_size, (bool, np.bool_)) or not isinstance(batch_size, numbers.Integral):
         raise TypeError(f"batch_size must be an integer, got {batch_size!r}")
+    batch_size = int(batch_size)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     for tensor in model.inputs:
@@ -184,57 +194,96 @@ def plan_model(model, batch_size, **settings):
                 f"input {tensor.name!r} of model {model.name!r} has shape {tuple(tensor.shape)}, but every size except "
                 "the batch's must be known; rebuild the model with keras.Input of a fixed size"
             )
-    return sparsity.plan(model, batch_size, **settings)
+    plan = sparsity.plan(model, batch_size, **settings)
+    _check_sizes(plan, model, batch_size)
+    return plan
 
 
-def input_names(model):
-    """A name for each of a model's inputs, in order: its own, as far as TensorFlow would not change it."""
-    names: dict[str, str] = {}  # by what TensorFlow tells them apart by: it ignores case
-    for tensor in model.inputs:
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", tensor.name)
-        name = name if name[:1].isalpha() else f"input_{name}"
-        candidates = itertools.chain([name], (f"{name}_{number}" for number in itertools.count(1)))
-        keys = ((re.sub(r"\W", "_", candidate).lower(), candidate) for candidate in candidates)
-        key, name = next(pair for pair in keys if pair[0] not in names)
-        names[key] = name
-    return list(names.values())
+def _check_sizes(plan, model, batch_size):
+    """Raises where TFLite, which counts values by int32, cannot hold a tensor of the plan."""
+    sizes = {f"input {tensor.name!r}": math.prod(tensor.shape[1:]) for tensor in model.inputs}
+    for step in plan.steps:
+        sizes[f"layer {step.node.name!r}"] = max(_values(step), default=0)
+    where, values = max(sizes.items(), key=lambda item: item[1])
+    most = MOST_VALUES // max(values, 1)
+    if batch_size > most:
+        remedy = f"use a batch_size of at most {most}" if most else "build the model for smaller inputs"
+        raise ValueError(
+            f"{where} needs a tensor of {values} values an example, {values * batch_size} with "
+            f"batch_size={batch_size}, but TFLite's tensors hold at most {MOST_VALUES}; {remedy}"
+        )
 
 
-def to_tflite(function, variables=(), quantize=None):
+def _values(step):
+    """How many values an example has in each of the tensors that a step reads, writes or makes."""
+    yield from (math.prod(tensor.shape[1:]) for tensor in (*step.inputs, *step.outputs))
+    if step.action == steps.FBS and math.prod(step.node.layer.kernel_size) > 1:  # the patches of its decomposition
+        pixels = math.prod(step.outputs[0].shape[1:-1]) * step.pool**2
+        yield pixels * math.prod(step.node.layer.kernel_size) * (step.inputs[0].active or step.inputs[0].shape[-1])
+
+
+def to_tflite(function, quantize=None):
     """Converts a concrete function to a .tflite file's bytes, quietly.
 
     Args:
         function: The function, with one signature of tensors.
-        variables: The Keras variables that it reads.
         quantize: How TFLite stores the weights of its own ops, one of `QUANTIZATIONS`. Defaults to `None`, float32.
     """
     import tensorflow as tf
 
     from fbs_keras.export import composite
 
-    owner = tf.Module()
-    owner.function = function
-    owner.variables_ = [variable.value for variable in variables]
-    # With an owner the converter goes through a SavedModel, which keeps the functions that are to become custom ops.
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], owner)
-    if quantize is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantize == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    content = _run(converter)
+    # Through a SavedModel, which keeps the functions that are to become custom ops. The converter would make one by
+    # itself, but where that fails it goes another way without a word, and the functions are lost.
+    with _saved_model(function) as folder:
+        with messages.held():
+            converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
+        if quantize is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        content = _run(converter)
     return composite.order_inputs_and_outputs(
         content, [spec.name for spec in tf.nest.flatten(function.structured_input_signature)]
     )
 
 
+@contextlib.contextmanager
+def _saved_model(function):
+    """A folder with a concrete function as a SavedModel; it goes when the block ends."""
+    import tensorflow as tf
+
+    owner = tf.Module()
+    owner.function = function
+    owner.variables_ = function.variables
+    options = tf.saved_model.SaveOptions(save_debug_info=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+            with messages.held():
+                tf.saved_model.save(owner, folder, {"serving_default": function}, options)
+        except (OSError, tf.errors.OpError) as error:
+            raise ValueError(
+                f"the conversion cannot write temporary files to {tempfile.tempdir or 'any folder'}: {_reason(error)}; "
+                "make room, or set the environment variable TMPDIR to another folder"
+            ) from error
+        except Exception as error:
+            raise ValueError(f"TensorFlow cannot save the model for its conversion: {_first_line(error)}") from error
+        yield folder
+
+
 def _run(converter):
     # Ops that TFLite lacks become custom ones, which _check_ops names; the converter's own error is pages long.
     converter.allow_custom_ops = True
+    said = messages.Said()
     try:
-        with _quiet():
+        with messages.held() as said:
             return converter.convert()
     except Exception as error:  # TensorFlow's own ConverterError, of no public name, and others
-        raise ValueError(f"TensorFlow cannot convert the model to TFLite: {_first_line(error)}") from error
+        reason = _first_line(error)
+        if said.error and said.error not in reason:
+            reason += f" ({said.error})"
+        raise ValueError(f"TensorFlow cannot convert the model to TFLite: {reason}") from error
 
 
 @functools.lru_cache(maxsize=512)  # it takes about 0.1 s, and networks repeat themselves
@@ -254,7 +303,7 @@ def decompose(attributes, inputs):
         return lowering.compute(attributes, *operands)
 
     # Without an owner, which TensorFlow warns of, and so without a SavedModel: in half the time.
-    with _quiet():
+    with messages.held():
         converter = tf.lite.TFLiteConverter.from_concrete_functions([op.get_concrete_function()])
     return _run(converter)
 
@@ -264,6 +313,12 @@ def _trace(tracer, plan, model, batch_size):
     try:
         return tracer.trace(plan, input_names(model))
     except ValueError as error:
+        name = re.search(r"'(.*)' is not a valid (root )?scope name", str(error))
+        if name:  # one that accept_scopes does not reach, since it is called in a loop's own graph
+            raise ValueError(
+                f"a layer of model {model.name!r} is called {name[1]!r}, which TensorFlow does not take in a loop; "
+                "rename it to letters of ASCII, digits, '.', '-' and '_'"
+            ) from error
         size = model.inputs[0].shape[0]
         if size in (None, batch_size):
             raise
@@ -283,6 +338,12 @@ def _load_file(path):
         raise ValueError(f"{path!r} cannot be loaded as a Keras model: {_first_line(reason or repr(error))}") from error
 
 
+def _reason(error):
+    """What the system says of an error with a file, without the names of temporary ones."""
+    text = getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)
+    return text.split("\n")[0].rpartition("; ")[2].partition(" [Op:")[0]
+
+
 def _first_line(error):
     return (str(error).strip() or type(error).__name__).split("\n")[0]
 
@@ -290,15 +351,33 @@ def _first_line(error):
 def _check_path(path):
     if path is None:
         return None
-    if not isinstance(path, (str, os.PathLike)):
+    if not isinstance(path, (str, os.PathLike)) or isinstance(os.fspath(path), bytes):
         raise TypeError(f"path must be a string or a path, got {type(path).__name__}")
     path = os.fspath(path)
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise ValueError(f"cannot write {path!r}: folder {folder!r} does not exist")
-    if os.path.isdir(path):
-        raise ValueError(f"cannot write {path!r}: it is a folder; expected a file name")
+    folder = os.path.dirname(os.path.abspath(path)) if "\0" not in path else ""
+    problem = None
+    if not path or "\0" in path:
+        problem = "it is no file name"
+    elif not os.path.isdir(folder):
+        problem = f"folder {folder!r} does not exist"
+    elif os.path.isdir(path) or path.endswith(("/", os.sep)):
+        problem = "it is a folder; expected a file name"
+    elif os.path.exists(path) and not os.path.isfile(path):
+        problem = "it is no regular file"
+    elif not os.access(folder, os.W_OK):
+        problem = f"folder {folder!r} is read-only"
+    elif len(os.fsencode(os.path.basename(path))) > _longest_name(folder):
+        problem = f"its name is longer than {_longest_name(folder)} bytes"
+    if problem:
+        raise ValueError(f"cannot write {path!r}: {problem}")
     return path
+
+
+def _longest_name(folder):
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):  # no such call, as on Windows, or a file system without an answer
+        return 255
 
 
 def _check_ops(subgraphs, target):
@@ -314,21 +393,3 @@ def _write_atomically(path, content):
         files.write(path, content)
     except OSError as error:
         raise ValueError(str(error)) from error
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Drops what the converter writes to stderr, from Python and C++: pages of progress, even where all is well."""
-    level = logging.getLogger("absl").level
-    sys.stderr.flush()
-    with open(os.devnull, "wb") as nowhere:
-        stderr = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        logging.getLogger("absl").setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            logging.getLogger("absl").setLevel(level)

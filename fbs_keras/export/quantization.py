@@ -11,7 +11,9 @@ MOST_PRODUCTS = 65_000
 
 
 def check_quantize(quantize):
-    """Raises ValueError unless `quantize` is one of `QUANTIZATIONS`."""
+    """Raises TypeError or ValueError unless `quantize` is one of `QUANTIZATIONS`."""
+    if quantize is not None and not isinstance(quantize, str):
+        raise TypeError(f"quantize must be one of {', '.join(map(repr, QUANTIZATIONS))}, got {type(quantize).__name__}")
     if quantize not in QUANTIZATIONS:
         raise ValueError(f"quantize must be one of {', '.join(map(repr, QUANTIZATIONS))}, got {quantize!r}")
 

@@ -21,6 +21,7 @@ from fbs_keras.export.attributes import (
     normalization,
     op_activation,
 )
+from fbs_keras.export.names import accept_scopes, renamed
 from fbs_keras.kinds import kind
 
 
@@ -61,6 +62,7 @@ class Tracer:
         self.fuse = fuse
         self.names = []
         self._constants = {}  # by layer, so that a layer called twice is stored once
+        self._renamed = []
 
     def trace(self, plan, names):
         """Traces a plan.
@@ -74,8 +76,10 @@ class Tracer:
         """
 
         def function(*inputs):
+            accept_scopes(inputs[0].graph)
             return tuple(tf.identity(y) for y in self.run(plan, inputs))
 
+        self._renamed = renamed([step.node.layer for step in plan.steps])
         specs = [
             tf.TensorSpec(tensor.shape, tensor.dtype, name) for tensor, name in zip(plan.inputs, names, strict=True)
         ]
@@ -85,7 +89,7 @@ class Tracer:
         """Computes a plan's outputs, in order, from its inputs."""
         values = _Values(self.expand, zip(graph.refs(plan.graph.inputs), inputs, strict=True))
         # Stateless: the losses and updates of this call are not to stay in the user's layers.
-        with keras.StatelessScope():
+        with keras.StatelessScope(self._renamed):
             for step in plan.steps:
                 values.update(step.node.outputs(self._step(step, values, plan.graph)))
         return [values.dense(ref) for ref in graph.refs(plan.graph.outputs)]

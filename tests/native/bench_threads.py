@@ -55,9 +55,7 @@ def xnnpack(ops):
 def prepared(content, delegates, num_threads):
     from ai_edge_litert import interpreter as litert
 
-    interpreter = litert.Interpreter(
-        model_content=content, num_threads=num_threads, experimental_delegates=delegates
-    )
+    interpreter = litert.Interpreter(model_content=content, num_threads=num_threads, experimental_delegates=delegates)
     interpreter.allocate_tensors()
     for details in interpreter.get_input_details():
         shape, dtype = details["shape"], details["dtype"]

@@ -1,0 +1,43 @@
+"""Recognises models on which Keras' `quantize` was called."""
+
+import keras
+
+
+def check_not_quantized(model):
+    """Raises unless the layers of a model compute with the weights that they were trained with.
+
+    A layer that Keras has quantised holds other weights, packed or with scales, which TFLite and we cannot read.
+
+    Args:
+        model: A Keras model.
+
+    Raises:
+        ValueError: If a layer, nested or not, was quantised by Keras.
+    """
+    for layer in _layers(model, set()):
+        mode = getattr(layer.dtype_policy, "quantization_mode", None)
+        if mode is not None and layer.weights and not isinstance(layer, keras.Model):
+            raise ValueError(
+                f"layer {layer.name!r} of model {model.name!r} was quantised by Keras, by quantize({mode!r}) or its "
+                f"dtype {layer.dtype_policy.name!r}, which cannot be undone and which TFLite has no ops for; use the "
+                "model as it was before, and fbs_keras.convert(model, quantize='dynamic_int8') for int8 weights"
+            )
+
+
+def _layers(value, seen):
+    """A layer, or those in a list or a dict, and all that they hold, each once."""
+    if id(value) in seen:
+        return
+    if isinstance(value, keras.layers.Layer):
+        seen.add(id(value))
+        yield value
+        held = vars(value).values()
+    elif isinstance(value, dict):
+        held = value.values()
+    elif isinstance(value, (list, tuple)):
+        held = value
+    else:
+        return
+    seen.add(id(value))
+    for item in held:
+        yield from _layers(item, seen)
