@@ -53,9 +53,9 @@ def remake(layer, copy_model=None, **changes):
     except Exception as error:
         foreign = "".join(f", {_name(part)}" for _, part in _attributes(layer) if _is_foreign(part))
         raise _CopyError(
-            f"layer {name!r} ({kind.__name__}{foreign}) cannot be copied: {_first_paragraph(error)} Give {kind.__name__} a "
-            "get_config() from which its from_config() makes it again, and register what is no part of Keras with "
-            "keras.saving.register_keras_serializable"
+            f"layer {name!r} ({kind.__name__}{foreign}) cannot be copied: {_first_paragraph(error)} "
+            f"Give {kind.__name__} a get_config() from which its from_config() makes it again, and register what is no "
+            "part of Keras with keras.saving.register_keras_serializable"
         ) from error
     _check_same(layer, new, parts)
     for flag in ("autocast", "supports_jit", "supports_masking"):  # of every layer, in no config
