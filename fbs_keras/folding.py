@@ -7,8 +7,11 @@ import numpy as np
 
 # A gate starts no lower than this where beta is larger, so that beta / rho stays near beta ...
 SMALLEST_GATE = 1e-3
-# ... and for a gamma of zero at this: it changes the output by as much as rounding does, and gradients reach it.
-SMALLEST_GAMMA = 1e-6
+# ... nor, for a gamma of zero, than this: gradients reach it, and it changes the output by less than rounding does.
+SMALLEST_GAMMA = 1e-8
+SMALLEST_GAMMA_FLOAT16 = 1e-7  # which has no smaller numbers
+# The share of its size that a filter keeps at least, where the gate is larger than gamma.
+SMALLEST_FILTER = 1e-3
 
 # Rules that say the same of a weight and of its negative, by exact type: a subclass may do something else.
 _EVEN = tuple(getattr(keras.regularizers, name) for name in ("L1", "L2", "L1L2")) + tuple(
@@ -79,9 +82,10 @@ def fold(conv, norm, init):
     else:
         gamma, beta = (norm.gamma if norm.scale else None), (norm.beta if norm.center else None)
         factors, shifts = array(gamma, 1.0, count), array(beta, 0.0, count)
-        size = np.maximum(np.abs(factors), SMALLEST_GAMMA)
+        smallest = SMALLEST_GAMMA_FLOAT16 if conv.variable_dtype == "float16" else SMALLEST_GAMMA
+        size = np.maximum(np.abs(factors), smallest)
         rho = np.maximum(size, np.minimum(SMALLEST_GATE, np.abs(shifts)))
-        r = np.where(factors < 0, -1, 1) * size / rho
+        r = np.where(factors < 0, -1, 1) * np.maximum(size / rho, SMALLEST_FILTER)
         if bias is not None:
             lost = [kind for kind in ("regularizer", "constraint") if _rule(bias, kind) is not None]
             notes += [f"without {conv.name}'s bias_{kind}: its bias goes into the norm's mean" for kind in lost]

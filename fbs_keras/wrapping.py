@@ -38,14 +38,19 @@ def wrap(
 
     so `rho = |gamma|`, its sign goes into the kernel, and `phi = 0`. The given model is not changed.
 
+    What hangs on a weight or layer goes along: regularizers, constraints, activity regularizers, what is frozen, seeds,
+    vocabularies, and functions as the objects that they are, registered or not. Where that cannot be, since gamma's sign
+    or size changes what a rule would see, the convolution is left alone or the report says so: see `print_fn`. The
+    optimizer of a compiled model starts anew.
+
     A `SeparableConv2D` becomes a `DepthwiseConv2D` and an `FBSConv2D`. A depthwise convolution behind an FBS layer
     computes that layer's channels. Where it, or a batch normalisation behind it, gives suppressed channels a value
     again, a `Suppress` layer behind them zeroes these; likewise where batch normalisation comes before a convolution
     that is gated. A Sequential model that gets one becomes Functional.
 
     What stays as it is: convolutions with groups, those called more than once, those on maps so small that the gate
-    would take longer than it saves, and the one that computes the model's output (the paper never gates the
-    classifier).
+    would take longer than it saves, those with a constraint that would not hold, an activation with weights, LoRA or
+    quantized weights, and the one that computes the model's output (the paper never gates the classifier).
 
     The copy is to be trained: compile it, `fit` it at density 1 for a while, then lower the density with
     `fbs_keras.DensityScheduler`.
@@ -72,8 +77,8 @@ def wrap(
     Raises:
         TypeError: If `model` is not a Keras model, `density` no number, or `group_size` or `round_channels` no integer.
         ValueError: If the model is not built, is subclassed or has nothing to wrap, a density is not in (0, 1], a
-            name or pattern matches nothing, a convolution named in `include` cannot be wrapped, `init` is unknown, or
-            `group_size` or `round_channels` is below 1.
+            name or pattern matches nothing, a convolution named in `include` cannot be wrapped, `init` is unknown,
+            `group_size` or `round_channels` is below 1, a layer cannot be copied, or two layers share a weight.
 
     Example:
 

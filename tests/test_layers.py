@@ -359,3 +359,22 @@ def test_the_core_imports_no_tensorflow():
         pytest.skip("Keras itself imports TensorFlow on this backend")
     code = "import sys, fbs_keras; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0
+
+
+@pytest.mark.parametrize("frozen", ["kernel", ("norm",), [1]])
+def test_frozen_names_weights(frozen):
+    with pytest.raises(ValueError, match=r"frozen must hold names of 'kernel', .*, got"):
+        fbs_keras.FBSConv2D(4, 3, frozen=frozen)
+
+
+def test_frozen_is_what_is_not_trained_now():
+    layer = fbs_keras.FBSConv2D(4, 3, frozen=("kernel",))
+    assert layer.get_config()["frozen"] == ["kernel"]
+    layer.build((None, 8, 8, 3))
+    assert [weight.name for weight in layer.trainable_weights] == ["bias", "gate_kernel", "gate_bias"]
+    layer.trainable = False
+    assert layer.get_config()["frozen"] == ["kernel"]
+    layer.trainable = True
+    assert layer.get_config()["frozen"] == []
+    layer.gate_bias.trainable = False
+    assert layer.get_config()["frozen"] == ["gate_bias"]

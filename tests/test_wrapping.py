@@ -387,3 +387,75 @@ def test_a_model_and_its_copy_train_apart():
     wrapped.fit(np.ones((4, 8, 8, 3), "float32"), np.ones((4, 2), "float32"), verbose=0)
     for weight, value in zip(model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+def twice_relu(x):
+    return keras.ops.relu(x) * 2.0
+
+
+def relu(x):
+    return keras.ops.relu(x) * 3.0
+
+
+LIVE = {
+    "def": twice_relu,
+    "lambda": lambda x: keras.ops.relu(x) * 2.0,
+    "name of Keras": relu,
+    "no source": eval("lambda x: ops.relu(x) * 5.0", {"ops": keras.ops}),
+    "layer": layers.LeakyReLU(0.3),
+}
+
+
+@pytest.mark.parametrize("name", LIVE)
+def test_functions_that_keras_does_not_know(name):
+    """In the gated layer, in an activation behind it, and in a layer beside."""
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, activation=LIVE[name])(inputs)
+    x = layers.Activation(LIVE[name])(layers.BatchNormalization()(layers.Conv2D(8, 3)(x)))
+    x = layers.Dense(4, activation=LIVE[name])(layers.GlobalAveragePooling2D()(x))
+    model = randomise(keras.Model(inputs, x))
+    x = images(model)
+    wrapped = fbs_keras.wrap(model)
+    assert len(names(wrapped)) == 2
+    expected = outputs(model, x)[0]
+    assert np.abs(outputs(wrapped, x)[0] - expected).max() <= 1e-4 * np.abs(expected).max()
+    layer = wrapped.layers[1]
+    assert (layer.activation is LIVE[name]) == (name != "layer")
+
+
+@pytest.mark.parametrize("name", ["a b", "größe", "_lead", "a:0", "a[0]", "c*d"])
+def test_any_layer_name(name):
+    stack = [layers.Conv2D(4, 3, activation="relu", name=name), layers.Conv2D(4, 3, activation="relu", name="other")]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *stack, layers.Flatten(), layers.Dense(2)])
+    assert names(fbs_keras.wrap(model, include=name)) == [name]
+    assert names(fbs_keras.wrap(model, exclude=[name])) == ["other"]
+    wrapped = fbs_keras.wrap(model, {name: 0.5})
+    fbs_keras.set_density(wrapped, {name: 0.25})
+    assert [layer.active_channels for layer in fbs_keras.densities.fbs_layers(wrapped)] == [1, 4]
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_quantized_layers_beside(mode):
+    model = MODELS["sequential"]()
+    model.quantize(mode)
+    wrapped = fbs_keras.wrap(model)
+    assert len(names(wrapped)) == 2
+    assert wrapped.layers[-1].quantization_mode == mode
+    x = images(model)
+    np.testing.assert_allclose(outputs(wrapped, x)[0], outputs(model, x)[0], rtol=0.1, atol=0.02)
+
+
+def test_a_layer_without_get_config_is_named():
+    class Silent(layers.Layer):
+        def __init__(self, function, **kwargs):
+            super().__init__(**kwargs)
+            self.function = function
+
+        def call(self, x):
+            return self.function(x)
+
+    stack = [layers.Conv2D(4, 3, activation="relu"), Silent(twice_relu, name="odd"), layers.Flatten()]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *stack])
+    for each in (model, keras.Model(model.inputs, model.outputs)):
+        with pytest.raises(ValueError, match=r"layer 'odd' \(Silent, twice_relu\) cannot be copied: .*get_config"):
+            fbs_keras.wrap(each)
