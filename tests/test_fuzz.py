@@ -1,0 +1,73 @@
+"""A minute of fuzzing; docs/security.md says how to do more. FBS_FUZZ_SECONDS: how long instead."""
+
+import os
+import subprocess
+
+import pytest
+from fuzz import mutants, mutations, targets
+
+import fbs_keras
+
+SECONDS = float(os.environ.get("FBS_FUZZ_SECONDS", 60))
+MUTANTS_A_SECOND = 20  # of the whole time: they take a quarter of it
+
+needs_libfuzzer = pytest.mark.skipif(targets.missing() is not None, reason=f"{targets.missing()}")
+
+
+@needs_libfuzzer
+def test_targets(tmp_path):
+    """One test, since two workers would build everything twice."""
+    executables = targets.build(tmp_path / "targets")
+    for name, seconds in targets.budgets(SECONDS * 3 / 4).items():
+        result = targets.run(executables[name], seconds, tmp_path / "corpus" / name, tmp_path / "findings")
+        assert not result.finding, f"{result}\n{result.finding}"
+        assert result.executions >= len(targets.seeds(name)) and result.edges > 20
+
+
+@needs_libfuzzer
+def test_a_target_that_fails(tmp_path):
+    """The input that fails is found, told and kept."""
+    source = tmp_path / "fails.c"
+    source.write_text(
+        "#include <stdlib.h>\n"
+        "int LLVMFuzzerTestOneInput(const char* data, long size) { if (size > 0 && data[0] == 'x') abort(); return 0; }"
+    )
+    subprocess.run(["clang", "-fsanitize=fuzzer,address", source, "-o", tmp_path / "fails"], check=True)
+    result = targets.run(tmp_path / "fails", 20, tmp_path / "corpus", tmp_path / "findings")
+    assert "deadly signal" in result.finding
+    assert [path.read_bytes()[:1] for path in (tmp_path / "findings").iterdir()] == [b"x"]
+
+
+def test_mutants(tmp_path):
+    """No changed model file ends a process with the delegate that lives without it."""
+    count = int(SECONDS * MUTANTS_A_SECOND)
+    result = mutants.run_mutants(mutations.op_models(), 0, count, fbs_keras.delegate_path(), tmp_path)
+    assert result["findings"] == []
+    assert result["ran"] + result["refused"] + result["LiteRT's own"] == count
+    assert result["ran"] > count / 10 and result["refused"] > count / 4
+
+
+def test_a_mutant_that_fails(tmp_path, monkeypatch):
+    """Ends of a process are told apart: with the delegate only, or without it too; all other files still run."""
+
+    def run_model(content, seed, library):
+        if (seed == 12 and library) or seed == 15:
+            os.abort()
+        if seed == 13:
+            raise ValueError("refused")
+
+    monkeypatch.setattr(mutants, "run_model", run_model)
+    result = mutants.run_mutants(mutations.op_models(), 10, 10, "library", tmp_path, batch=4)
+    assert (result["ran"], result["refused"], result["LiteRT's own"]) == (7, 1, 1)
+    (finding,) = result["findings"]
+    assert finding.startswith("mutant12 of ")
+    assert (tmp_path / "mutant12.tflite").stat().st_size > 100
+
+
+@pytest.mark.parametrize("name", mutations.op_models())
+def test_mutations(name):
+    """The same for the same seed, and seldom the file itself."""
+    content = mutations.op_models()[name]
+    changed = [mutations.mutant(content, seed) for seed in range(40)]
+    assert changed == [mutations.mutant(content, seed) for seed in range(40)]
+    assert sum(mutant != content for mutant in changed) > 30 and len(set(changed)) > 30
