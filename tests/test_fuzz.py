@@ -1,21 +1,27 @@
 """A minute of fuzzing; docs/security.md says how to do more. FBS_FUZZ_SECONDS: how long instead."""
 
+import json
 import os
 import subprocess
+import sys
 
 import pytest
-from fuzz import mutants, mutations, targets
+from fuzz import mutations, targets
 
 import fbs_keras
 
 SECONDS = float(os.environ.get("FBS_FUZZ_SECONDS", 60))
-MUTANTS_A_SECOND = 20  # of the whole time: they take a quarter of it
-
-needs_libfuzzer = pytest.mark.skipif(targets.missing() is not None, reason=f"{targets.missing()}")
+MUTANTS = int(SECONDS * 20)  # a quarter of the time
 
 
-@needs_libfuzzer
-def test_targets(tmp_path):
+@pytest.fixture(scope="module")
+def libfuzzer():
+    reason = targets.missing()
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def test_targets(libfuzzer, tmp_path):
     """One test, since two workers would build everything twice."""
     executables = targets.build(tmp_path / "targets")
     for name, seconds in targets.budgets(SECONDS * 3 / 4).items():
@@ -24,8 +30,7 @@ def test_targets(tmp_path):
         assert result.executions >= len(targets.seeds(name)) and result.edges > 20
 
 
-@needs_libfuzzer
-def test_a_target_that_fails(tmp_path):
+def test_a_target_that_fails(libfuzzer, tmp_path):
     """The input that fails is found, told and kept."""
     source = tmp_path / "fails.c"
     source.write_text(
@@ -38,26 +43,35 @@ def test_a_target_that_fails(tmp_path):
     assert [path.read_bytes()[:1] for path in (tmp_path / "findings").iterdir()] == [b"x"]
 
 
+def python(*arguments):
+    """What a Python of its own prints, as JSON: this process may have threads, which its children would lack."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment)
+    assert result.stdout, result.stderr[-3000:]
+    return json.loads(result.stdout)
+
+
 def test_mutants(tmp_path):
     """No changed model file ends a process with the delegate that lives without it."""
-    count = int(SECONDS * MUTANTS_A_SECOND)
-    result = mutants.run_mutants(mutations.op_models(), 0, count, fbs_keras.delegate_path(), tmp_path)
+    library = fbs_keras.delegate_path()
+    result = python("-m", "fuzz.mutants", library, "--count", MUTANTS, "--findings", tmp_path)
     assert result["findings"] == []
-    assert result["ran"] + result["refused"] + result["LiteRT's own"] == count
-    assert result["ran"] > count / 10 and result["refused"] > count / 4
+    assert result["ran"] + result["refused"] + result["LiteRT's own"] == MUTANTS
+    assert result["ran"] > MUTANTS / 10 and result["refused"] > MUTANTS / 4
 
 
-def test_a_mutant_that_fails(tmp_path, monkeypatch):
+def test_a_mutant_that_fails(tmp_path):
     """Ends of a process are told apart: with the delegate only, or without it too; all other files still run."""
-
-    def run_model(content, seed, library):
-        if (seed == 12 and library) or seed == 15:
-            os.abort()
-        if seed == 13:
-            raise ValueError("refused")
-
-    monkeypatch.setattr(mutants, "run_model", run_model)
-    result = mutants.run_mutants(mutations.op_models(), 10, 10, "library", tmp_path, batch=4)
+    code = (
+        "import json, os, sys\n"
+        "from fuzz import mutants, mutations\n"
+        "def run_model(content, seed, library):\n"
+        "    if (seed == 12 and library) or seed == 15: os.abort()\n"
+        "    if seed == 13: raise ValueError('refused')\n"
+        "mutants.run_model = run_model\n"
+        "print(json.dumps(mutants.run_mutants(mutations.op_models(), 10, 10, 'library', sys.argv[1], batch=4)))"
+    )
+    result = python("-c", code, tmp_path)
     assert (result["ran"], result["refused"], result["LiteRT's own"]) == (7, 1, 1)
     (finding,) = result["findings"]
     assert finding.startswith("mutant12 of ")

@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from fuzz import mutations
 CPU_SECONDS, SECONDS = 20, 300  # the most that one file may take
 MEMORY = 6 << 30  # of the address space of a child
 MOST_INPUT = 1 << 24  # elements that we are willing to fill
+OWN_FAULT = 70  # the exit code of a child that failed by this program's fault
 
 
 class Progress:
@@ -83,7 +85,11 @@ def run_child(models, seeds, library, progress, log, sanitized):
     log.truncate()
     child = os.fork()
     if child:
-        return os.waitpid(child, 0)[1]
+        status = os.waitpid(child, 0)[1]
+        if os.waitstatus_to_exitcode(status) == OWN_FAULT:
+            log.seek(0)
+            raise RuntimeError(log.read().decode(errors="replace")[-3000:])
+        return status
     try:
         os.dup2(log.fileno(), 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -92,16 +98,19 @@ def run_child(models, seeds, library, progress, log, sanitized):
         names = sorted(models)
         for seed in seeds:
             progress.current = seed
+            content = mutations.mutant(models[names[seed % len(names)]], seed)
             signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
             signal.setitimer(signal.ITIMER_REAL, SECONDS)
             try:
-                run_model(mutations.mutant(models[names[seed % len(names)]], seed), seed, library)
+                run_model(content, seed, library)
                 progress.ran += 1
             except Exception:  # refused: by our ops, by LiteRT, or by its wrapper
                 progress.refused += 1
         os._exit(0)
+    except BaseException:
+        traceback.print_exc()
     finally:
-        os._exit(1)
+        os._exit(OWN_FAULT)
 
 
 def run_mutants(models, first, count, library, findings, sanitized=False, batch=100, tell=lambda *args: None):

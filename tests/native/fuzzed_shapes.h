@@ -5,7 +5,7 @@
 #include "fuzzing.h"
 #include "shapes.h"
 
-enum { kMostMacs = 1 << 16, kMostElements = 1 << 15 };
+enum { kMostMacs = 1 << 14, kMostElements = 1 << 13 };
 
 static bool any_shape(FbsConv2dShape* s, bool* sparse_in) {
   const int32_t kind = random_between(0, 3), most = random_between(0, 7) == 0 ? 40 : 12;
