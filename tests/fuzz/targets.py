@@ -23,7 +23,7 @@ SHARES = {"fuzz_attributes": 1, "fuzz_options": 1, "fuzz_add": 2, "fuzz_depthwis
 SHARES |= {"fuzz_conv2d": 6, "fuzz_conv2d_int8": 6}
 CLANG = ["clang", "-std=gnu11", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
 WRAPPED = ["fbs_threads_run", "malloc", "calloc", "realloc", "posix_memalign"]
-LIMITS = ["-max_len=4096", "-timeout=30", "-rss_limit_mb=3000", "-malloc_limit_mb=1000"]
+LIMITS = ["-max_len=4096", "-timeout=120", "-rss_limit_mb=3000", "-malloc_limit_mb=1000"]
 
 # Inputs that something was found with, and what that was.
 REGRESSIONS = {
