@@ -16,7 +16,7 @@ CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers densities bu
   schedules callbacks channel_groups channel_removal slimming channelwise macs quantized summary models plots))
 
 .DEFAULT_GOAL := help
-.PHONY: help install data quickstart test test-aarch64 android linux-aarch64 wheels check format clean
+.PHONY: help install data quickstart test fuzz test-aarch64 android linux-aarch64 wheels check format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -44,6 +44,12 @@ quickstart: data  ## Evaluate, export and benchmark the trained models: the tabl
 test: data  ## Run all tests on TensorFlow, and those of the core on JAX too
 	KERAS_BACKEND=tensorflow TFDS_DATA_DIR=$(abspath $(DATA_DIR)) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_FLAGS) $(CORE_TESTS)
+
+FUZZ_SECONDS ?= 3600
+FUZZ_MUTANTS ?= 100000
+
+fuzz: install  ## Fuzz the native library for an hour, with clang's libFuzzer, and 100,000 changed model files
+	PYTHONPATH=tests:tflite $(BIN)/python -m fuzz.run --seconds $(FUZZ_SECONDS) --mutants $(FUZZ_MUTANTS)
 
 test-aarch64: data  ## Run the C tests and an exported model on 64-bit ARM, in an emulator
 	$(BIN)/python tests/aarch64/prepare.py

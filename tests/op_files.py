@@ -439,3 +439,22 @@ class Writer:
 def op_file(*ops, form="custom"):
     """The bytes of a model that runs `ops` one after another."""
     return Writer(ops, form).pack()
+
+
+# The ops of native/delegate_host.h, under the names of their attributes there.
+HOST_OPS = {
+    "kConv2dAttributes": Op(k=3, active=4, kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
+    "k3x3Attributes": Op(k=8, active=4, filters=12, group_size=4),
+    "kPooledAttributes": Op(k=8, active=4, filters=12, group_size=4, quantize="int8", pool=2),
+    "kDepthwiseAttributes": Depthwise(kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
+    "kDepthwise3x3Attributes": Depthwise(),
+    "kAddAttributes": Add(channels=18, active=(None, 4)),
+}
+
+
+def write_attributes(path):
+    """Writes the attributes of HOST_OPS as C arrays."""
+    with open(path, "w") as file:
+        for name, op in HOST_OPS.items():
+            data = bytes(flexbuffers.Dumps(op.attributes))
+            file.write(f"static const unsigned char {name}[] = {{{', '.join(map(str, data))}}};\n")

@@ -14,8 +14,7 @@ import hostile_files
 import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
-from flatbuffers import flexbuffers
-from op_files import Add, Depthwise, Op, Writer, op_file
+from op_files import Add, Depthwise, Op, Writer, op_file, write_attributes
 
 # What the library may call. The last line is the compiler's doing.
 C_LIBRARY = """
@@ -498,22 +497,6 @@ def messages(tmp_path_factory):
     )
     assert result.returncode == 0, result.stderr[-5000:]
     return json.loads(result.stdout)
-
-
-def write_attributes(path):
-    """The attributes of the ops of native/delegate_host.c, as C arrays."""
-    ops = {
-        "kConv2dAttributes": Op(k=3, active=4, kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
-        "k3x3Attributes": Op(k=8, active=4, filters=12, group_size=4),
-        "kPooledAttributes": Op(k=8, active=4, filters=12, group_size=4, quantize="int8", pool=2),
-        "kDepthwiseAttributes": Depthwise(kernel=(3, 2), strides=(2, 1), dilation=(1, 2), activation="RELU6"),
-        "kDepthwise3x3Attributes": Depthwise(),
-        "kAddAttributes": Add(channels=18, active=(None, 4)),
-    }
-    with open(path, "w") as file:
-        for name, op in ops.items():
-            data = bytes(flexbuffers.Dumps(op.attributes))
-            file.write(f"static const unsigned char {name}[] = {{{', '.join(map(str, data))}}};\n")
 
 
 class TestHostileFiles:

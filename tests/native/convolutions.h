@@ -183,14 +183,14 @@ static void compare_threads(const Problem* p, const FbsConv2dOptions* options, c
   free_result(&other);
 }
 
-static void test_options(const Problem* p, const Result* expected, const FbsConv2dOptions* options) {
+static inline void test_options(const Problem* p, const Result* expected, const FbsConv2dOptions* options) {
   Result first = run(p, options, pools[0]);
   for (int32_t n = 0; n < p->shape.batch; n++) compare_image(p, options, &first, expected, n);
   for (int32_t i = 1; i < kPools; i++) compare_threads(p, options, &first, pools[i]);
   free_result(&first);
 }
 
-static void test_shape(const FbsConv2dShape* s, bool sparse_in) {
+static inline void test_shape(const FbsConv2dShape* s, bool sparse_in) {
   char message[256];
   const char* refused = fbs_conv2d_check(s, message, sizeof message);
   if (refused != NULL) print_case(&FBS_CONV2D_DEFAULTS, s, sparse_in);

@@ -207,10 +207,8 @@ static int32_t find_kernels(const FbsInt8Kernels** found) {
 }
 
 /* As the reference is what all must equal, one run of each is enough. */
-static FbsThreads* next_pool(void) {
-  static int32_t next;
-  return pools[next++ % kPools];
-}
+static int32_t pool_number;
+static FbsThreads* next_pool(void) { return pools[pool_number++ % kPools]; }
 
 static void test_exactly(const Problem* p, const Result* expected) {
   const FbsInt8Kernels* kernels[8];

@@ -33,9 +33,25 @@ static inline uint64_t random_bits(void) {
   return z ^ (z >> 31);
 }
 
+/* A fuzzer's input, whose bytes are the first random numbers; none in the other programs. */
+static const uint8_t* given;
+static size_t given_left;
+
+/* As many bytes of `given` as it takes to count to `limit`. */
+static inline uint64_t given_bits(uint64_t limit) {
+  uint64_t bits = 0;
+  for (uint64_t rest = limit - 1; rest > 0 && given_left > 0; rest >>= 8, given_left--) bits = bits << 8 | *given++;
+  return bits;
+}
+
+/* One of 0..limit-1 */
+static inline uint64_t random_below(uint64_t limit) {
+  return (given_left > 0 ? given_bits(limit) : random_bits()) % limit;
+}
+
 /* least..most, both included */
 static inline int32_t random_between(int32_t least, int32_t most) {
-  return least + (int32_t)(random_bits() % (uint64_t)(most - least + 1));
+  return (int32_t)(least + (int64_t)random_below((uint64_t)((int64_t)most - least) + 1));
 }
 
 /* COUNT of a program with the arguments SEED COUNT; the numbers begin at SEED. */
@@ -45,7 +61,9 @@ static inline int32_t parse_arguments(int argc, char** argv) {
   return atoi(argv[2]);
 }
 
-static inline float random_unit(void) { return (float)(random_bits() >> 40) / (float)(1 << 24); }
+static inline float random_unit(void) {
+  return (float)(given_left > 0 ? given_bits(1 << 24) : random_bits() >> 40) / (float)(1 << 24);
+}
 
 /* Exactly n elements, so that AddressSanitizer sees the first one beyond them. */
 #define NEW(type, n) ((type*)allocate(sizeof(type) * (size_t)(n)))

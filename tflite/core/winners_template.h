@@ -30,7 +30,7 @@ static int32_t threshold_of(const int32_t* keys, int32_t n, int32_t count, int32
   for (int32_t i = 0; i < n; i++) every &= keys[i], any |= keys[i];
   int32_t bit = 1 << 30;
   while (bit != 0 && ((every ^ any) & bit) == 0) bit >>= 1;
-  int32_t threshold = bit == 0 ? every : every & -(2 * bit);
+  int32_t threshold = bit == 0 ? every : every & (-2 * bit); /* 2 * bit may not fit */
   *reached = n;
   for (; bit != 0 && *reached != count; bit >>= 1) {
     const int32_t more = count_at_least(keys, n, threshold | bit);
