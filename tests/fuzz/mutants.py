@@ -26,7 +26,7 @@ from fuzz import mutations
 
 CPU_SECONDS, SECONDS = 20, 300  # the most that one file may take
 MEMORY = 6 << 30  # of the address space of a child
-MOST_INPUT = 1 << 24  # elements that we are willing to fill
+MOST_INPUT = 1 << 20  # elements that we are willing to fill: more take too long under sanitizers
 OWN_FAULT = 70  # the exit code of a child that failed by this program's fault
 
 
