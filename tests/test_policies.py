@@ -12,7 +12,9 @@ import pytest
 import fbs_keras
 
 BACKEND = keras.backend.backend()
-POLICIES = ("float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "float64")
+POLICIES = ["float32", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "float64"]
+if BACKEND == "openvino":
+    POLICIES.remove("float64")  # Keras makes float32 of it there
 ACTIVATIONS = {"linear": lambda y: y, "relu": lambda y: np.maximum(y, 0), "tanh": np.tanh}
 FORMATS = ("channels_last",) if BACKEND == "tensorflow" else ("channels_last", "channels_first")
 
@@ -28,7 +30,7 @@ def dtypes(policy):
     compute = policy.removeprefix("mixed_")
     if BACKEND == "jax" and compute == "float64" and not os.environ.get("JAX_ENABLE_X64"):
         compute = "float32"
-    return compute, "float64" if compute == "float64" and BACKEND != "openvino" else "float32"
+    return compute, "float64" if compute == "float64" else "float32"
 
 
 def randomise(layer, seed=0):
@@ -156,20 +158,24 @@ def test_inference(policy, norm, bias, data_format):
 
 
 def network(policy):
-    """Every kind of FBS layer, one behind the other."""
-    kinds = itertools.product([True, False], [True, False])
-    options = {"padding": "same", "data_format": "channels_last", "dtype": policy, "activation": "tanh"}
-    x = inputs = keras.Input((6, 5, 4))
-    for index, (norm, bias) in enumerate(kinds):
+    """Every kind of FBS layer, side by side."""
+    inputs, outputs = keras.Input((6, 5, 4)), []
+    for norm, bias in itertools.product([True, False], [True, False]):
         layer = fbs_keras.FBSConv2D(
-            8, 3, density=0.75, normalize=norm, use_bias=bias, return_mask=True, name=f"conv{index}", **options
+            8,
+            3,
+            activation="tanh",
+            normalize=norm,
+            use_bias=bias,
+            density=0.75,
+            data_format="channels_last",
+            return_mask=True,
+            dtype=policy,
+            name="conv" + "_norm" * norm + "_bias" * bias,
         )
-        x, mask = layer(x)
-        x = fbs_keras.Suppress("channels_last", dtype=policy)([x, mask])
-    model = keras.Model(inputs, x)
-    for index in range(4):
-        randomise(model.get_layer(f"conv{index}"), index)
-    return model
+        outputs.append(fbs_keras.Suppress("channels_last", dtype=policy)(layer(inputs)))
+        randomise(layer)
+    return keras.Model(inputs, outputs)
 
 
 @functools.cache
@@ -177,8 +183,10 @@ def a_step(policy):
     """What one step of training makes of the weights, `{path: (before, after)}`."""
     model = network(policy)
     before = [to_numpy(weight).astype("float64") for weight in model.weights]
-    model.compile(keras.optimizers.SGD(0.5), "mse", auto_scale_loss=False)
-    history = model.fit(images((4, 6, 5, 4)), np.ones((4, 6, 5, 8)), epochs=1, batch_size=4, verbose=0)
+    # In graphs, and compiled: test_layers.py. Tracing takes TensorFlow seconds.
+    fast = {"run_eagerly": True} if BACKEND == "tensorflow" else {"jit_compile": BACKEND == "jax"}
+    model.compile(keras.optimizers.SGD(0.5), "mse", auto_scale_loss=False, **fast)
+    history = model.fit(images((4, 6, 5, 4)), [np.ones((4, 4, 3, 8))] * 4, epochs=1, batch_size=4, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
     after = [to_numpy(weight).astype("float64") for weight in model.weights]
     return {weight.path: pair for weight, *pair in zip(model.weights, before, after, strict=True)}
@@ -193,29 +201,23 @@ def test_training(policy):
         step, found = after - before, a_step(policy)[path][1] - before
         assert step.any() or path.endswith(("/density", "/saliency_weight")), path
         held = max(eps("float32"), eps(variables)) * np.abs(before).max()
-        tolerance = held + 30 * max(eps("float32"), eps(compute)) * np.abs(step).max()
-        np.testing.assert_allclose(found, step, rtol=0, atol=tolerance, err_msg=path)
+        computed = (100 * eps("float32") + 30 * eps(compute)) * np.abs(step).max()  # found: 57, 16
+        np.testing.assert_allclose(found, step, rtol=0, atol=held + computed, err_msg=path)
 
 
 GEOMETRIES = [
     {"kernel_size": kernel, "padding": padding, **step}
-    for kernel in (1, 2, 3, (5, 2))
+    for kernel in (1, 2, 3, (4, 2))
     for padding in ("same", "valid")
-    for step in ({}, {"strides": 2}, {"strides": (1, 3)}, {"dilation_rate": 2}, {"dilation_rate": (3, 1)})
+    for step in ({}, {"strides": 2}, {"strides": (1, 3)}, {"dilation_rate": 2}, {"dilation_rate": (2, 3)})
 ]
 
 
 @pytest.mark.parametrize("data_format", FORMATS)
 def test_geometry(data_format):
-    for options, size in itertools.product(GEOMETRIES, [(8, 7), (9, 6)]):
-        layer = fbs_keras.FBSConv2D(6, density=0.5, data_format=data_format, **options)
-        x = images((2, *size, 3))
-        if layer.padding == "valid" and any(
-            side <= (kernel - 1) * dilation
-            for side, kernel, dilation in zip(size, layer.kernel_size, layer.dilation_rate, strict=True)
-        ):
-            continue
-        build(layer, x)
+    x = images((2, 9, 8, 3))
+    for options in GEOMETRIES:
+        layer = build(fbs_keras.FBSConv2D(6, density=0.5, normalize=False, data_format=data_format, **options), x)
         y, expected = as_last(layer, layer(as_inputs(layer, x))), reference(layer, x)
         assert y.shape == expected.shape, options
         np.testing.assert_allclose(y, expected, rtol=0, atol=6e-7 * np.abs(expected).max(), err_msg=str(options))
