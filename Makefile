@@ -13,7 +13,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 NATIVE := $(shell find tflite tests/native -name '*.[ch]' 2>/dev/null)
 # The core imports no TensorFlow: its tests pass on any Keras backend.
 CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers densities budget fitting graph rewriting chains planning wrapping suppress unused \
-  schedules callbacks channel_groups channel_removal slimming channelwise macs quantized summary models plots))
+  schedules callbacks channel_groups channel_removal slimming channelwise observing macs quantized summary models plots))
 
 .DEFAULT_GOAL := help
 .PHONY: help install data quickstart test fuzz test-aarch64 android linux-aarch64 wheels check format clean

@@ -285,8 +285,8 @@ class FBSConv2D(keras.layers.Conv2D):
         It sums to the number of winners: as ones, which it is at first, it is that of density 1, where all win.
         """
         usage = ops.cast(ops.stop_gradient(usage), "float32")
-        same_density = ops.abs(ops.sum(self.usage) - ops.sum(usage)) < 0.5
-        before = ops.where(same_density, self.usage, usage)
+        before = ops.convert_to_tensor(self.usage)
+        before = ops.where(ops.abs(ops.sum(before) - ops.sum(usage)) < 0.5, before, usage)
         self.usage.assign(before * self.momentum + usage * (1.0 - self.momentum))
 
     def _update_average(self, variable, value, momentum):
