@@ -27,9 +27,7 @@ def rewrite(model, make, skip=(), insert=None):
     rewriting = _Rewriting(make, skip, insert or {})
     new_model = rewriting.copy_model(model)
     for old, new in rewriting.copied:
-        new.set_weights(old.get_weights())
-        if hasattr(new, "finalize_state"):  # Normalization derives tensors from its weights
-            new.finalize_state()
+        _copy_weights(old, new)
     return new_model, rewriting.replaced
 
 
@@ -46,8 +44,14 @@ def replace(model, make):
     """
     copy, pairs = rewrite(model, make)
     for old, new in pairs:
-        new.set_weights(old.get_weights())
+        _copy_weights(old, new)
     return copy
+
+
+def _copy_weights(old, new):
+    new.set_weights(old.get_weights())
+    if hasattr(new, "finalize_state"):  # Normalization derives tensors from its weights
+        new.finalize_state()
 
 
 class _Rewriting:

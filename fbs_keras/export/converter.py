@@ -155,6 +155,11 @@ def load(model):
     Raises:
         TypeError, ValueError: If the model cannot be exported; see `convert`.
     """
+    return as_float32(read_model(model))
+
+
+def read_model(model):
+    """As `load`, but in the model's own precision."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"export needs Keras on its tensorflow backend, got {keras.backend.backend()!r}; save the model as a "
@@ -169,7 +174,7 @@ def load(model):
                 f"layer {node.name!r} has data_format 'channels_first', which TFLite does not know; "
                 "rebuild the model with 'channels_last'"
             )
-    return as_float32(model)
+    return model
 
 
 def plan_model(model, batch_size, **settings):
