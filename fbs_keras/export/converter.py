@@ -75,7 +75,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
         content = composite.to_composites(content, decompose)
     if target == "builtin":
         content = composite.inline_composites(content)
-    _check_ops(composite.ops(composite.read(content)), target)
+    _check_ops(composite.ops(composite.read(content)), target, tracer.made)
     for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == steps.FBS]):
         _LOGGER.warning(sentence)
     if target == "custom":
@@ -306,12 +306,18 @@ def _check_path(path):
     return path
 
 
-def _check_ops(subgraphs, target):
+def _check_ops(subgraphs, target, made):
     allowed = {f"CUSTOM {name}" for name in OPS} if target == "custom" else set()
     unknown = sorted({op for names in subgraphs for op in names if op.startswith("CUSTOM")} - allowed)
     if unknown:
-        names = ", ".join(op.removeprefix("CUSTOM ") for op in unknown)
-        raise ValueError(f"the model uses TensorFlow ops that TFLite has no built-in op for: {names}")
+        parts = []
+        for op in (op.removeprefix("CUSTOM ").removeprefix("Flex") for op in unknown):
+            layers = ", ".join(map(repr, sorted(made.get(op, ()))))
+            parts.append(f"{op} (of {layers})" if layers else op)
+        raise ValueError(
+            f"the model uses TensorFlow ops that TFLite has no built-in op for: {', '.join(parts)}; "
+            "use other layers in their place, or split the model there and run that part elsewhere"
+        )
 
 
 def _write_atomically(path, content):

@@ -140,7 +140,7 @@ def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=
     if use_delegate is None:
         use_delegate = any("CUSTOM" in op for op in composite.ops(file)[0])
     gates = _gates(model, x)
-    precision = _half_precision(original)
+    precision = half_precision(original)
     expected = _outputs(model if precision else original, x)
     quantize = composite.quantization(file)
     if quantize is not None:
@@ -224,7 +224,7 @@ def _read(content):
     return content
 
 
-def _half_precision(model):
+def half_precision(model):
     """The least precise type that a model's layers compute in, `"bfloat16"` or `"float16"`; `None` if neither."""
     types = {getattr(node.layer, "compute_dtype", None) for node in graph.flatten(model).nodes}
     return next((dtype for dtype in ("bfloat16", "float16") if dtype in types), None)
