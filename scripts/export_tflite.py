@@ -43,7 +43,8 @@ def export():
     if FLAGS.target == "custom":
         print("It needs the delegate: use fbs_keras.Interpreter, or load the library at fbs_keras.delegate_path().")
     if FLAGS.verify:
-        print(f"verified: {export.verify(model, content)}")
+        # With the file, not with `model`: what is exported is a copy where the file computes in half precision.
+        print(f"verified: {export.verify(FLAGS.model, content)}")
 
 
 if __name__ == "__main__":

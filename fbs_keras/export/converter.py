@@ -83,7 +83,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
         content = composite.to_composites(content, decompose, inlined=target == "builtin")
     if target == "builtin":
         content = composite.inline_composites(content)
-    _check_ops(composite.ops(composite.read(content)), target)
+    _check_ops(composite.ops(composite.read(content)), target, tracer.made)
     for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == steps.FBS]):
         _LOGGER.warning(sentence)
     if target == "custom":
@@ -163,6 +163,11 @@ def load(model):
     Raises:
         TypeError, ValueError: If the model cannot be exported; see `convert`.
     """
+    return as_float32(read_model(model))
+
+
+def read_model(model):
+    """As `load`, but in the model's own precision."""
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
             f"export needs Keras on its tensorflow backend, got {keras.backend.backend()!r}; save the model as a "
@@ -178,7 +183,7 @@ def load(model):
                 f"layer {node.name!r} has data_format 'channels_first', which TFLite does not know; "
                 "rebuild the model with 'channels_last'"
             )
-    return as_float32(model)
+    return model
 
 
 def plan_model(model, batch_size, **settings):
@@ -380,12 +385,18 @@ def _longest_name(folder):
         return 255
 
 
-def _check_ops(subgraphs, target):
+def _check_ops(subgraphs, target, made):
     allowed = {f"CUSTOM {name}" for name in OPS} if target == "custom" else set()
     unknown = sorted({op for names in subgraphs for op in names if op.startswith("CUSTOM")} - allowed)
     if unknown:
-        names = ", ".join(op.removeprefix("CUSTOM ") for op in unknown)
-        raise ValueError(f"the model uses TensorFlow ops that TFLite has no built-in op for: {names}")
+        parts = []
+        for op in (op.removeprefix("CUSTOM ").removeprefix("Flex") for op in unknown):
+            layers = ", ".join(map(repr, sorted(made.get(op, ()))))
+            parts.append(f"{op} (of {layers})" if layers else op)
+        raise ValueError(
+            f"the model uses TensorFlow ops that TFLite has no built-in op for: {', '.join(parts)}; "
+            "use other layers in their place, or split the model there and run that part elsewhere"
+        )
 
 
 def _write_atomically(path, content):

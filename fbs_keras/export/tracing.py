@@ -54,6 +54,7 @@ class Tracer:
 
     Attributes:
         names: A name for each custom op, in the order of their `CALL` attributes.
+        made: The names of the layers that made TensorFlow's ops of each type, `{type: set of names}`.
     """
 
     def __init__(self, quantize=None, fuse=True):
@@ -61,6 +62,7 @@ class Tracer:
         self.quantize = quantize
         self.fuse = fuse
         self.names = []
+        self.made = {}
         self._constants = {}  # by layer, so that a layer called twice is stored once
         self._renamed = []
 
@@ -91,7 +93,12 @@ class Tracer:
         # Stateless: the losses and updates of this call are not to stay in the user's layers.
         with keras.StatelessScope(self._renamed):
             for step in plan.steps:
-                values.update(step.node.outputs(self._step(step, values, plan.graph)))
+                count = len(_operations())
+                outputs = step.node.outputs(self._step(step, values, plan.graph))
+                _check_shapes(step, outputs.values())
+                values.update(outputs)
+                for operation in _operations()[count:]:
+                    self.made.setdefault(operation.type, set()).add(step.node.name)
         return [values.dense(ref) for ref in graph.refs(plan.graph.outputs)]
 
     def _step(self, step, values, flat):
@@ -245,6 +252,26 @@ class Tracer:
             except ValueError as error:
                 raise ValueError(f"layer {layer.name!r}: {error}") from error
         return self._constants[id(layer)]
+
+
+def _check_shapes(step, outputs):
+    """Raises where a layer computes another shape than Keras, and with it the plan, was told."""
+    if step.action != steps.DENSE:
+        return
+    for tensor, y in zip(step.outputs, outputs, strict=True):
+        got, told = tuple(y.shape)[1:], tensor.shape[1:]
+        if len(got) != len(told) or any(
+            None not in pair and len(set(pair)) > 1 for pair in zip(got, told, strict=True)
+        ):
+            raise ValueError(
+                f"layer {step.node.name!r} ({type(step.node.layer).__name__}) computes the shape {got} without the "
+                f"batch, where its compute_output_shape tells Keras {told}; make both agree, or leave that method out"
+            )
+
+
+def _operations():
+    """The operations of the function that is being traced; none where TensorFlow computes at once."""
+    return [] if tf.executing_eagerly() else tf.compat.v1.get_default_graph().get_operations()
 
 
 class _Values(dict):

@@ -5,9 +5,10 @@ import dataclasses
 import keras
 import numpy as np
 
-from fbs_keras import runtime
+from fbs_keras import graph, runtime
 from fbs_keras.export.attributes import constants
-from fbs_keras.export.converter import load, plan_model
+from fbs_keras.export.converter import plan_model, read_model
+from fbs_keras.rewriting import as_float32
 
 # Two gates this close, relative to the largest, may swap places by rounding: 1e-6 is what float32 sums over some
 # hundred channels differ by from one order of summation to another, and it grows from layer to layer.
@@ -18,6 +19,12 @@ NEAR_TIE = 1e-5
 # (int8) dB. Where rounding swaps channels that are no near-tie, it is less: in a ResNet-18 of random weights and gates,
 # on noise, 18 to 21 dB for three images of eight (float16) and 9 for all of them (int8).
 LEAST_SIGNAL_TO_NOISE = {"float16": 15, "dynamic_int8": 5}
+
+# What half of the examples must reach where the model itself computes in half precision, in dB: of those for which it
+# chooses the same channels as in float32, and of all where it does so for none. Seven nets on noise have at least 49
+# (float16) and 29 (bfloat16) dB in every example of the former kind, 24 in one of the latter; a file without its
+# input's normalisation has less than 0.
+LEAST_OF_HALF = {"float16": (35, 15), "bfloat16": (20, 5)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +37,26 @@ class Report:
             or may have, where the file does not show it; the outputs of these are not compared.
         compared_gates: How many FBS layers' choices were compared; 0 where a file does not show them.
         difference: The largest difference of an output, relative to the largest output of the example.
+        precision: `"float16"` or `"bfloat16"` where the model computes in it; `None` where it computes in float32.
+        signal_to_noise: The median over the examples in dB, as in `QuantizedReport`, against the model in that
+            precision; all else is against a float32 copy of it. `None` where it computes in float32.
     """
 
     examples: int
     near_ties: int
     compared_gates: int
     difference: float
+    precision: str | None = None
+    signal_to_noise: float | None = None
 
     def __str__(self):
-        return (
+        text = (
             f"{self.examples} examples, largest relative difference {self.difference:.1e}; "
             f"choices of {self.compared_gates} FBS layers compared, {self.near_ties} examples with a near-tie left out"
         )
+        if self.precision is not None:
+            text += f"; signal to noise against the model in {self.precision} {self.signal_to_noise:.1f} dB"
+        return text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +96,10 @@ def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=
     `model(x, training=False)`. Gates that differ by rounding only may change places; such examples are counted, and
     their outputs are not compared.
 
+    A model of half precision, such as one of the policy "mixed_float16", computes other values than its file, in which
+    all is float32. Its file is compared with a float32 copy of the model, and with the model itself as signal and
+    noise.
+
     Quantisation changes every value, and with them some choices. So of a quantised file the outputs are compared as
     signal and noise, and as classes.
 
@@ -92,7 +111,8 @@ def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=
         labels: The right classes, `[examples]`, to tell the accuracy of a quantised classifier. Defaults to none.
         tolerance: The largest difference of an output of a float32 file to accept, relative to the largest output of
             the example. Defaults to 1e-3. Of a quantised file, half of the examples must reach a signal-to-noise ratio
-            of 15 dB (float16) or 5 dB (int8).
+            of 15 dB (float16) or 5 dB (int8); of the float32 file of a model that computes in half precision, 35 dB
+            (float16) or 20 dB (bfloat16).
         use_delegate: Whether to run the file with the FBS delegate. Defaults to doing so where the file needs it.
 
     Returns:
@@ -107,7 +127,8 @@ def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=
     >>> print(fbs_keras.export.verify(model, "model.tflite"))
     16 examples, largest relative difference 6.1e-07; choices of 8 FBS layers compared, 0 examples with a near-tie ...
     """
-    model = load(model)
+    original = read_model(model)  # what the file is to compute; the float32 copy is made as for the file
+    model = as_float32(original)
     content = _read(content)
     x = _noise(model) if x is None else [np.asarray(array) for array in (x if isinstance(x, (list, tuple)) else [x])]
     if len(x) != len(model.inputs):
@@ -118,12 +139,14 @@ def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=
     file = composite.read(content)
     if use_delegate is None:
         use_delegate = any("CUSTOM" in op for op in composite.ops(file)[0])
-    expected, gates = _run(model, x)
+    gates = _gates(model, x)
+    precision = half_precision(original)
+    expected = _outputs(model if precision else original, x)
     quantize = composite.quantization(file)
     if quantize is not None:
         outputs = runtime.Interpreter(content, use_delegate=use_delegate).predict(x)
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        return _compare_quantized(quantize, expected, outputs, labels)
+        return _compare_quantized(quantize, _outputs(original, x), outputs, labels)
     content, positions = composite.show_choices(content, [constants(layer)["weights"] for layer, _ in gates])
     outputs = runtime.Interpreter(content, use_delegate=use_delegate).predict(x)
     outputs = outputs if isinstance(outputs, list) else [outputs]
@@ -144,7 +167,12 @@ def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=
     )
     if not difference <= tolerance:  # NaN fails too
         raise ValueError(f"the outputs differ by {difference:.1e} of the largest, expected at most {tolerance:.1e}")
-    return Report(len(x[0]), int(near_tie.sum()), shown, difference)
+    report = Report(len(x[0]), int(near_tie.sum()), shown, difference)
+    if precision is None:
+        return report
+    same = _same_choices(gates, _gates(original, x))
+    ratio = _compare_half(precision, _outputs(original, x), outputs[: len(expected)], same)
+    return dataclasses.replace(report, precision=precision, signal_to_noise=ratio)
 
 
 def signal_to_noise(expected, got):
@@ -196,22 +224,63 @@ def _read(content):
     return content
 
 
-def _run(model, x):
-    """The model's outputs, and the gates of its FBS layers as `GateRecorder` records them."""
+def half_precision(model):
+    """The least precise type that a model's layers compute in, `"bfloat16"` or `"float16"`; `None` if neither."""
+    types = {getattr(node.layer, "compute_dtype", None) for node in graph.flatten(model).nodes}
+    return next((dtype for dtype in ("bfloat16", "float16") if dtype in types), None)
+
+
+def _same_choices(gates, others):
+    """Which examples choose the same channels in every FBS layer: a mask `[N]`, or `True` where there are no gates."""
+    same = [
+        (_choices(layer, g)[0] == _choices(layer, other)[0]).all(axis=1)
+        for (layer, g), (_, other) in zip(gates, others, strict=True)
+    ]
+    return np.all(same, axis=0)
+
+
+def _compare_half(precision, expected, outputs, same):
+    """The signal-to-noise ratio of outputs against those of a model in half precision; raises where it is too low."""
+    _check_shapes(expected, outputs)
+    same = np.broadcast_to(same, len(expected[0]))
+    compared, least = (same, LEAST_OF_HALF[precision][0]) if same.any() else (~same, LEAST_OF_HALF[precision][1])
+    pairs = zip(expected, outputs, strict=True)
+    ratio = float(min(np.median(signal_to_noise(want[compared], got[compared])) for want, got in pairs))
+    if not ratio >= least:  # NaN fails too
+        raise ValueError(
+            f"against the model itself, which computes in {precision}, the outputs have a signal-to-noise ratio of "
+            f"{ratio:.1f} dB, expected at least {least}; against a float32 copy of it they are right, so the copy "
+            "computes something else: a layer of it may hold state that is neither in its weights nor in its config"
+        )
+    return ratio
+
+
+def _gates(model, x):
+    """The gates of a model's FBS layers as `GateRecorder` records them."""
     import tensorflow as tf
 
     from fbs_keras.export import tracing
 
-    tensors = [tf.convert_to_tensor(array) for array in x]
     recorder = tracing.GateRecorder()
-    recorder.run(plan_model(model, len(x[0]), compact=False), tensors)
-    # By Keras itself and not from the recorder, which reads the graph as the exported file's tracer does: a graph read
-    # wrongly would be wrong in both.
+    recorder.run(plan_model(model, len(x[0]), compact=False), [tf.convert_to_tensor(array) for array in x])
+    return recorder.gates
+
+
+def _outputs(model, x):
+    """A model's outputs, a list of arrays.
+
+    By Keras itself and not from the recorder, which reads the graph as the exported file's tracer does: a graph read
+    wrongly would be wrong in both.
+    """
+    import tensorflow as tf
+
+    tensors = [tf.convert_to_tensor(array) for array in x]
     sequential = isinstance(model, keras.Sequential)
     structure = tensors[0] if sequential else keras.tree.pack_sequence_as(model.input, tensors)
     with keras.StatelessScope():  # the losses of this call are not to stay in the user's layers
         outputs = keras.tree.flatten(model(structure, training=False))
-    return [keras.ops.convert_to_numpy(y) for y in outputs], recorder.gates
+    outputs = [keras.ops.convert_to_numpy(y) for y in outputs]
+    return [y.astype("float32") if y.dtype.name in LEAST_OF_HALF else y for y in outputs]
 
 
 def _check_shapes(expected, got):

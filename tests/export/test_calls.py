@@ -145,3 +145,21 @@ def test_a_mask_alone_is_read(quantize):
 def test_says_why_constants_make_it_dense():
     model, _ = model_of(["constant_joined"])
     assert "(expanded: called with constants too)" in explain(model)
+
+
+class Misleading(layers.Layer):
+    """Tells Keras another shape than it computes."""
+
+    def call(self, x):
+        return x[:, 1:]
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+
+def test_refuses_a_shape_that_is_not_computed():
+    image = keras.Input((8, 9, 3))
+    model = keras.Model(image, fbs_keras.FBSConv2D(8, 3, density=0.5)(Misleading(name="mine")(image)))
+    shapes = r"'mine' \(Misleading\) computes the shape \(7, 9, 3\) without the batch, .* tells Keras \(8, 9, 3\)"
+    with pytest.raises(ValueError, match=shapes):
+        convert(model)

@@ -178,3 +178,77 @@ def test_signal_to_noise():
     expected = np.array([[3.0, 4.0], [0.0, 10.0], [1.0, 2.0]])
     got = np.array([[3.3, 4.4], [0.0, 11.0], [1.0, 2.0]])
     np.testing.assert_allclose(signal_to_noise(expected, got), [20, 20, np.inf])
+
+
+def mixed(policy, *, mean=100.0, fbs=False):
+    """A model of a policy whose first layer has adapted to images, and these images."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        keras.utils.set_random_seed(0)
+        scale = layers.Normalization()
+        x = np.random.default_rng(0).normal(mean, 30, (16, 8, 8, 3)).astype("float32")
+        scale.adapt(x)
+        convolution = fbs_keras.FBSConv2D(16, 3, density=0.5) if fbs else layers.Conv2D(16, 3, activation="relu")
+        head = [layers.GlobalAveragePooling2D(), layers.Dense(4, dtype="float32")]
+        return keras.Sequential([keras.Input((8, 8, 3)), scale, convolution, *head]), x
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+@pytest.mark.parametrize(("policy", "least"), [("mixed_float16", 45), ("mixed_bfloat16", 28)])
+@pytest.mark.parametrize("fbs", [False, True])
+def test_half_precision(policy, least, fbs):
+    """Of the policies' layers, normalisation among them, the file is of what they were adapted to."""
+    model, x = mixed(policy, fbs=fbs)
+    report = verify(model, convert(model), x)
+    precision = policy.removeprefix("mixed_")
+    assert report.precision == precision and report.signal_to_noise > least and report.difference < 1e-4
+    assert f"signal to noise against the model in {precision} {report.signal_to_noise:.1f} dB" in str(report)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("quantize", [None, "float16"])
+def test_compares_with_the_model_itself(policy, quantize, monkeypatch):
+    """A copy that loses state is wrong in the file and in what verify copies alike."""
+    model, x = mixed(policy)
+
+    def forget(layer):
+        layer.mean, layer.variance = keras.ops.zeros((1, 1, 1, 3)), keras.ops.ones((1, 1, 1, 3))
+
+    monkeypatch.setattr(layers.Normalization, "finalize_state", forget)
+    content = convert(model, quantize=quantize)
+    with pytest.raises(ValueError, match="against the model itself" if quantize is None else "signal-to-noise"):
+        verify(model, content, x)
+
+
+@pytest.mark.parametrize("percent", [5, 30])
+def test_finds_small_errors_in_half_precision(percent, monkeypatch):
+    """The copy's last kernel is larger: by 5 %, which float16 alone tells from rounding, or by 30 %."""
+    from fbs_keras import rewriting
+
+    model, x = mixed("mixed_float16" if percent == 5 else "mixed_bfloat16", mean=0.0)
+    copy = rewriting.as_float32
+
+    def wrong(model):
+        found = copy(model)
+        if found is not model:
+            kernel = found.layers[-1].kernel
+            kernel.assign(kernel * (1 + percent / 100))
+        return found
+
+    monkeypatch.setattr("fbs_keras.export.converter.as_float32", wrong)
+    monkeypatch.setattr("fbs_keras.export.verification.as_float32", wrong)
+    with pytest.raises(ValueError, match="against the model itself"):
+        verify(model, convert(model), x)
+
+
+def test_float64():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("float64")
+    try:
+        model = small_models.make("sequential")
+    finally:
+        keras.config.set_dtype_policy(before)
+    report = verify(model, convert(model))
+    assert report.precision is None and report.difference < 1e-4
