@@ -1,5 +1,6 @@
 """What the scripts share: a quiet start of TensorFlow, and errors in one line."""
 
+import errno
 import os
 import sys
 import tempfile
@@ -64,6 +65,11 @@ def run(function):
             function()
         except (OSError, TypeError, ValueError) as error:
             sys.exit(f"{name}: {error}")
+        except Exception as error:
+            full = os.strerror(errno.ENOSPC)
+            if full not in str(error):
+                raise
+            sys.exit(f"{name}: {full}; make some, and try again")  # TensorFlow says it in an error of its own
         except KeyboardInterrupt:
             print(f"\n{name}: interrupted", file=sys.stderr)
             sys.exit(130)  # as a shell tells it

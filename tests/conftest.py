@@ -5,7 +5,20 @@ import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import keras
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers():
+    """Weights and images that a test draws are the same in each run, and whatever ran before it."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def same_random_numbers_of_a_module():
+    """The same for what the tests of a module share."""
+    keras.utils.set_random_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -132,10 +132,10 @@ class Stopped(BaseException):
     """Ends a run as a kill does: no handler of the script's takes it."""
 
 
-def stop_at(last):
+def stop_at(last, error=Stopped):
     def stop(batches):
         if batches == last:
-            raise Stopped
+            raise error
 
     return stop
 
@@ -143,9 +143,8 @@ def stop_at(last):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--density=0.5", "--density_epochs=2", "--ema=0.5", "--saliency_weight=0.01"],
-        ["--density=0.5", "--density_epochs=2", "--gates=random", "--dtype_policy=mixed_bfloat16", "--teacher"],
-        ["--steps_per_epoch=3", "--slimming_weight=0.01"],
+        ["--density=0.5", "--density_epochs=2", "--ema=0.5", "--saliency_weight=0.01", "--gates=random"],
+        ["--teacher", "--steps_per_epoch=3", "--slimming_weight=0.01", "--dtype_policy=mixed_bfloat16"],
     ],
 )
 def test_a_resumed_run_is_an_unbroken_one(small, in_process, tmp_path, arguments):
@@ -154,7 +153,7 @@ def test_a_resumed_run_is_an_unbroken_one(small, in_process, tmp_path, arguments
     in_process(*arguments, f"--run_dir={tmp_path / 'whole'}")
     with pytest.raises(Stopped):  # in the third epoch
         in_process(*arguments, f"--run_dir={tmp_path / 'broken'}", stop=stop_at(10))
-    assert len(curve(tmp_path / "broken")) == 2 + (arguments[-1] == "--slimming_weight=0.01")
+    assert len(curve(tmp_path / "broken")) in (2, 3)
     in_process(*arguments, f"--run_dir={tmp_path / 'broken'}", "--resume")
     whole, broken = curve(tmp_path / "whole"), curve(tmp_path / "broken")
     assert whole[2]["loss"] != whole[1]["loss"]
@@ -165,9 +164,14 @@ def test_a_resumed_run_is_an_unbroken_one(small, in_process, tmp_path, arguments
         np.testing.assert_allclose(variable.numpy(), wanted.numpy(), rtol=1e-3, atol=1e-5, err_msg=variable.path)
 
 
-def test_damaged_files_are_told_and_left_behind(small, in_process, tmp_path, capsys):
-    with pytest.raises(Stopped):
-        in_process(*small, f"--run_dir={tmp_path}", stop=stop_at(10))
+def test_a_run_goes_on_after_an_interruption_and_damage(small, in_process, tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt):
+        in_process(*small, f"--run_dir={tmp_path}", stop=stop_at(10, KeyboardInterrupt))
+    assert "the same command with --resume goes on after the last epoch" in capsys.readouterr().out
+    with pytest.raises(
+        ValueError, match="trained for 8 steps, which are no epochs of 16 or more than --epochs=4: resume"
+    ):
+        in_process(*small, "--steps_per_epoch=16", f"--run_dir={tmp_path}", "--resume")
     assert {path.name for path in tmp_path.iterdir()} >= {"last.keras", "previous.keras"}
     last, history = tmp_path / "last.keras", tmp_path / "history.csv"
     last.write_bytes(last.read_bytes()[:1000])
@@ -187,26 +191,6 @@ def test_damaged_files_are_told_and_left_behind(small, in_process, tmp_path, cap
         ValueError, match=r"there is no checkpoint to resume from, train anew .*previous\.keras cannot be"
     ):
         in_process(*small, f"--run_dir={tmp_path}", "--resume")
-
-
-def test_a_run_is_resumed_with_its_own_flags(small, in_process, tmp_path):
-    in_process(*small, "--epochs=1", f"--run_dir={tmp_path}")
-    with pytest.raises(
-        ValueError, match="trained for 4 steps, which are no epochs of 8 or more than --epochs=4: resume"
-    ):
-        in_process(*small, "--batch_size=5", f"--run_dir={tmp_path}", "--resume")
-
-
-def test_an_interrupted_run_says_how_to_go_on(small, in_process, tmp_path, capsys):
-    def interrupt(batches):
-        if batches == 6:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        in_process(*small, f"--run_dir={tmp_path}", stop=interrupt)
-    assert "the same command with --resume goes on after the last epoch" in capsys.readouterr().out
-    in_process(*small, f"--run_dir={tmp_path}", "--resume")
-    assert epochs(tmp_path / "history.csv") == [0, 1, 2, 3]
 
 
 def test_a_teacher_and_a_trained_fbs_model(dense, cifar10_dir, tmp_path):
