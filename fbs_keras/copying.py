@@ -235,12 +235,19 @@ def carry_state(old, new, settings=True):
         if config:  # an activation with weights, which is built when it is first called
             twin.build_from_config(config)
         if type(part) is type(twin):
-            _carry_saved(part, twin)
+            try:
+                _carry_saved(part, twin)
+            except Exception as error:
+                raise ValueError(
+                    f"layer {part.name!r} ({type(part).__name__}) cannot be copied: what it saves cannot be loaded: "
+                    f"{_first_paragraph(error)}"
+                ) from error
             if _is_foreign(part):
                 _carry_attributes(part, twin, () if settings else _config(twin))
     pairs = _paired(old, new)
     for variable, twin in pairs:
-        twin.assign(variable)
+        # As a new array: on JAX a shared one is deleted under one model when the other one trains.
+        twin.assign(np.array(keras.ops.convert_to_numpy(variable)))
     if new.trainable != old.trainable:
         new.trainable = old.trainable
     for variable, twin in pairs:

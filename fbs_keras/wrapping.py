@@ -38,10 +38,10 @@ def wrap(
 
     so `rho = |gamma|`, its sign goes into the kernel, and `phi = 0`. The given model is not changed.
 
-    What hangs on a weight or layer goes along: regularizers, constraints, activity regularizers, what is frozen, seeds,
-    vocabularies, and functions as the objects that they are, registered or not. Where that cannot be, since gamma's sign
-    or size changes what a rule would see, the convolution is left alone or the report says so: see `print_fn`. The
-    optimizer of a compiled model starts anew.
+    What hangs on a weight or layer goes along: regularizers, constraints, activity regularizers, what is frozen,
+    seeds, vocabularies, and functions as the objects that they are, registered or not. Where that cannot be, since
+    gamma's sign or size changes what a rule would see, the convolution is left alone or the report says so: see
+    `print_fn`. The optimizer of a compiled model starts anew.
 
     A `SeparableConv2D` becomes a `DepthwiseConv2D` and an `FBSConv2D`. A depthwise convolution behind an FBS layer
     computes that layer's channels. Where it, or a batch normalisation behind it, gives suppressed channels a value

@@ -8,6 +8,8 @@ from keras import layers, ops
 from fbs_keras.copying import carry_state, inner_layers, remake
 from fbs_keras.rewriting import as_float32, rewrite
 
+OLD = tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15)
+
 
 def twice_relu(x):
     return ops.relu(x) * 2.0
@@ -225,7 +227,7 @@ def test_copies_compute_the_same(name):
     assert not mine & others
     for layer in inner_layers(copy):
         for weight in layer.weights:
-            weight.assign(ops.zeros_like(weight))
+            weight.assign(np.zeros(weight.shape))
     np.testing.assert_array_equal(model(x), expected)
 
 
@@ -271,6 +273,8 @@ def test_seeds_go_on():
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="only TensorFlow has strings")
 def test_vocabularies_are_kept(make, words):
     layer = make()
+    if "tf_idf" in str(layer.get_config()) and OLD:
+        pytest.skip("this Keras cannot load such a layer itself")
     if words:
         layer.adapt(words)
     model = keras.Sequential([keras.Input((1,), dtype="string"), layer])
@@ -358,6 +362,8 @@ def test_layers_that_share_a_weight_are_named():
 @pytest.mark.parametrize("mode", ["int8", "float8", "int4"])
 def test_quantized_layers_are_copied(mode):
     model = keras.Sequential([keras.Input((8,)), layers.Dense(8, activation=relu), layers.Dense(4)])
+    if mode == "int4" and OLD:
+        pytest.skip("this Keras does not know it")
     model.quantize(mode)
     x = np.random.default_rng(0).normal(size=(2, 8)).astype("float32")
     copy, _ = rewrite(model, lambda layer: None)
@@ -369,7 +375,7 @@ def test_lora_is_copied():
     model = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3), layers.Flatten(), layers.Dense(4)])
     for layer in (model.layers[0], model.layers[2]):
         layer.enable_lora(2)
-        layer.lora_kernel_b.assign(ops.ones_like(layer.lora_kernel_b))
+        layer.lora_kernel_b.assign(np.ones(layer.lora_kernel_b.shape))
     x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
     copy, _ = rewrite(model, lambda layer: None)
     np.testing.assert_array_equal(copy(x), model(x))

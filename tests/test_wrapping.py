@@ -437,6 +437,8 @@ def test_any_layer_name(name):
 @pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
 def test_quantized_layers_beside(mode):
     model = MODELS["sequential"]()
+    if mode == "int4" and tuple(map(int, keras.__version__.split(".")[:2])) < (3, 15):
+        pytest.skip("this Keras does not know it")
     model.quantize(mode)
     wrapped = fbs_keras.wrap(model)
     assert len(names(wrapped)) == 2
