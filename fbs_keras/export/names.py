@@ -21,7 +21,7 @@ def input_names(model):
         name = name if name[:1].isalpha() else f"input_{name}"
         key, name = next(
             (key, candidate)
-            for candidate in _candidates(name)
+            for candidate in itertools.chain([name], _numbered(name))
             if (key := re.sub(r"\W", "_", candidate).lower()) not in names
         )
         names[key] = name
@@ -80,28 +80,22 @@ def unique(names):
     >>> unique(["conv", "conv", "conv_1"])
     ['conv', 'conv_2', 'conv_1']
     """
-    taken, seen, numbers = set(names), set(), {}
+    taken, seen = set(names), set()
+    others: dict = {}  # for each name, those that it may get
     found = []
     for name in names:
         if name in seen:
-            start = numbers.get(name, 1)
-            number, name_ = next((i, n) for i, n in _numbered(name, start) if n not in taken)
-            numbers[name] = number + 1
-            taken.add(name_)
-            name = name_
+            name = next(other for other in others.setdefault(name, _numbered(name)) if other not in taken)
+            taken.add(name)
         seen.add(name)
         found.append(name)
     return found
 
 
-def _candidates(name):
-    return itertools.chain([name], (candidate for _, candidate in _numbered(name)))
-
-
-def _numbered(name, start=1):
-    for number in itertools.count(start):
+def _numbered(name):
+    for number in itertools.count(1):
         suffix = f"_{number}"
-        yield number, name + (suffix.encode() if isinstance(name, bytes) else suffix)
+        yield name + (suffix.encode() if isinstance(name, bytes) else suffix)
 
 
 def encode(name):

@@ -394,6 +394,39 @@ BAD = {
     "batch_zero": (small_models.plain, {"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
     "batch_none": (small_models.plain, {"batch_size": None}, TypeError, "batch_size must be an integer, got None"),
     "batch_true": (small_models.plain, {"batch_size": True}, TypeError, "batch_size must be an integer, got True"),
+    "batch_array": (
+        small_models.plain,
+        {"batch_size": np.array([2])},
+        TypeError,
+        "batch_size must be an integer, got arr",
+    ),
+    "batch_numpy_bool": (small_models.plain, {"batch_size": np.True_}, TypeError, "batch_size must be an integer"),
+    "batch_huge": (
+        small_models.plain,
+        {"batch_size": 2**31},
+        ValueError,
+        "at most 2147483647; use a batch_size of at most",
+    ),
+    "batch_endless": (small_models.plain, {"batch_size": 10**30}, ValueError, "use a batch_size of at most"),
+    "target_type": (small_models.plain, {"target": ["portable"]}, TypeError, "target must be one of .*, got list"),
+    "target_array": (small_models.plain, {"target": np.array(["a", "b"])}, TypeError, "got ndarray"),
+    "quantize_type": (
+        small_models.plain,
+        {"quantize": np.array([1, 2])},
+        TypeError,
+        "quantize must be one .*got ndarray",
+    ),
+    "path_bytes": (
+        small_models.plain,
+        {"path": b"model.tflite"},
+        TypeError,
+        "path must be a string or a path, got bytes",
+    ),
+    "path_empty": (small_models.plain, {"path": ""}, ValueError, "cannot write '': it is no file name"),
+    "path_null": (small_models.plain, {"path": "a\0b"}, ValueError, "it is no file name"),
+    "path_slash": (small_models.plain, {"path": "nothing/"}, ValueError, "cannot write 'nothing/': "),
+    "path_long": (small_models.plain, {"path": "x" * 256}, ValueError, "its name is longer than 255 bytes"),
+    "path_device": (small_models.plain, {"path": "/dev/null"}, ValueError, "it is no regular file"),
     "path_type": (small_models.plain, {"path": 3}, TypeError, "path must be a string or a path, got int"),
     "path_folder": (small_models.plain, {"path": "/nowhere/m.tflite"}, ValueError, "folder '/nowhere' does not exist"),
     "path_is_folder": (small_models.plain, {"path": "/"}, ValueError, "it is a folder"),
@@ -420,6 +453,35 @@ def test_says_what_is_wrong(case):
     model = make()
     with pytest.raises(error, match=message):
         convert(model, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("model", "most"),
+    [
+        (lambda: keras.Sequential([keras.Input((8, 8, 3)), fbs_keras.FBSConv2D(4, 3)]), 6 * 6 * 27),  # its patches
+        (lambda: keras.Sequential([keras.Input((8, 8, 3)), fbs_keras.FBSConv2D(4, 1)]), 8 * 8 * 4),  # has none
+        (lambda: keras.Sequential([keras.Input((8, 8, 3)), layers.UpSampling2D(8)]), 64 * 64 * 3),
+    ],
+)
+def test_largest_batch(model, most):
+    model = model()
+    explain(model, batch_size=np.int64((2**31 - 1) // most))  # a NumPy integer will do
+    with pytest.raises(ValueError, match=f"needs a tensor of {most} values.*at most {(2**31 - 1) // most}$"):
+        explain(model, batch_size=(2**31 - 1) // most + 1)
+
+
+def test_no_output_of_a_decomposition_is_read_inside():
+    """LiteRT's CompiledModel would lose it, where it inlines composites."""
+    file = composite.read(convert(small_models.make("sequential")))
+    for graph_ in file.subgraphs[1:]:
+        read = {int(index) for op in graph_.operators for index in op.inputs}
+        assert not read & {*map(int, graph_.outputs)}
+
+
+def test_a_long_file_name(tmp_path):
+    path = tmp_path / ("x" * 248 + ".tflite")
+    convert(small_models.plain(), path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_batch_that_the_model_was_built_with():
