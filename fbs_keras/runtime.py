@@ -2,13 +2,26 @@
 
 import os
 import platform as host
-from collections.abc import Mapping, Sequence
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# How LiteRT names ours in custom and portable files.
-FBS_OPS = ("FbsConv2D", "FbsConv2DInt8", "FbsDepthwiseConv2D", "FbsAdd", "STABLEHLO_COMPOSITE")
+# Ours in custom files; portable ones hold composites, whose names begin so.
+FBS_OPS = ("FbsConv2D", "FbsConv2DInt8", "FbsDepthwiseConv2D", "FbsAdd")
+FBS_COMPOSITE = b"fbs."
+
+# Of what a gate consists where an FBS model was exported to built-in ops alone: the mean of |x|, and who wins.
+BUILTIN_GATE = {"ABS", "MEAN", "TOPK_V2"}
+
+MOST_THREADS = 4096
+
+
+class DelegateWarning(UserWarning):
+    """A file runs without the FBS delegate, or it holds nothing for it, and so it is slow."""
 
 
 def platform_name() -> str:
@@ -81,10 +94,12 @@ class Interpreter:
     Keras-like `predict`. XNNPACK runs whatever the delegate does not, as always in LiteRT.
 
     Args:
-        model: The path of a `.tflite` file, or its bytes.
-        num_threads: Threads for each of the delegate and XNNPACK. Defaults to 1.
+        model: The path of a `.tflite` file, or its content as `bytes`, a `bytearray` or a `memoryview`.
+        num_threads: Threads for each of the delegate and XNNPACK, from 1 to 4096; no more are used than this process
+            has cores. Defaults to 1.
         use_delegate: Whether to load the delegate. A portable file also runs without, slower; a file converted with
-            `target="custom"` does not. Defaults to `True`.
+            `target="custom"` does not. Defaults to `True`, which warns (`DelegateWarning`) where a file seems to hold
+            an FBS model in built-in ops alone, of which the delegate can run none.
         delegate_options: A dict of the delegate's options. Defaults to none.
             `"path"`: which kernels to use, `"auto"` (default, the fastest of this CPU), `"reference"`, `"plain"`,
             `"avx2"`, `"avx512"` or `"neon"`. The environment variable `FBS_PATH` gives another default.
@@ -95,11 +110,19 @@ class Interpreter:
             the direct methods, or 0, none.
             `"verbose"`: 1 prints what runs how to stderr. Defaults to 0.
             `"profile"`: a file that gets the times of each op when the interpreter is deleted, `"-"` for stderr.
+        fallback: Whether a portable file may run without the delegate where that cannot run its ops, slower and with
+            a `DelegateWarning`, instead of an error. Defaults to `False`.
 
     Raises:
         ValueError: If `model` is no TFLite model or one that cannot be run, or an argument is out of range; the message
             says which.
+        RuntimeError: If LiteRT has dropped the delegate, as it does when XNNPACK fails after it.
         FileNotFoundError: If the delegate was not built (see `delegate_path`).
+
+    Several threads may call `predict` at the same time: it runs them one after another.
+
+    `interpreter.litert` is LiteRT's own interpreter, for all that goes beyond `predict`. To run another size, resize
+    its inputs and allocate its tensors; then, too, an error says if the delegate does not run every FBS op.
 
     Example:
 
@@ -109,30 +132,65 @@ class Interpreter:
 
     def __init__(
         self,
-        model: str | os.PathLike | bytes,
+        model: str | os.PathLike | bytes | bytearray | memoryview,
         num_threads: int = 1,
         use_delegate: bool = True,
         delegate_options: Mapping[str, Any] | None = None,
+        fallback: bool = False,
     ):
         from ai_edge_litert import interpreter as litert
 
-        if isinstance(num_threads, bool) or not isinstance(num_threads, int) or num_threads < 1:
-            raise ValueError(f"num_threads must be an integer of at least 1, got {num_threads!r}")
-        if delegate_options is not None and not use_delegate:
-            raise ValueError("delegate_options have no effect with use_delegate=False")
+        check_threads(num_threads)
+        if isinstance(model, (bytearray, memoryview)):
+            model = bytes(model)
         source = {"model_path": model} if is_path(model) else {"model_content": model}
+        arguments = {**source, "num_threads": min(num_threads, usable_cores())}
+        options = checked_options(delegate_options, use_delegate)
         # The runtime does not own its delegates: self.litert keeps this one alive, and drops it after the graph.
-        delegates = [litert.load_delegate(delegate_path(), dict(delegate_options or {}))] if use_delegate else []
+        delegates = [litert.load_delegate(delegate_path(), options)] if use_delegate else []
+        self._use_delegate, self._fallback = use_delegate, fallback
+        self._lock = threading.RLock()  # guards self.litert, which several threads cannot use at the same time
         try:
-            self.litert = litert.Interpreter(**source, num_threads=num_threads, experimental_delegates=delegates)
-            self.litert.allocate_tensors()
-        except (RuntimeError, ValueError) as error:
-            remedy = ""
-            if "op: Fbs" in str(error) and not use_delegate:
-                remedy = " The file holds FBS custom ops: use the delegate, or convert with target='portable'."
-            raise ValueError(f"LiteRT cannot run this model: {error}{remedy}") from error
-        self._inputs = self.litert.get_input_details()
-        self._outputs = self.litert.get_output_details()
+            self.litert = open_model(delegates, arguments)
+        except ValueError as refused:
+            if not (use_delegate and fallback):
+                raise
+            self._use_delegate = False
+            try:
+                self.litert = open_model([], arguments)
+            except ValueError:
+                raise refused from None  # a file that runs with the delegate only: what that says of it
+            warnings.warn(f"the file runs without the FBS delegate: {refused}", DelegateWarning, stacklevel=2)
+        self._composites = fbs_composites(model)
+        self._allocated()
+        allocated = weakref.WeakMethod(self._allocated)  # weak: a cycle would keep both until a garbage collection
+        self.litert.allocated = lambda: (call := allocated()) and call()
+
+    def _allocated(self):
+        """Reads the shapes, and tells whether the delegate runs what is there for it."""
+        with self._lock:
+            self._inputs = self.litert.get_input_details()
+            self._outputs = self.litert.get_output_details()
+            self._signatures = list(self.litert.get_signature_list())
+        if not self._use_delegate:
+            return
+        fbs_ops, claimed, _ = self.partitions
+        if claimed < fbs_ops:
+            message = (
+                f"the FBS delegate runs {claimed} of the file's {fbs_ops} FBS ops: LiteRT has dropped it, as it does "
+                "with all delegates when one of them, such as XNNPACK, fails; stderr says why"
+            )
+            if not self._fallback:
+                raise RuntimeError(f"{message}. Pass fallback=True to run the file all the same, slower")
+            warnings.warn(message, DelegateWarning, stacklevel=3)
+        elif fbs_ops == 0 and {node["op_name"] for node in self._nodes()} >= BUILTIN_GATE:
+            warnings.warn(
+                "the file holds nothing for the FBS delegate, and yet gates such as an FBS model's: exported to "
+                "built-in ops, it is slower than a dense model. Export it with fbs_keras.convert(model), or pass "
+                "use_delegate=False if that is what you want",
+                DelegateWarning,
+                stacklevel=3,
+            )
 
     def predict(self, x: Any) -> Any:
         """Computes the model's outputs, one batch after another.
@@ -149,8 +207,14 @@ class Interpreter:
             An array of shape `[examples, ...]`, or a list of arrays for a model of several outputs.
 
         Raises:
-            ValueError: If the arrays do not fit the model's inputs.
+            ValueError: If the arrays do not fit the model's inputs, or the file holds several signatures, of which
+                `interpreter.litert.get_signature_runner(name)` runs any.
         """
+        with self._lock:
+            return self._predict(x)
+
+    def _predict(self, x):
+        self._check_signatures()
         arrays = [self._checked(array, details) for array, details in zip(self._listed(x), self._inputs, strict=True)]
         examples = {len(array) for array in arrays}
         if len(examples) != 1:
@@ -167,7 +231,13 @@ class Interpreter:
                 self.litert.set_tensor(details["index"], piece)
             self.litert.invoke()
             for pieces, details in zip(outputs, self._outputs, strict=True):
-                pieces.append(self.litert.get_tensor(details["index"])[: count - start])
+                piece = self.litert.get_tensor(details["index"])
+                if len(piece) != batch:
+                    raise ValueError(
+                        f"predict needs outputs whose first dimension is the batch, {batch}; {details['name']!r} came "
+                        f"out in the shape {list(piece.shape)}. Use interpreter.litert for this file"
+                    )
+                pieces.append(piece[: count - start])
         results = [np.concatenate(pieces) for pieces in outputs]
         return results if len(results) > 1 else results[0]
 
@@ -176,11 +246,22 @@ class Interpreter:
         """How the runtime has divided the graph (`Partitions`)."""
         # The list holds the file's nodes and, after them, those that delegates put in their place: ours one for each
         # op.
-        nodes = self.litert._get_ops_details()
-        ops = {tuple(node["outputs"]) for node in nodes if node["op_name"] in FBS_OPS}
+        nodes = self._nodes()
+        ops = {tuple(node["outputs"]) for node in nodes if node["op_name"] in FBS_OPS} | self._composites
         delegated = [tuple(node["outputs"]) for node in nodes if node["op_name"] == "DELEGATE"]
         claimed = sum(outputs in ops for outputs in delegated)
         return Partitions(len(ops), claimed, len(delegated) - claimed)
+
+    def _nodes(self):
+        with self._lock:
+            return self.litert._get_ops_details()
+
+    def _check_signatures(self):
+        if len(self._signatures) > 1:
+            raise ValueError(
+                f"predict runs a file of one signature, got {', '.join(map(repr, self._signatures))}; "
+                "interpreter.litert.get_signature_runner(name) runs any of them"
+            )
 
     def _listed(self, x: Any) -> Sequence[Any]:
         arrays = x if isinstance(x, (list, tuple)) else [x]
@@ -203,14 +284,93 @@ class Interpreter:
         shape, dtype = tuple(int(size) for size in details["shape"]), np.dtype(details["dtype"])
         if array.ndim != len(shape) or array.shape[1:] != shape[1:]:
             wanted = ", ".join(["examples", *map(str, shape[1:])])
-            raise ValueError(f"expected an input of shape [{wanted}], got {list(array.shape)}")
+            remedy, signature = "", [int(size) for size in details["shape_signature"]]
+            if -1 in signature[1:]:
+                remedy = (
+                    f"; the file leaves sizes open, {signature}: choose them with interpreter.litert."
+                    f"resize_tensor_input({details['index']}, shape) and interpreter.litert.allocate_tensors()"
+                )
+            raise ValueError(f"expected an input of shape [{wanted}], got {list(array.shape)}{remedy}")
         if array.dtype != dtype and not (array.dtype.kind in "fiu" and np.can_cast(array.dtype, dtype, "same_kind")):
             raise ValueError(f"expected an input of {dtype}, got {array.dtype}")
-        return np.ascontiguousarray(array, dtype)
+        converted = np.ascontiguousarray(array, dtype)
+        if array.dtype.kind in "iu" and dtype.kind in "iu" and not np.array_equal(converted, array):
+            raise ValueError(f"expected an input of {dtype}, got {array.dtype} with values outside its range")
+        return converted
+
+
+def open_model(delegates: Sequence[Any], arguments: Mapping[str, Any]) -> Any:
+    """A LiteRT interpreter with its tensors allocated, which calls its `allocated` when they are so again."""
+    from ai_edge_litert import interpreter as litert
+
+    class Watched(litert.Interpreter):
+        allocated: Callable[[], Any] | None = None
+
+        def allocate_tensors(self):
+            super().allocate_tensors()
+            if self.allocated is not None:
+                self.allocated()
+
+    try:
+        interpreter = Watched(**arguments, experimental_delegates=delegates)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        remedy = ""
+        if "op: Fbs" in str(error) and not delegates:
+            remedy = " The file holds FBS custom ops: use the delegate, or convert with target='portable'."
+        raise ValueError(f"LiteRT cannot run this model: {error}{remedy}") from error
+    return interpreter
+
+
+def fbs_composites(model: Any) -> set[tuple[int, ...]]:
+    """The outputs of each composite of ours in a file that LiteRT has accepted; others make composites, too."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    if not isinstance(model, bytes):
+        with open(model, "rb") as file:
+            return fbs_composites(file.read())
+    graph = schema.Model.GetRootAs(model, 0).Subgraphs(0)
+    found = set()
+    for number in range(graph.OperatorsLength()):
+        op = graph.Operators(number)
+        if op.BuiltinOptions2Type() == schema.BuiltinOptions2.StableHLOCompositeOptions:
+            options, table = schema.StableHLOCompositeOptions(), op.BuiltinOptions2()
+            options.Init(table.Bytes, table.Pos)
+            if (options.Name() or b"").startswith(FBS_COMPOSITE):
+                found.add(tuple(op.OutputsAsNumpy().tolist()))
+    return found
+
+
+def usable_cores() -> int:
+    """The cores that this process may use; fewer than the machine's, perhaps."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_threads(num_threads: Any) -> None:
+    """Raises ValueError unless it is a number of threads."""
+    if isinstance(num_threads, bool) or not isinstance(num_threads, int) or not 1 <= num_threads <= MOST_THREADS:
+        raise ValueError(f"num_threads must be an integer from 1 to {MOST_THREADS}, got {num_threads!r}")
+
+
+def checked_options(delegate_options: Any, use_delegate: bool) -> dict[str, str]:
+    """The delegate's options as text, as it takes them and checks their values."""
+    if delegate_options is None:
+        return {}
+    if not isinstance(delegate_options, Mapping):
+        raise ValueError(f"delegate_options must be a dict, got {type(delegate_options).__name__}")
+    if not use_delegate:
+        raise ValueError("delegate_options have no effect with use_delegate=False")
+    options = {str(name): str(value) for name, value in delegate_options.items()}
+    for name, value in options.items():
+        if "\0" in name + value:  # where the delegate would take it to end
+            raise ValueError(f"delegate_options must hold no zero bytes, got {name!r}: {value!r}")
+    return options
 
 
 def is_path(model: Any) -> bool:
-    """False for a model's bytes; raises ValueError for what is neither a model nor the path of one."""
+    """False for a model's `bytes`; raises ValueError for what is neither a model nor the path of one."""
     if isinstance(model, bytes):
         what, head = f"{len(model)} bytes", model[:8]
     elif isinstance(model, (str, os.PathLike)):

@@ -1,17 +1,27 @@
 """Interpreter and delegate_path, with the delegate that the installation has built."""
 
+import contextlib
+import itertools
 import os
+import re
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import delegate_build
+import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
+from export import small_models
 from op_files import Op, Writer, op_file
 
+import fbs_keras
 from fbs_keras import runtime
-from fbs_keras.runtime import Interpreter, Partitions, delegate_path
+from fbs_keras.runtime import DelegateWarning, Interpreter, Partitions, delegate_path
 
 
 def add_file(dtype=schema.TensorType.FLOAT32, shapes=((2, 3), (2, 3)), outputs=1):
@@ -33,6 +43,58 @@ def add_file(dtype=schema.TensorType.FLOAT32, shapes=((2, 3), (2, 3)), outputs=1
         graph.operators.append(node)
         graph.outputs += node.outputs
     return writer.pack()
+
+
+def signatures_file(*names):
+    """add_file() with these signatures."""
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(add_file(), 0))
+    model.signatureDefs = []
+    for name in names:
+        signature = schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = name.encode(), 0
+        signature.inputs, signature.outputs = [], []
+        for maps, tensors in ((signature.inputs, "inputs"), (signature.outputs, "outputs")):
+            for number in getattr(model.subgraphs[0], tensors):
+                item = schema.TensorMapT()
+                item.name, item.tensorIndex = f"{tensors}{number}".encode(), number
+                maps.append(item)
+        model.signatureDefs.append(signature)
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory):
+    """A delegate that fails when it is applied, upon which LiteRT undoes all delegates."""
+    path = tmp_path_factory.mktemp("failing") / "libfailing.so"
+    source = delegate_build.ROOT / "tests/native/failing_delegate.c"
+    folder = f"-I{delegate_build.ROOT / 'tflite/delegate'}"
+    delegate_build.compile_c(path, "-fPIC", "-shared", "-fvisibility=hidden", folder, source)
+    return litert.load_delegate(str(path))
+
+
+@pytest.fixture
+def fail_at(failing, monkeypatch):
+    """fail_at(n): the n-th allocation of tensors drops all delegates without a word, as a failing XNNPACK does."""
+    allocate, calls = litert.Interpreter.allocate_tensors, itertools.count(1)
+
+    def fail_at(number):
+        def allocate_tensors(self):
+            if next(calls) == number:
+                with contextlib.suppress(RuntimeError):
+                    self._interpreter.ModifyGraphWithDelegate(failing._get_native_delegate_pointer())
+            allocate(self)
+
+        monkeypatch.setattr(litert.Interpreter, "allocate_tensors", allocate_tensors)
+
+    return fail_at
+
+
+def portable_file(**settings):
+    """The bytes of a file whose FBS ops also run without the delegate."""
+    model = small_models.make("sequential")
+    return fbs_keras.convert(model, **settings)
 
 
 class TestDelegatePath:
@@ -88,7 +150,14 @@ class TestPredict:
         path.write_bytes(op_file(op))
         (x,) = op.inputs()
         expected = Interpreter(op_file(op)).predict(x)
-        for model in (path, str(path)):
+        content = op_file(op)
+        for model in (
+            path,
+            str(path),
+            bytearray(content),
+            memoryview(content),
+            memoryview(content * 2)[: len(content)],
+        ):
             np.testing.assert_array_equal(Interpreter(model).predict(x), expected)
 
     @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
@@ -130,6 +199,9 @@ class TestPredict:
 
     def test_bad_inputs(self):
         interpreter = Interpreter(add_file(schema.TensorType.INT32))
+        for value in (2**31, -(2**31) - 1, 2**40):  # which int32 would take for other numbers
+            with pytest.raises(ValueError, match="expected an input of int32, got int64 with values outside its range"):
+                interpreter.predict([np.full((2, 3), value), np.zeros((2, 3), int)])
         with pytest.raises(ValueError, match="expected an input of int32, got float64"):
             interpreter.predict([np.zeros((2, 3)), np.zeros((2, 3), int)])
         with pytest.raises(ValueError, match=r"all inputs must hold as many examples, got \[2, 4\]"):
@@ -143,6 +215,43 @@ class TestPredict:
         with pytest.raises(RuntimeError, match=r"in_indices holds a value outside \[0, 8\)"):
             interpreter.predict([np.zeros(op.x_shape), np.full((1, 4), 8)])
 
+    def test_threads(self):
+        """Each call gets its own result, whoever else calls."""
+        op = Op(k=16, batch=2)
+        interpreter = Interpreter(op_file(op), num_threads=2)
+        x = np.random.default_rng(0).normal(size=(16, *op.x_shape[1:])).astype(np.float32)
+        expected = interpreter.predict(x)
+
+        def work(number):
+            for _ in range(50):
+                np.testing.assert_array_equal(
+                    interpreter.predict(x[number : number + 5]), expected[number : number + 5]
+                )
+                assert interpreter.partitions.claimed == 1
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+
+    def test_several_signatures(self):
+        interpreter = Interpreter(signatures_file("first", "second"))
+        with pytest.raises(ValueError, match="a file of one signature, got 'first', 'second'"):
+            interpreter.predict([np.zeros((2, 3))] * 2)
+        np.testing.assert_array_equal(
+            Interpreter(signatures_file("only")).predict([np.ones((4, 3))] * 2), np.full((4, 3), 2)
+        )
+
+    def test_open_sizes(self):
+        writer = Writer([Op()])
+        writer.graph.tensors[writer.graph.inputs[0]].shapeSignature = [1, -1, -1, 8]
+        interpreter = Interpreter(writer.pack())
+        op = Op(height=9, width=7)
+        (x,) = op.inputs()
+        with pytest.raises(ValueError, match=r"the file leaves sizes open, \[1, -1, -1, 8\]: choose them with"):
+            interpreter.predict(x)
+        interpreter.litert.resize_tensor_input(interpreter.litert.get_input_details()[0]["index"], op.x_shape)
+        interpreter.litert.allocate_tensors()
+        np.testing.assert_allclose(interpreter.predict(x)[0], op.reference(x)[0], atol=1e-4)
+
 
 class TestModel:
     @pytest.mark.parametrize(
@@ -154,6 +263,8 @@ class TestModel:
             (b"", "model must be a TFLite model, which 0 bytes is not"),
             (b"PK\3\4TFL4" + bytes(100), "model must be a TFLite model, which 108 bytes is not"),
             (b"\0\0\0\0TFL3" + bytes(100), "LiteRT cannot run this model"),
+            (op_file(Op())[:3000], "LiteRT cannot run this model"),
+            (bytearray(10), "model must be a TFLite model, which 10 bytes is not"),
             (None, "model must be the path of a .tflite file or its bytes, got NoneType"),
             (3, "model must be the path of a .tflite file or its bytes, got int"),
         ],
@@ -162,10 +273,15 @@ class TestModel:
         with pytest.raises(ValueError, match=message):
             Interpreter(model)
 
-    @pytest.mark.parametrize("count", [0, -1, 1.0, "2", True, None])
+    @pytest.mark.parametrize("count", [0, -1, 1.0, "2", True, None, 4097, 2**31, 2**64])
     def test_num_threads(self, count):
-        with pytest.raises(ValueError, match="num_threads must be an integer of at least 1, got"):
+        with pytest.raises(ValueError, match="num_threads must be an integer from 1 to 4096, got"):
             Interpreter(op_file(Op()), num_threads=count)
+
+    def test_more_threads_than_cores(self, capfd):
+        Interpreter(op_file(Op()), num_threads=4096, delegate_options={"verbose": 1})
+        (count,) = re.findall(r"(\d+) thread\(s\)", capfd.readouterr().err)
+        assert 1 <= int(count) <= runtime.usable_cores()
 
     def test_custom_op_without_delegate(self):
         with pytest.raises(ValueError, match="use the delegate, or convert with target='portable'"):
@@ -183,6 +299,12 @@ class TestModel:
             Interpreter(op_file(Op()), delegate_options={"speed": "high"})
         with pytest.raises(ValueError, match="delegate_options have no effect with use_delegate=False"):
             Interpreter(op_file(Op()), use_delegate=False, delegate_options={"path": "reference"})
+        with pytest.raises(ValueError, match="delegate_options must be a dict, got list"):
+            Interpreter(op_file(Op()), delegate_options=["path"])
+        with pytest.raises(ValueError, match="delegate_options must hold no zero bytes, got 'path'"):
+            Interpreter(op_file(Op()), delegate_options={"path": "auto\0x"})
+        with pytest.raises(ValueError, match="option 'speed' is unknown"):  # what fallback does not forgive
+            Interpreter(op_file(Op()), delegate_options={"speed": "high"}, fallback=True)
 
     @pytest.mark.parametrize("form", ["custom", "composite"])
     def test_partitions(self, form):
@@ -198,3 +320,72 @@ class TestModel:
         while interpreters:
             np.testing.assert_allclose(interpreters[0].predict(x), expected, atol=1e-4)
             del interpreters[len(interpreters) // 2]
+
+
+class TestFallback:
+    """What the delegate does not run is no secret."""
+
+    @pytest.fixture(scope="class")
+    def portable(self):
+        return portable_file()
+
+    DROPPED = r"the FBS delegate runs 0 of the file's \d+ FBS ops: LiteRT has dropped it"
+
+    def test_dropped(self, portable, fail_at):
+        fail_at(1)
+        with pytest.raises(RuntimeError, match=self.DROPPED):
+            Interpreter(portable)
+
+    def test_dropped_and_allowed(self, portable, fail_at):
+        x = np.random.default_rng(0).normal(size=(1, 10, 11, 3)).astype(np.float32)
+        expected = Interpreter(portable).predict(x)
+        fail_at(1)
+        with pytest.warns(DelegateWarning, match=self.DROPPED):
+            interpreter = Interpreter(portable, fallback=True)
+        np.testing.assert_allclose(interpreter.predict(x), expected, atol=1e-4)
+        assert interpreter.partitions.claimed == 0
+
+    @pytest.mark.parametrize("fallback", [False, True])
+    def test_dropped_later(self, portable, fail_at, fallback):
+        """As after a resize."""
+        fail_at(2)
+        interpreter = Interpreter(portable, fallback=fallback)
+        assert interpreter.partitions.claimed == interpreter.partitions.fbs_ops > 0
+        expectation = pytest.warns(DelegateWarning, match=self.DROPPED)
+        with expectation if fallback else pytest.raises(RuntimeError, match=self.DROPPED):
+            interpreter.litert.allocate_tensors()
+
+    def test_refused(self, portable):
+        """An op that the delegate refuses, in a file that runs without."""
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(portable, 0))
+        op = next(op for op in model.subgraphs[0].operators if op.builtinOptions2 is not None)
+        op.builtinOptions2.compositeAttributes = np.zeros(8, np.uint8)
+        builder = flatbuffers.Builder()
+        builder.Finish(model.Pack(builder), b"TFL3")
+        content = bytes(builder.Output())
+        with pytest.raises(ValueError, match="LiteRT cannot run this model: Fbs"):
+            Interpreter(content)
+        with pytest.warns(DelegateWarning, match="the file runs without the FBS delegate: LiteRT cannot run this"):
+            interpreter = Interpreter(content, fallback=True)
+        x = np.random.default_rng(0).normal(size=(1, 10, 11, 3)).astype(np.float32)
+        np.testing.assert_allclose(interpreter.predict(x), Interpreter(portable).predict(x), atol=1e-4)
+
+    def test_refused_without_a_way_back(self):
+        with pytest.raises(ValueError, match=r"FbsConv2D 'conv0': k must be in \[1, 16\]"):
+            Interpreter(op_file(Op(k=17)), fallback=True)
+
+    def test_composites_of_others(self):
+        """They are none of the delegate's, and no reason for an error."""
+        writer = Writer([Op()], "composite")
+        assert len(runtime.fbs_composites(writer.pack())) == 1
+        writer.nodes[0].builtinOptions2.name = "odml.scaled"
+        assert runtime.fbs_composites(writer.pack()) == set()
+
+    def test_exported_to_builtin_ops(self):
+        content = portable_file(target="builtin")
+        with pytest.warns(DelegateWarning, match=r"holds nothing for the FBS delegate, .* fbs_keras\.convert\(model\)"):
+            Interpreter(content)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Interpreter(content, use_delegate=False)
+            Interpreter(add_file())
