@@ -41,7 +41,7 @@ def core(tmp_path_factory):
     """The core as one object file."""
     path = tmp_path_factory.mktemp("aarch64") / "core.o"
     compile_c(
-        path, "-O2", "-r", "-nostdlib", *sorted((delegate_build.ROOT / "tflite" / "core").glob("*.c")), libraries=[]
+        path, "-O2", "-r", "-nostdlib", *sorted((delegate_build.ROOT / "tflite" / "core").rglob("*.c")), libraries=[]
     )
     return path
 

@@ -27,15 +27,14 @@ def build_core(directory, flags, compiler):
     """Compiles the core's sources once for each set of flags; returns the object files."""
     folder = directory / f"{compiler}{''.join(flags).replace('/', '')}"
     folder.mkdir()
-    objects = [folder / f"{source.stem}.o" for source in sorted(CORE.glob("*.c"))]
 
-    def compile_source(target):
-        source = CORE / f"{target.stem}.c"
+    def compile_source(source):
+        target = folder / f"{source.stem}.o"
         subprocess.run([compiler, *FLAGS, *flags, "-c", source, "-o", target], check=True)
+        return target
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(compile_source, objects))
-    return objects
+        return list(pool.map(compile_source, sorted(CORE.rglob("*.c"))))
 
 
 @pytest.fixture(scope="session")

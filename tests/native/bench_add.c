@@ -74,7 +74,7 @@ int main(int argc, char** argv) {
   FbsThreads* threads = fbs_threads_create(argc > 1 ? atoi(argv[1]) : 1);
   printf("%-30s %-7s %9s %9s %9s %9s %6s\n", "", "path", "us", "best us", "copy us", "best us", "ratio");
   for (size_t i = 0; i < sizeof sums / sizeof sums[0]; i++) {
-    for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    for (FbsPath path = kFbsPathPlain; path < kFbsPaths; path++) {
       if (fbs_path_available(path)) bench(sums[i].name, &sums[i].shape, path, threads);
     }
   }

@@ -19,6 +19,7 @@
 
 #include "conv2d.h"
 #include "gate.h"
+#include "isa.h"
 #include "layers.h"
 #include "select.h"
 
@@ -179,13 +180,13 @@ static void bench_layer(const Layer* layer, const FbsConv2dOptions* options, int
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? atoi(argv[1]) : 1, copies = argc > 5 ? atoi(argv[5]) : 1;
   sched_getaffinity(0, sizeof cores, &cores);
-  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+  for (FbsPath path = kFbsPathPlain; path < kFbsPaths; path++) {
     if (!fbs_path_available(path) || !wanted(argc, argv, 2, fbs_path_name(path))) continue;
     printf("%-32s %5s %-9s %9s %9s %9s %8s %8s%s\n", fbs_path_name(path), "group", "method", "ms", "best ms", "gate ms",
            "GMAC/s", "of peak", threads > 1 ? " speed-up" : "");
     for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
       if (argc > 4 && strstr(layers[i].name, argv[4]) == NULL) continue;
-      for (FbsMethod method = kFbsMethodGemm; method <= kFbsMethodWinograd4; method++) {
+      for (FbsMethod method = kFbsMethodGemm; method < kFbsMethods; method++) {
         if (!wanted(argc, argv, 3, fbs_method_name(method))) continue;
         bench_layer(&layers[i], &(FbsConv2dOptions){path, method, 4}, threads, copies);
       }

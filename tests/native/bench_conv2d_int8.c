@@ -17,6 +17,7 @@
 #include "conv2d_int8.h"
 #include "gate.h"
 #include "image_int8.h"
+#include "isa.h"
 #include "layers.h"
 #include "packing.h"
 #include "select.h"
@@ -205,7 +206,7 @@ static void bench_layer(const Layer* layer, double dense, FbsPath path, int32_t 
 
 int main(int argc, char** argv) {
   const int threads = argc > 1 ? atoi(argv[1]) : 1, copies = argc > 4 ? atoi(argv[4]) : 1;
-  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+  for (FbsPath path = kFbsPathPlain; path < kFbsPaths; path++) {
     if (!fbs_path_available(path) || !wanted(argc, argv, 2, fbs_path_name(path))) continue;
     printf("%-28s %8s %8s %8s %8s %8s %8s %8s %6s\n", fbs_select_int8_kernels(path)->name, "ms", "gate", "quantise",
            "pack", "multiply", "GMAC/s", "of peak", "R");

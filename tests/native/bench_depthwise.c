@@ -55,7 +55,7 @@ int main(int argc, char** argv) {
   for (size_t i = 0; i < sizeof layers / sizeof layers[0]; i++) {
     const int32_t out = (layers[i].size + layers[i].stride - 1) / layers[i].stride;
     const int32_t padding = (out - 1) * layers[i].stride + layers[i].kernel - layers[i].size;
-    for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+    for (FbsPath path = kFbsPathPlain; path < kFbsPaths; path++) {
       if (!fbs_path_available(path)) continue;
       printf("%3dx%3dx%3d, %dx%d stride %d  %-7s", layers[i].size, layers[i].size, layers[i].channels, layers[i].kernel,
              layers[i].kernel, layers[i].stride, fbs_path_name(path));

@@ -10,6 +10,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "isa.h"
 #include "pools.h"
 #include "select.h"
 #include "shapes.h"
@@ -60,14 +61,14 @@ static void free_problem(Problem* p) {
   free((void*)p->weights.gate_bias);
 }
 
-enum { kMostOptions = (kFbsPathNeon + 1) * (kFbsMethodWinograd4 + 1) };
+enum { kMostOptions = kFbsPaths * kFbsMethods };
 
 /* Every path of this CPU, but for the reference, with every method that computes the shape. */
 static int32_t find_options(const FbsConv2dShape* s, FbsConv2dOptions* found) {
   int32_t count = 0;
-  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+  for (FbsPath path = kFbsPathPlain; path < kFbsPaths; path++) {
     if (!fbs_path_available(path)) continue;
-    for (FbsMethod method = kFbsMethodGemm; method <= kFbsMethodWinograd4; method++) {
+    for (FbsMethod method = kFbsMethodGemm; method < kFbsMethods; method++) {
       const FbsConv2dOptions options = {path, method, 4};
       if (fbs_select_method(s, fbs_select_kernels(path), &options) == method) found[count++] = options;
     }

@@ -11,9 +11,9 @@
 
 #include "conv2d_int8.h"
 #include "gemm_int8.h"
+#include "isa.h"
 #include "pools.h"
 #include "quantisation.h"
-#include "select.h"
 #include "shapes.h"
 
 /* ---- Inputs ---- */
@@ -198,11 +198,10 @@ static void compare(const Problem* p, const char* name, const Result* got, const
 /* Every kind of kernels that this CPU can run. */
 static int32_t find_kernels(const FbsInt8Kernels** found) {
   int32_t count = 0;
-  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
-    if (fbs_path_available(path)) found[count++] = fbs_select_int8_kernels(path);
+  for (const FbsIsa* isa = fbs_isas; isa < fbs_isas + kFbsIsas; isa++) {
+    const int has_own = isa->int8_kernels != NULL && *isa->int8_kernels != NULL;
+    if (has_own && fbs_isa_available(isa)) found[count++] = *isa->int8_kernels;
   }
-  if (fbs_path_available(kFbsPathAvx2) && fbs_int8_kernels_avx2 != NULL) found[count++] = fbs_int8_kernels_avx2;
-  if (fbs_path_available(kFbsPathNeon)) found[count++] = fbs_int8_kernels_neon;
   return count;
 }
 
@@ -222,7 +221,7 @@ static void test_exactly(const Problem* p, const Result* expected) {
 
 /* tolerance: of y, relative */
 static void test_paths(const Problem* p, const Result* expected, float tolerance) {
-  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+  for (FbsPath path = kFbsPathPlain; path < kFbsPaths; path++) {
     if (!fbs_path_available(path)) continue;
     Result result = run(p, path, next_pool());
     compare(p, fbs_path_name(path), &result, expected, tolerance);

@@ -65,7 +65,7 @@ static void test_shape(const FbsDepthwiseShape* s) {
   CHECK(run(s, kFbsPathReference, &operands, expected, 1) == 0, "refused");
   /* Of the sum of so many products below 16, and a bias: rounding, each time by half a unit in the last place. */
   const double bound = 16.0 * ((double)s->kernel_height * s->kernel_width + 1) * 0x1p-23;
-  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+  for (FbsPath path = kFbsPathPlain; path < kFbsPaths; path++) {
     if (!fbs_path_available(path)) continue;
     for (int32_t threads = 1; threads <= kPools; threads++) {
       float* result = threads == 1 ? y : again;

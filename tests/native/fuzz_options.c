@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   FbsMessage message = {""};
   if (fbs_options_parse((const char* const*)keys, (const char* const*)values, count, &options, &message)) {
     CHECK(fbs_path_available(options.conv.path), "path %d", (int)options.conv.path);
-    CHECK(options.conv.method <= kFbsMethodWinograd4, "method %d", (int)options.conv.method);
+    CHECK(options.conv.method < kFbsMethods, "method %d", (int)options.conv.method);
     CHECK(options.conv.winograd % 2 == 0 && options.conv.winograd <= 4, "winograd %d", options.conv.winograd);
     CHECK(memchr(options.profile, '\0', sizeof options.profile) != NULL, "a profile without an end");
   } else {

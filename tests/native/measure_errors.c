@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "conv2d.h"
+#include "isa.h"
 #include "select.h"
 #include "testing.h"
 #include "windows.h"
@@ -126,9 +127,9 @@ int main(void) {
     printf("  %s %3d", relu ? "relu  " : "normal", depths[n % kDepths]);
   }
   printf("\n");
-  for (FbsPath path = kFbsPathPlain; path <= kFbsPathNeon; path++) {
+  for (FbsPath path = kFbsPathPlain; path < kFbsPaths; path++) {
     if (!fbs_path_available(path)) continue;
-    for (FbsMethod method = kFbsMethodGemm; method <= kFbsMethodWinograd4; method++) {
+    for (FbsMethod method = kFbsMethodGemm; method < kFbsMethods; method++) {
       const FbsConv2dOptions options = {path, method, 4};
       CHECK(fbs_select_method(&problems[0].shape, fbs_select_kernels(path), &options) == method,
             "method %s does not compute the shape", fbs_method_name(method));

@@ -1,4 +1,4 @@
-"""What llvm-mca predicts for the multiply loops of kernels_neon.c and kernels_int8_neondot.c:
+"""What llvm-mca predicts for the multiply loops of kernels/neon.c and kernels/int8_neondot.c:
 
     python tests/native/neon_mca.py [--cpu CPU ...] [--function multiply_8x2 ...]
 
@@ -18,14 +18,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-CORE = Path(__file__).parents[2] / "tflite" / "core"
+CORE = Path(__file__).parents[2] / "tflite" / "core" / "kernels"
 COMPILERS = {"gcc": ["aarch64-linux-gnu-gcc"], "clang": ["clang", "--target=aarch64-linux-gnu"]}
 PEAKS = {"cortex-a55": 1, "neoverse-n1": 2, "tsv110": 2}
 FUNCTIONS = ["multiply_8x2", "multiply_7x2", "multiply_6x3", "multiply_5x3"]
 # Of each file, the instruction that multiplies and adds, and one that waits for none of its kind.
 KERNELS = {
-    "kernels_neon.c": ("fmla", "fmla v{}.4s, v30.4s, v31.s[0]"),
-    "kernels_int8_neondot.c": ("sdot", "sdot v{}.4s, v30.16b, v31.4b[0]"),
+    "neon.c": ("fmla", "fmla v{}.4s, v30.4s, v31.s[0]"),
+    "int8_neondot.c": ("sdot", "sdot v{}.4s, v30.16b, v31.4b[0]"),
 }
 
 

@@ -330,7 +330,7 @@ int main(int argc, char** argv) {
   test_random(count);
   destroy_pools();
   printf("seed %s, %d random shapes, paths:", argv[1], count);
-  for (FbsPath path = kFbsPathAuto; path <= kFbsPathNeon; path++) {
+  for (FbsPath path = kFbsPathAuto; path < kFbsPaths; path++) {
     if (fbs_path_available(path)) printf(" %s", fbs_path_name(path));
   }
   printf("\n");

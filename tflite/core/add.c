@@ -2,9 +2,9 @@
 
 #include <math.h>
 
+#include "isa.h"
 #include "kernels.h"
 #include "packing.h"
-#include "select.h"
 #include "workspace.h"
 
 /* Elements of y from which threads share them: writing so many takes longer than a round of the threads. */

@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "conv2d.h"
+#include "threads.h"
+#include "types.h"
 
 enum { kFbsMaxAddends = 8 };
 

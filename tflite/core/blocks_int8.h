@@ -5,8 +5,8 @@
 #ifndef FBS_CORE_BLOCKS_INT8_H_
 #define FBS_CORE_BLOCKS_INT8_H_
 
-#include "conv2d.h"
 #include "kernels_int8.h"
+#include "types.h"
 
 /* How many blocks are fetched ahead: where the weights come from memory, that layer takes 0.14 to 0.15 ms so, 0.16 to
  * 0.17 with 16 and 0.2 without. */

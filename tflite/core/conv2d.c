@@ -5,6 +5,7 @@
 
 #include "driver.h"
 #include "gate.h"
+#include "isa.h"
 #include "reference.h"
 #include "select.h"
 #include "workspace.h"

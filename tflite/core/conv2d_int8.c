@@ -3,8 +3,8 @@
 #include <stdio.h>
 
 #include "gemm_int8.h"
+#include "isa.h"
 #include "reference.h"
-#include "select.h"
 
 FbsConv2d* fbs_conv2d_int8_create(const FbsConv2dShape* shape, const FbsConv2dInt8Weights* weights,
                                   const FbsConv2dOptions* options) {

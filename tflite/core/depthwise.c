@@ -2,10 +2,10 @@
 
 #include <math.h>
 
+#include "isa.h"
 #include "kernels.h"
 #include "packing.h"
 #include "reference.h"
-#include "select.h"
 #include "workspace.h"
 
 typedef struct {

@@ -10,7 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "conv2d.h"
+#include "threads.h"
+#include "types.h"
 
 typedef struct {
   int32_t batch, in_height, in_width;

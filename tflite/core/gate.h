@@ -2,8 +2,9 @@
 #ifndef FBS_CORE_GATE_H_
 #define FBS_CORE_GATE_H_
 
-#include "conv2d.h"
 #include "kernels.h"
+#include "threads.h"
+#include "types.h"
 
 size_t fbs_gate_workspace_size(const FbsConv2dShape* shape);
 

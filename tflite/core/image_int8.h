@@ -3,9 +3,10 @@
 #ifndef FBS_CORE_IMAGE_INT8_H_
 #define FBS_CORE_IMAGE_INT8_H_
 
-#include "conv2d.h"
 #include "kernels_int8.h"
 #include "quantisation.h"
+#include "threads.h"
+#include "types.h"
 
 /* Its rows or columns. */
 typedef struct {

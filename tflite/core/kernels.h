@@ -1,4 +1,4 @@
-/* The inner loops, which exist once for each instruction set. Their one source is kernels_template.h. */
+/* The inner loops, which exist once for each instruction set. Their one source is kernels/template.h. */
 #ifndef FBS_CORE_KERNELS_H_
 #define FBS_CORE_KERNELS_H_
 
@@ -95,7 +95,8 @@ typedef struct {
   int32_t tiles_across;
 } FbsWinogradImage;
 
-/* Of F(2x2, 3x3) or F(4x4, 3x3); see winograd_template.h. `plane` is the distance from one point to the next. */
+/* Of F(2x2, 3x3) or F(4x4, 3x3); see kernels/winograd_template.h. `plane` is the distance from one point to the next.
+ */
 typedef struct {
   /* Rows begin..end of a panel: packed[point][i][vectors * lanes]. out_channels >= lanes. */
   void (*pack_filters)(const FbsPacking* packing, const FbsPanel* panel, int64_t begin, int64_t end, int64_t plane,

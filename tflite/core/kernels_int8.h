@@ -1,5 +1,5 @@
 /* The inner loops of the int8 convolution, which exist once for each instruction set. Those that they share are in
- * kernels_int8_template.h.
+ * kernels/int8_template.h.
  *
  * A window of the quantised image is some runs of neighbouring bytes, each of which is cut into quads of 4, the last
  * one filled up with weights of 0. A quad of four rows of weights is packed with the 4 weights of an output channel

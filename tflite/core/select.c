@@ -1,140 +1,12 @@
 #include "select.h"
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#elif defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-#endif
-
-static int has_avx2(void) {
-#if defined(__x86_64__)
-  __builtin_cpu_init(); /* looks at what the operating system saves, too */
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return 0;
-#endif
-}
-
-static int has_avx512(void) {
-#if defined(__x86_64__)
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512f");
-#else
-  return 0;
-#endif
-}
-
-int fbs_path_available(FbsPath path) {
-  switch (path) {
-    case kFbsPathAuto:
-    case kFbsPathReference:
-    case kFbsPathPlain:
-      return 1;
-    case kFbsPathAvx2:
-      return fbs_kernels_avx2 != NULL && has_avx2();
-    case kFbsPathAvx512:
-      return fbs_kernels_avx512 != NULL && has_avx512();
-    case kFbsPathNeon:
-      return fbs_kernels_neon != NULL; /* part of every AArch64 */
-  }
-  return 0;
-}
-
-static FbsPath fastest_path(void) {
-  static const FbsPath fastest_first[] = {kFbsPathAvx512, kFbsPathAvx2, kFbsPathNeon};
-  for (size_t i = 0; i < sizeof fastest_first / sizeof fastest_first[0]; i++) {
-    if (fbs_path_available(fastest_first[i])) return fastest_first[i];
-  }
-  return kFbsPathPlain;
-}
-
-const FbsKernels* fbs_select_kernels(FbsPath path) {
-  switch (path) {
-    case kFbsPathAuto:
-      break;
-    case kFbsPathReference:
-      return NULL;
-    case kFbsPathPlain:
-      return fbs_kernels_plain;
-    case kFbsPathAvx2:
-      return fbs_kernels_avx2;
-    case kFbsPathAvx512:
-      return fbs_kernels_avx512;
-    case kFbsPathNeon:
-      return fbs_kernels_neon;
-  }
-  return fbs_select_kernels(fastest_path());
-}
-
-static int has_avxvnni(void) {
-#if defined(__x86_64__)
-  unsigned eax, ebx, ecx, edx;
-  return has_avx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1);
-#else
-  return 0;
-#endif
-}
-
-static int has_avx512vnni(void) {
-#if defined(__x86_64__)
-  return has_avx512() && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni") &&
-         __builtin_cpu_supports("avx512vbmi");
-#else
-  return 0;
-#endif
-}
-
-static int has_neondot(void) {
-#if defined(__ARM_FEATURE_DOTPROD)
-  return 1; /* the compiler was told so */
-#elif defined(__aarch64__) && defined(__linux__)
-  const unsigned long asimddp = 1ul << 20; /* HWCAP_ASIMDDP, which older headers lack */
-  return (getauxval(AT_HWCAP) & asimddp) != 0;
-#else
-  return 0;
-#endif
-}
-
-const FbsInt8Kernels* fbs_select_int8_kernels(FbsPath path) {
-  const FbsInt8Kernels* kernels = NULL;
-  switch (path) {
-    case kFbsPathAuto:
-      kernels = fbs_select_int8_kernels(fastest_path());
-      break;
-    case kFbsPathReference:
-      return NULL;
-    case kFbsPathPlain:
-      break;
-    case kFbsPathAvx2:
-      kernels = has_avxvnni() ? fbs_int8_kernels_avxvnni : NULL;
-      if (kernels == NULL) kernels = fbs_int8_kernels_avx2;
-      break;
-    case kFbsPathAvx512:
-      kernels = has_avx512vnni() ? fbs_int8_kernels_avx512vnni : fbs_select_int8_kernels(kFbsPathAvx2);
-      break;
-    case kFbsPathNeon:
-      kernels = has_neondot() ? fbs_int8_kernels_neondot : fbs_int8_kernels_neon;
-      break;
-  }
-  return kernels != NULL ? kernels : fbs_int8_kernels_plain;
-}
-
 const FbsFloatDriver* fbs_driver_of(FbsMethod method) {
-  switch (method) {
-    case kFbsMethodGemm:
-      return &fbs_gemm;
-    case kFbsMethodInPlace:
-      return &fbs_in_place;
-    case kFbsMethodGrouped:
-      return &fbs_grouped;
-    case kFbsMethodWinograd2:
-      return &fbs_winograd2;
-    case kFbsMethodWinograd4:
-      return &fbs_winograd4;
-    case kFbsMethodAuto:
-      break;
-  }
-  return NULL;
+  static const FbsFloatDriver* const drivers[kFbsMethods] = {
+      [kFbsMethodGemm] = &fbs_gemm,           [kFbsMethodInPlace] = &fbs_in_place,
+      [kFbsMethodGrouped] = &fbs_grouped,     [kFbsMethodWinograd2] = &fbs_winograd2,
+      [kFbsMethodWinograd4] = &fbs_winograd4,
+  };
+  return (unsigned)method < kFbsMethods ? drivers[method] : NULL;
 }
 
 static int supports(FbsMethod method, const FbsConv2dShape* shape, const FbsKernels* kernels) {
@@ -207,11 +79,6 @@ FbsMethod fbs_select_method(const FbsConv2dShape* shape, const FbsKernels* kerne
 }
 
 const char* fbs_method_name(FbsMethod method) {
-  static const char* const names[] = {"auto", "gemm", "inplace", "grouped", "winograd2", "winograd4"};
-  return (unsigned)method < sizeof names / sizeof names[0] ? names[method] : "unknown";
-}
-
-const char* fbs_path_name(FbsPath path) {
-  static const char* const names[] = {"auto", "reference", "plain", "avx2", "avx512", "neon"};
-  return (unsigned)path < sizeof names / sizeof names[0] ? names[path] : "unknown";
+  static const char* const names[kFbsMethods] = {"auto", "gemm", "inplace", "grouped", "winograd2", "winograd4"};
+  return (unsigned)method < kFbsMethods ? names[method] : "unknown";
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 static bool parse_path(const char* source, const char* value, FbsPath* path, FbsMessage* message) {
-  for (*path = kFbsPathAuto; *path <= kFbsPathNeon; ++*path) {
+  for (*path = kFbsPathAuto; *path < kFbsPaths; ++*path) {
     if (strcmp(value, fbs_path_name(*path)) != 0) continue;
     return fbs_path_available(*path) || fbs_fail(message, "%s '%s' is not available on this CPU", source, value);
   }
@@ -12,7 +12,7 @@ static bool parse_path(const char* source, const char* value, FbsPath* path, Fbs
 }
 
 static bool parse_method(const char* source, const char* value, FbsMethod* method, FbsMessage* message) {
-  for (*method = kFbsMethodAuto; *method <= kFbsMethodWinograd4; ++*method) {
+  for (*method = kFbsMethodAuto; *method < kFbsMethods; ++*method) {
     if (strcmp(value, fbs_method_name(*method)) == 0) return true;
   }
   return fbs_fail(message, "%s must be auto, gemm, inplace, grouped, winograd2 or winograd4, got '%.40s'", source,

@@ -1,11 +1,11 @@
-/* The kernels of winograd.c; kernels_template.h includes this file. F(m, 3) computes m neighbouring outputs of a filter
+/* The kernels of winograd.c; template.h includes this file. F(m, 3) computes m neighbouring outputs of a filter
  * of three from a = m + 2 inputs with a multiplications instead of 3 m; F(m x m, 3 x 3) nests two of them:
  *
  *   Y = A^T [ (G w G^T) . (B^T d B) ] A
  *
  * (Lavin and Gray, 2016, section 4) with the points 0, 1, -1 and infinity for m = 2, and 0, +-1/sqrt(2), +-sqrt(2) and
  * infinity for m = 4, which round a third as much as +-1 and +-2 for as many operations (docs/kernels.md). It needs
- * SUB(a, b) from the instruction set besides what kernels_template.h does.
+ * SUB(a, b) from the instruction set besides what template.h does.
  */
 
 enum { kMostPoints = 6 }; /* a, for m = 4 */

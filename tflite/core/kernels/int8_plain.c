@@ -1,8 +1,8 @@
 /* Plain C with the compiler's own vectors of four, which every architecture has or gets emulated. */
 #include <string.h>
 
-#include "kernels_int8.h"
-#include "quantisation.h"
+#include "../kernels_int8.h"
+#include "../quantisation.h"
 
 typedef float Float4 __attribute__((vector_size(16)));
 typedef uint32_t Sums4 __attribute__((vector_size(16))); /* unsigned: partial sums may wrap */
@@ -71,7 +71,7 @@ static void quantise(const float* x, int64_t n, float inverse, int32_t zero, uin
 #define TILE_PIXELS {0, 4, 4}
 #define TILES(T) TILES_4(T, 1) TILES_4(T, 2)
 
-#include "kernels_int8_template.h"
+#include "int8_template.h"
 
 static void pack_vector(const int8_t* const* rows, int64_t quads, const FbsStretch* stretches, int32_t count,
                         int8_t* packed, int64_t step, int32_t* sums) {

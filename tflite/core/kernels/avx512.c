@@ -1,4 +1,4 @@
-#include "kernels.h"
+#include "../kernels.h"
 
 #if defined(__x86_64__)
 
@@ -50,7 +50,7 @@
 #define PIXEL_TILE_CHANNELS {0, 8, 8, 8, 6}
 #define PIXEL_TILES(T) T(1, 8) T(2, 8) T(3, 8) T(4, 6)
 
-#include "kernels_template.h"
+#include "template.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -10,9 +10,9 @@
 #pragma GCC target("arch=armv8.2-a+dotprod")
 #endif
 
-#include "kernels_int8_neon.h"
+#include "int8_neon.h"
 
-/* The multiply loop is written out as that of kernels_neon.c is, and for the same reasons. */
+/* The multiply loop is written out as that of neon.c is, and for the same reasons. */
 #define SDOT(sum, w, x, lane) __asm__ volatile("sdot %0.4s, %1.16b, %2.4b[" #lane "]" : "+w"(sum) : "w"(w), "w"(x))
 #define LOAD_QUAD(v, p, i) __asm__ volatile("ldr %q0, [%1, %2]" : "=w"(v) : "r"(p), "ri"((int64_t)(i)) : "memory")
 #define LOAD_EIGHT(v, p, i) __asm__ volatile("ldr %d0, [%1, %2]" : "=w"(v) : "r"(p), "r"((int64_t)(i)) : "memory")
@@ -69,7 +69,7 @@ INLINE int64_t multiply_two_by_two(int32x4_t sum[][kFbsInt8MaxVectors], const ui
 #define TILE_PIXELS {0, 12, 8, 6}
 #define TILES(T) TILES_12(T, 1) TILES_8(T, 2) TILES_6(T, 3)
 
-#include "kernels_int8_template.h"
+#include "int8_template.h"
 
 const FbsInt8Kernels* const fbs_int8_kernels_neondot = &kernels;
 
@@ -81,7 +81,7 @@ const FbsInt8Kernels* const fbs_int8_kernels_neondot = &kernels;
 
 #else
 
-#include "kernels_int8.h"
+#include "../kernels_int8.h"
 
 const FbsInt8Kernels* const fbs_int8_kernels_neondot = NULL;
 

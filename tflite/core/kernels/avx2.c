@@ -1,4 +1,4 @@
-#include "kernels.h"
+#include "../kernels.h"
 
 #if defined(__x86_64__)
 
@@ -75,7 +75,7 @@ static inline __m256 insert(__m256 v, const int lane, __m256 w) {
 #define PIXEL_TILE_CHANNELS {0, 8, 5, 4}
 #define PIXEL_TILES(T) T(1, 8) T(2, 5) T(3, 4)
 
-#include "kernels_template.h"
+#include "template.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -4,7 +4,7 @@
 #include <arm_neon.h>
 #include <string.h>
 
-#include "kernels_int8.h"
+#include "../kernels_int8.h"
 
 static inline void store_first(float* p, float32x4_t v, int n) {
   float first[4];

@@ -1,4 +1,4 @@
-/* The kernels of in_place.c, where a vector holds one channel of neighbouring output pixels; kernels_template.h
+/* The kernels of in_place.c, where a vector holds one channel of neighbouring output pixels; template.h
  * includes this file. It needs from the instruction set, besides what that one does:
  *
  *   ZIP_LOW(a, b) ZIP_HIGH(a, b)    a and b interleaved lane by lane: the first LANES results, the others

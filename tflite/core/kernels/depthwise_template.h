@@ -1,4 +1,4 @@
-/* The kernels of depthwise.c, where a vector holds neighbouring channels of a pixel; kernels_template.h includes this
+/* The kernels of depthwise.c, where a vector holds neighbouring channels of a pixel; template.h includes this
  * file. Taps that fall into the padding are skipped. */
 
 /* packed[t][j] = weights[indices[j]][t]; lanes beyond the last channel hold the first ones again. */

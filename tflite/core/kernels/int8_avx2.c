@@ -1,6 +1,6 @@
 /* AVX2 alone. Its product of four bytes (vpmaddubsw) saturates at 16 bits, so bytes are widened to 16 bits: those of
  * even places in a quad, and those of odd ones. */
-#include "kernels_int8.h"
+#include "../kernels_int8.h"
 
 #if defined(__x86_64__)
 
@@ -43,7 +43,7 @@ static inline __attribute__((always_inline)) __m256i dot(__m256i sum, Widened x,
 #define TILE_PIXELS {0, 8, 4}
 #define TILES(T) TILES_8(T, 1) TILES_4(T, 2)
 
-#include "kernels_int8_avx2.h"
+#include "int8_avx2.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,5 +1,5 @@
 /* AVX-512 with VNNI, which multiplies and adds four bytes, and VBMI, which permutes bytes. */
-#include "kernels_int8.h"
+#include "../kernels_int8.h"
 
 #if defined(__x86_64__)
 
@@ -74,7 +74,7 @@ static void quantise(const float* x, int64_t n, float inverse, int32_t zero, uin
   if (i < n) quantise_64(x + i, factor, zeros, ~(~0ull << (n - i)), q + i);
 }
 
-#include "kernels_int8_template.h"
+#include "int8_template.h"
 
 enum { kLines = 4 }; /* lines of 64 columns that a panel is packed from in one pass */
 

@@ -1,5 +1,5 @@
 /* What the int8 kernels of AVX2 with and without AVX-VNNI share: everything but the product of four bytes. The
- * including file defines WEIGHTS, LOAD_WEIGHTS, BYTES, SPREAD, DOT, NAME and the tiles for kernels_int8_template.h. */
+ * including file defines WEIGHTS, LOAD_WEIGHTS, BYTES, SPREAD, DOT, NAME and the tiles for int8_template.h. */
 #include <immintrin.h>
 #include <string.h>
 
@@ -58,7 +58,7 @@ static void quantise(const float* x, int64_t n, float inverse, int32_t zero, uin
   }
 }
 
-#include "kernels_int8_template.h"
+#include "int8_template.h"
 
 /* The sum of each four bytes: of pairs, which fit into 16 bits, and then of these. */
 static inline __m256i add_quads(__m256i sum, __m256i weights) {

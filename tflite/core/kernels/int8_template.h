@@ -6,7 +6,7 @@
  *   BYTES, SPREAD(p)              four bytes of the image in each lane
  *   DOT(sum, bytes, weights)      adds to each lane of the sums, in place, the products of its four bytes and weights
  *   TO_FLOAT(sums)                to nearest
- *   LOAD STORE STORE_FIRST BROADCAST MUL FMA MAX MIN   of floats, as in kernels_template.h
+ *   LOAD STORE STORE_FIRST BROADCAST MUL FMA MAX MIN   of floats, as in template.h
  *   TILES(T), TILE_PIXELS, MAX_VECTORS   T(pixels, vectors) for every tile size
  *   MULTIPLY_QUADS                (optional) the multiply loop for the first quads of a run; returns how many
  *   NAME, STRETCH, ORIGIN         the entries of FbsInt8Kernels
@@ -18,7 +18,7 @@
  *   quantise                      the entry of FbsInt8Kernels
  *   pack_vector, or pack_panel where PACK_PANEL is defined   as declared below
  */
-#include "kernels_int8.h"
+#include "../kernels_int8.h"
 
 typedef struct {
   const FbsInt8Multiplication* all;

@@ -1,7 +1,7 @@
 /* For every AArch64: products of bytes as 16 bits, of which pairs are added up. */
 #if defined(__aarch64__)
 
-#include "kernels_int8_neon.h"
+#include "int8_neon.h"
 
 /* Each channel's sum is spread over two neighbouring lanes. */
 typedef struct {
@@ -53,13 +53,13 @@ INLINE int64_t multiply_two_by_two(SUMS sum[][kFbsInt8MaxVectors], const uint8_t
 #define TILE_PIXELS {0, 4, 4}
 #define TILES(T) TILES_4(T, 1) TILES_4(T, 2)
 
-#include "kernels_int8_template.h"
+#include "int8_template.h"
 
 const FbsInt8Kernels* const fbs_int8_kernels_neon = &kernels;
 
 #else
 
-#include "kernels_int8.h"
+#include "../kernels_int8.h"
 
 const FbsInt8Kernels* const fbs_int8_kernels_neon = NULL;
 

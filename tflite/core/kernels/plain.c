@@ -1,5 +1,5 @@
 /* Plain C with the compiler's own vectors of four, which every architecture has or gets emulated. */
-#include "kernels.h"
+#include "../kernels.h"
 
 typedef float Float4 __attribute__((vector_size(16)));
 typedef const int32_t* Select;
@@ -77,6 +77,6 @@ static inline Float4 insert(Float4 v, int lane, Float4 w) {
 #define PIXEL_TILE_CHANNELS {0, 4, 4}
 #define PIXEL_TILES(T) T(1, 4) T(2, 4)
 
-#include "kernels_template.h"
+#include "template.h"
 
 const FbsKernels* const fbs_kernels_plain = &kernels;

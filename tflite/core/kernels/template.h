@@ -11,7 +11,7 @@
  *   TILES(T)                 T(pixels, vectors) for every tile size
  *   NAME, TILE_PIXELS        the entries of FbsKernels
  */
-#include "kernels.h"
+#include "../kernels.h"
 
 typedef struct {
   const FbsMultiplication* all;

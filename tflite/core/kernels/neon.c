@@ -1,4 +1,4 @@
-#include "kernels.h"
+#include "../kernels.h"
 
 #if defined(__aarch64__)
 
@@ -109,7 +109,7 @@ static inline float32x4_t insert(float32x4_t v, const int lane, float32x4_t w) {
 #define PIXEL_TILE_CHANNELS {0, 4, 4, 4, 4}
 #define PIXEL_TILES(T) T(1, 4) T(2, 4) T(3, 4) T(4, 4)
 
-#include "kernels_template.h"
+#include "template.h"
 
 const FbsKernels* const fbs_kernels_neon = &kernels;
 
