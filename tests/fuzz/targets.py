@@ -48,10 +48,10 @@ def missing():
 
 def flags_of(source):
     # Comparisons tell the fuzzer what a parser expects; in kernels they are loops' and cost half of the time.
-    kernel = source.parent.name == "core"
+    kernel = ROOT / "tflite" / "core" in source.parents
     coverage = "-fsanitize-coverage=inline-8bit-counters,pc-table" if kernel else "-fsanitize=fuzzer-no-link"
     # With sanitizers and optimisation, clang 14 needs minutes for the unrolled loops of these.
-    optimisation = "-O0" if source.stem.startswith("kernels_") else "-O1"
+    optimisation = "-O0" if source.parent.name == "kernels" else "-O1"
     return ["-fsanitize=address,undefined", coverage, optimisation]
 
 
