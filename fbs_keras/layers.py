@@ -241,13 +241,15 @@ class FBSConv2D(keras.layers.Conv2D):
         return gating.winner_take_all(self.predict_saliency(x), self.density, self.group_size, self.round_channels)
 
     def call(self, inputs, training=False):
+        # Keras leaves integers as they are, and the weights of a layer whose policy was changed.
+        inputs, kernel = (ops.cast(each, self.compute_dtype) for each in (inputs, self.kernel))
         g = self.predict_saliency(inputs)
         mask = self.winners(g)
         self.add_loss(self.saliency_weight * ops.cast(ops.mean(ops.sum(g, axis=-1)), "float32"))
         if training:
             self._update_average(self.usage, ops.mean(mask, axis=0), self.momentum)
             self._update_average(self.saliency, ops.mean(g, axis=0), self.momentum)
-        y = self._widen(self.convolution_op(inputs, self.kernel))
+        y = self._widen(self.convolution_op(inputs, kernel))
         mean, std = (0.0, 1.0) if self.norm is None else self._mean_and_std(self.norm, y, training)
         bias = self._widen(self.bias) if self.use_bias else 0.0
         # pi * ((y - mean) / std + bias) in one pass over y, as batch norm alone would take.
