@@ -52,7 +52,8 @@ class FBSConv2D(keras.layers.Conv2D):
         epsilon: Added to the variance in `norm`. Defaults to 1e-3.
         norm_trainable: `False` freezes `norm` alone: it uses and keeps its moving averages. Defaults to `True`.
         return_mask: Whether to return the winners too, for a `Suppress` layer further on. Defaults to `False`.
-        **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer; `lora_rank` and `lora_alpha`, as for `Conv2D`.
+            Under half precision, only the convolution and the output are in it: all between is float32.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)` for `"channels_first"`.
@@ -64,7 +65,7 @@ class FBSConv2D(keras.layers.Conv2D):
     Raises:
         TypeError: If `density` is not a number, or `group_size` or `round_channels` no integer.
         ValueError: If `density` is not in (0, 1], `groups` is not 1, `group_size` does not divide `filters`,
-            `round_channels` is not positive, or `activation` moves zero.
+            `round_channels` is not positive, `activation` moves zero, or `dtype` is a policy of quantized weights.
 
     Example:
 
