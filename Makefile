@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DATA_DIR ?= data
+# What of setup.py is installed beside the package; CI adds backends.
+EXTRAS ?= all,dev
 # Neighbouring tests share what they build: each worker takes a stretch of them, and what is left of the others'.
 PYTEST_FLAGS ?= --numprocesses=2 --dist=worksteal --quiet
 
@@ -12,11 +14,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 NATIVE := $(shell find tflite tests/native -name '*.[ch]' 2>/dev/null)
 # The core imports no TensorFlow: its tests pass on any Keras backend.
-CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers densities budget fitting graph rewriting chains planning wrapping suppress unused \
+CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers policies densities budget fitting graph rewriting chains planning wrapping suppress unused \
   schedules callbacks channel_groups channel_removal slimming channelwise observing macs quantized summary models plots))
+# Of these, what tells most about PyTorch; OpenVINO does not train.
+TORCH_TESTS := $(patsubst %,tests/test_%.py,gating layers policies suppress densities rewriting callbacks)
+OPENVINO_TESTS := tests/test_policies.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install data quickstart test fuzz test-aarch64 android linux-aarch64 wheels check format clean
+.PHONY: help install data quickstart test fuzz test-torch test-openvino test-aarch64 android linux-aarch64 wheels check format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -25,7 +30,7 @@ install: $(VENV)/installed  ## Make .venv with the package, its native library, 
 
 # One rule for all: pip itself takes seconds when only the native library is to be compiled anew.
 $(VENV)/installed: setup.py pyproject.toml $(NATIVE) | $(BIN)/python
-	$(BIN)/python -m pip install --editable '.[all,dev,interop]'
+	$(BIN)/python -m pip install --editable '.[$(EXTRAS)]'
 	@touch $@
 
 $(BIN)/python:
@@ -41,9 +46,19 @@ data: install  ## Put CIFAR-10 into ./data, as a TFDS data set
 quickstart: data  ## Evaluate, export and benchmark the trained models: the table and the figure of the README
 	$(BIN)/python scripts/quickstart.py --data_dir $(DATA_DIR)
 
-test: data  ## Run all tests on TensorFlow, and those of the core on JAX too
+test: data  ## Run all tests on TensorFlow, those of the core on JAX too, and some on PyTorch and OpenVINO if installed
 	KERAS_BACKEND=tensorflow TFDS_DATA_DIR=$(abspath $(DATA_DIR)) $(BIN)/python -m pytest $(PYTEST_FLAGS)
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_FLAGS) $(CORE_TESTS)
+	@$(MAKE) --no-print-directory test-torch test-openvino
+
+test-torch: TESTS = $(TORCH_TESTS)
+test-openvino: TESTS = $(OPENVINO_TESTS)
+test-torch test-openvino: test-%: install
+	@if $(BIN)/python -c 'import $*' 2>/dev/null; then \
+	  set -x; KERAS_BACKEND=$* $(BIN)/python -m pytest $(PYTEST_FLAGS) $(TESTS); \
+	else \
+	  echo "The tests on $* are skipped, it is not installed: $(BIN)/pip install --editable '.[backends]'"; \
+	fi
 
 FUZZ_SECONDS ?= 3600
 FUZZ_MUTANTS ?= 100000

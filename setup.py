@@ -52,6 +52,8 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.19,<2.22"],  # scripts/train.py writes its curves; TensorFlow no longer brings it
 }
 EXTRAS["all"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
+# The other backends that the tests run on, apart because PyPI's PyTorch has gigabytes.
+EXTRAS["backends"] = ["torch==2.13.0", "openvino==2026.4.1"]
 EXTRAS["dev"] = [
     "clang-format>=18",
     "hypothesis>=6.100",

@@ -58,7 +58,8 @@ class FBSConv2D(keras.layers.Conv2D):
         frozen: Names of weights that are not trained though the layer is: `"kernel"`, `"bias"`, `"gate_kernel"`,
             `"gate_bias"`. Setting `layer.trainable` sets it for all weights. Defaults to none.
         return_mask: Whether to return the winners too, for a `Suppress` layer further on. Defaults to `False`.
-        **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer.
+        **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer; `lora_rank` and `lora_alpha`, as for `Conv2D`.
+            Under half precision, only the convolution and the output are in it: all between is float32.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height, width)` for `"channels_first"`.
@@ -70,7 +71,8 @@ class FBSConv2D(keras.layers.Conv2D):
     Raises:
         TypeError: If `density` is not a number, or `group_size` or `round_channels` no integer.
         ValueError: If `density` is not in (0, 1], `groups` is not 1, `group_size` does not divide `filters`,
-            `round_channels` is not positive, `frozen` names another weight, or `activation` moves zero.
+            `round_channels` is not positive, `frozen` names another weight, `activation` moves zero, or `dtype` is a policy
+            of quantized weights.
 
     Example:
 
@@ -253,13 +255,15 @@ class FBSConv2D(keras.layers.Conv2D):
         return gating.winner_take_all(self.predict_saliency(x), self.density, self.group_size, self.round_channels)
 
     def call(self, inputs, training=False):
+        # Keras leaves integers as they are, and the weights of a layer whose policy was changed.
+        inputs, kernel = (ops.cast(each, self.compute_dtype) for each in (inputs, self.kernel))
         g = self.predict_saliency(inputs)
         mask = self.winners(g)
         self.add_loss(self.saliency_weight * ops.cast(ops.mean(ops.sum(g, axis=-1)), "float32"))
         if training:
             self._update_usage(ops.mean(mask, axis=0))
             self._update_average(self.saliency, ops.mean(g, axis=0), self.momentum)
-        y = self._widen(self.convolution_op(inputs, self.kernel))
+        y = self._widen(self.convolution_op(inputs, kernel))
         mean, std = (0.0, 1.0) if self.norm is None else self._mean_and_std(self.norm, y, training)
         bias = self._widen(self.bias) if self.use_bias else 0.0
         # pi * ((y - mean) / std + bias) in one pass over y, as batch norm alone would take.

@@ -1,4 +1,6 @@
+import copy
 import os
+import pickle
 import subprocess
 import sys
 
@@ -7,10 +9,10 @@ import numpy as np
 import pytest
 
 import fbs_keras
-from fbs_keras import FBSConv2D
+from fbs_keras import FBSConv2D, rewriting
 from fbs_keras.layers import keeps_zero
 
-ON_JAX = keras.backend.backend() == "jax"
+BACKEND = keras.backend.backend()
 
 
 def to_numpy(tensor):
@@ -82,7 +84,7 @@ def test_without_norm_bias_or_activation_is_a_gated_convolution():
 
 
 def test_channels_first_equals_channels_last():
-    if not ON_JAX:
+    if BACKEND == "tensorflow":
         pytest.skip("TensorFlow has no channels_first convolution on CPUs")
     last = FBSConv2D(6, 3, density=0.5, data_format="channels_last")
     first = FBSConv2D(6, 3, density=0.5, data_format="channels_first")
@@ -124,7 +126,10 @@ def layer_input(layer, batch=4):
 def gradients(layer, x):
     """d sum(y^2) / d(kernel, phi, rho) by the backend's own autodiff."""
     variables = layer.trainable_variables
-    if ON_JAX:
+    if BACKEND == "torch":
+        (layer(x) ** 2).sum().backward()
+        return [variable.value.grad.numpy() for variable in variables]
+    if BACKEND == "jax":
         import jax
 
         def loss(trainable):
@@ -173,6 +178,7 @@ def test_trains_under_dtype_policies(policy, jit_compile):
     )
     # A rate at which float16 weights near 1 still move.
     optimizer = keras.optimizers.SGD(0.5)
+    jit_compile = jit_compile and BACKEND != "torch"  # torch.compile takes minutes
     model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), jit_compile=jit_compile)
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(16, 8, 8, 3)).astype("float32"), rng.integers(0, 2, size=16)
@@ -209,7 +215,7 @@ def test_regularisers_constraints_and_initialisers_reach_the_weights():
     assert to_numpy(layer.gate_kernel).min() == to_numpy(layer.bias).min() == 1
     assert to_numpy(layer.gate_bias).max() == 0
     # The kernel's L2, phi's L1, the activity's L2 and the saliency's weight, which is 0.
-    losses = sorted(float(loss) for loss in layer.losses)
+    losses = sorted(float(to_numpy(loss)) for loss in layer.losses)
     assert len(losses) == 4
     assert losses[0] == 0
     assert layer.gate_bias.constraint is not None
@@ -221,7 +227,7 @@ def test_saliency_weight_adds_the_l1_of_g():
     layer.saliency_weight.assign(0.5)
     layer(x)
     expected = 0.5 * to_numpy(layer.predict_saliency(x)).sum(axis=1).mean()
-    np.testing.assert_allclose(float(sum(layer.losses)), expected, rtol=1e-5)
+    np.testing.assert_allclose(float(to_numpy(sum(layer.losses))), expected, rtol=1e-5)
 
 
 def test_training_tracks_usage():
@@ -299,14 +305,146 @@ def test_config_round_trip():
         name="gated",
     )
     config = layer.get_config()
-    copy = FBSConv2D.from_config(config)
-    assert copy.get_config() == config
-    assert (copy.density, copy.group_size, copy.strides, copy.name) == (0.7, 2, (2, 2), "gated")
-    assert (copy.round_channels, copy.active_channels) == (4, 8)
+    again = FBSConv2D.from_config(config)
+    assert again.get_config() == config
+    assert (again.density, again.group_size, again.strides, again.name) == (0.7, 2, (2, 2), "gated")
+    assert (again.round_channels, again.active_channels) == (4, 8)
     for added in ("group_size", "round_channels"):  # models saved before the settings were there
         del config[added]
     old = FBSConv2D.from_config(config)
     assert (old.group_size, old.round_channels) == (1, 1)
+
+
+def small_model(**kwargs):
+    layers = [FBSConv2D(6, 3, density=0.5, name="a", **kwargs), FBSConv2D(4, 3, normalize=False, name="b", **kwargs)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers, keras.layers.Flatten(), keras.layers.Dense(2)])
+    for seed, layer in enumerate(model.layers[:2]):
+        randomise(layer, seed)
+    return model
+
+
+def lora_model():
+    model = small_model()
+    for layer in model.layers[:2]:
+        layer.enable_lora(2)
+        rng = np.random.default_rng(0)
+        layer.lora_kernel_b.assign(rng.normal(size=layer.lora_kernel_b.shape))
+    return model
+
+
+def saved(model, path):
+    model.save(path)
+    return keras.saving.load_model(path)
+
+
+def weights_saved(model, path, other):
+    model.save_weights(path)
+    other.load_weights(path)
+    return other
+
+
+def cloned(model):
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    return clone
+
+
+COPIES = {
+    "keras": lambda model, folder: saved(model, folder / "model.keras"),
+    "h5": lambda model, folder: saved(model, folder / "model.h5"),
+    "weights": lambda model, folder: weights_saved(model, folder / "model.weights.h5", cloned(model)),
+    "weights without LoRA": lambda model, folder: weights_saved(model, folder / "model.weights.h5", small_model()),
+    "clone": lambda model, folder: cloned(model),
+    "deepcopy": lambda model, folder: copy.deepcopy(model),
+    "pickle": lambda model, folder: pickle.loads(pickle.dumps(model)),
+    "rewrite": lambda model, folder: rewriting.rewrite(model, lambda layer: None)[0],
+}
+
+
+@pytest.mark.parametrize("make", [small_model, lora_model])
+@pytest.mark.parametrize("way", COPIES)
+def test_copies_compute_the_same(make, way, tmp_path):
+    model = make()
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
+    other = COPIES[way](model, tmp_path)
+    np.testing.assert_allclose(to_numpy(other(x)), to_numpy(model(x)), rtol=1e-6, atol=1e-6)
+
+
+def test_lora(tmp_path):
+    model = lora_model()
+    layer = model.layers[0]
+    product = to_numpy(layer.lora_kernel_a) @ to_numpy(layer.lora_kernel_b)
+    kernel = next(weight for weight in layer.weights if weight.name == "kernel")
+    np.testing.assert_allclose(to_numpy(layer.kernel), to_numpy(kernel) + product, rtol=1e-5, atol=1e-5)
+    loaded = saved(model, tmp_path / "model.keras").layers[0]
+    np.testing.assert_array_equal(to_numpy(loaded.kernel), to_numpy(layer.kernel))
+    assert [weight.trainable for weight in loaded.weights] == [weight.trainable for weight in layer.weights]
+    assert to_numpy(loaded.lora_kernel_a).any(), "both factors zero: nothing would train them"
+
+
+def test_weights_of_another_layer_are_refused(tmp_path):
+    small_model(use_bias=False).save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(ValueError, match=r"FBSConv2D 'a' expected 8 weights \(kernel, bias, .*but the file has 7"):
+        small_model().load_weights(tmp_path / "model.weights.h5")
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4", "float8"])
+def test_quantize_says_what_to_do(mode):
+    model = small_model()
+    with pytest.warns(UserWarning) as warned:
+        model.quantize(mode)
+    said = [str(warning.message) for warning in warned]
+    for name in "ab":
+        message = f"FBSConv2D '{name}' has no quantized form in Keras and stays as it is"
+        assert sum(message in each for each in said) == 1, said
+    with pytest.raises(NotImplementedError, match="for an int8 file use"):
+        model.layers[0].quantize(mode)
+    with pytest.raises(ValueError, match=f"dtype must be a policy of floating-point numbers.*got '{mode}"):
+        FBSConv2D(8, 3, dtype=f"{mode}_from_float32")
+
+
+def policy_map():
+    policies = keras.dtype_policies.DTypePolicyMap(default_policy="float32")
+    policies["fbs"] = "mixed_bfloat16"
+    return policies
+
+
+@pytest.mark.parametrize(
+    ("dtype", "later", "expected"),
+    [
+        ("float32", "mixed_bfloat16", "bfloat16"),
+        ("mixed_bfloat16", "float32", "float32"),
+        ("float16", "float32", "float32"),
+        (policy_map(), None, "bfloat16"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["float32", "int32"])
+def test_policies_that_change_and_inputs_of_other_dtypes(dtype, later, expected, kind):
+    layer = FBSConv2D(6, 3, dtype=dtype, name="fbs", density=0.5)
+    x = np.random.default_rng(0).integers(-9, 9, (4, 8, 8, 3))
+    layer(x.astype("float32"))
+    if later is not None:
+        layer.dtype_policy = later
+    y = layer(x.astype(kind), training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == expected
+    again = FBSConv2D.from_config(layer.get_config())
+    assert keras.backend.standardize_dtype(again(x.astype(kind)).dtype) == expected
+
+
+@pytest.mark.parametrize("argument", [True, False])
+def test_a_frozen_norm_stays_frozen(argument):
+    layer = FBSConv2D(6, 3, norm_trainable=argument)
+    x = layer_input(layer)
+    layer.norm.trainable = False
+    if not argument:  # else nothing tells a norm frozen before from one frozen with the layer
+        layer.trainable = False
+        layer.trainable = True
+    again = FBSConv2D.from_config(layer.get_config())
+    again(x)
+    for each in (layer, again):
+        before = to_numpy(each.norm.moving_mean)
+        each(x, training=True)
+        np.testing.assert_array_equal(to_numpy(each.norm.moving_mean), before)
 
 
 LOAD = """
@@ -355,7 +493,7 @@ def test_bad_arguments(arguments, error, message):
 
 
 def test_the_core_imports_no_tensorflow():
-    if not ON_JAX:
+    if BACKEND == "tensorflow":
         pytest.skip("Keras itself imports TensorFlow on this backend")
     code = "import sys, fbs_keras; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=os.environ).returncode == 0

@@ -122,9 +122,11 @@ def eps(dtype):
     return float(ml_dtypes.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("data_format", FORMATS)
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize(
+    ("norm", "bias", "data_format"),
+    [(norm, bias, FORMATS[0]) for norm in (True, False) for bias in (True, False)]
+    + [(True, True, data_format) for data_format in FORMATS[1:]],
+)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_inference(policy, norm, bias, data_format):
     compute, gates = dtypes(policy)
@@ -207,7 +209,7 @@ def test_training(policy):
 
 GEOMETRIES = [
     {"kernel_size": kernel, "padding": padding, **step}
-    for kernel in (1, 2, 3, (4, 2))
+    for kernel in (2, 3, (4, 1))
     for padding in ("same", "valid")
     for step in ({}, {"strides": 2}, {"strides": (1, 3)}, {"dilation_rate": 2}, {"dilation_rate": (2, 3)})
 ]
