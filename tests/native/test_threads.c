@@ -150,7 +150,7 @@ static void test_workers_that_are_slow(void) {
     fbs_threads_run(threads, meet, &meeting);
   }
   const int64_t start = nanoseconds();
-  while (nanoseconds() - start < 30 * kMilliseconds) { /* where four times 10 are to be worked off */
+  while (nanoseconds() - start < 30 * kMilliseconds) { /* where eight times 10 are to be worked off */
     CHECK(shares_of_the_caller(threads) == 2, "a worker took part after a loss");
   }
   alarm(60);

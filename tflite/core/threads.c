@@ -25,7 +25,7 @@ enum { kPollsPerLook = 50, kPollNanoseconds = 50 * 1000 };
  * loss comes of a worker that was stopped within a share, and so of cores that others use: the caller then works alone
  * for so many times as long. To read the clock takes half as long as a small round, so it is read for so many rounds
  * after a wait that was long. */
-enum { kAlonePerLoss = 4, kTimedRounds = 1000, kMostLoss = 1000 * 1000 * 1000 };
+enum { kAlonePerLoss = 8, kTimedRounds = 1000, kMostLoss = 1000 * 1000 * 1000 };
 
 /* Tests for races set it to 0: the caller then leaves all shares but its first to the workers, and never works alone.
  */
