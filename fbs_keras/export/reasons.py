@@ -12,8 +12,8 @@ _MIX = (
     keras.layers.LayerNormalization,
     keras.layers.GroupNormalization,
     keras.layers.UnitNormalization,
-    keras.layers.RMSNormalization,
     keras.layers.Softmax,
+    *([keras.layers.RMSNormalization] if hasattr(keras.layers, "RMSNormalization") else []),  # not in Keras 3.8
 )
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
 
