@@ -201,7 +201,8 @@ class FBSConv2D(keras.layers.Conv2D):
 
     def build(self, input_shape):
         # LoRA's weights come last, as where it is enabled later: what get_weights returns fits either layer.
-        lora_rank, self.lora_rank = self.lora_rank, None
+        lora_rank = self.lora_rank
+        self.lora_rank = None
         super().build(input_shape)
         # autocast=False: half precision would decide between channels by rounding.
         self.gate_kernel = self.add_weight(
@@ -322,7 +323,8 @@ class FBSConv2D(keras.layers.Conv2D):
         """The kernel with LoRA's part, as Conv2D stores it: the file is the same with LoRA and without."""
         if not self.lora_enabled:
             return kernel
-        scale = getattr(self, "lora_alpha", self.lora_rank) / self.lora_rank
+        rank = self.lora_kernel_a.shape[-1]
+        scale = getattr(self, "lora_alpha", rank) / rank
         return ops.cast(ops.add(kernel, scale * ops.matmul(self.lora_kernel_a, self.lora_kernel_b)), kernel.dtype)
 
     def load_own_variables(self, store):
