@@ -71,8 +71,8 @@ class FBSConv2D(keras.layers.Conv2D):
     Raises:
         TypeError: If `density` is not a number, or `group_size` or `round_channels` no integer.
         ValueError: If `density` is not in (0, 1], `groups` is not 1, `group_size` does not divide `filters`,
-            `round_channels` is not positive, `frozen` names another weight, `activation` moves zero, or `dtype` is a policy
-            of quantized weights.
+            `round_channels` is not positive, `frozen` names another weight, `activation` moves zero, or `dtype` is a
+            policy of quantized weights.
 
     Example:
 
@@ -82,6 +82,8 @@ class FBSConv2D(keras.layers.Conv2D):
 
     Source: Gao et al., "Dynamic Channel Pruning: Feature Boosting and Suppression", ICLR 2019, section 3.
     """
+
+    lora_rank: int | None  # Conv2D's
 
     def __init__(
         self,

@@ -4,11 +4,11 @@ import json
 import pathlib
 
 import pytest
-import tradeoff
-from absl import flags
-from commands import run
+from commands import Script, run
 
 import fbs_keras
+
+SCRIPT = Script("tradeoff")
 
 DENSITIES = [1.0, 0.9, 0.5]
 SHARES = {1.0: 1.0, 0.9: 0.82, 0.5: 0.25}
@@ -26,13 +26,14 @@ LAST = {  # what tells a method's last point from the others
 COMMON = ("--flagfile", "--run_dir", "--undefok")
 
 
-@pytest.fixture(autouse=True)
-def parsed_flags():
-    flags.FLAGS(["tradeoff.py"])
+@pytest.fixture
+def tradeoff():
+    with SCRIPT.called_with() as module:
+        yield module
 
 
 @pytest.mark.parametrize("method", LAST)
-def test_each_point_is_trained_from_the_one_before_it(method):
+def test_each_point_is_trained_from_the_one_before_it(method, tradeoff):
     points = tradeoff.plan(method, DENSITIES, "dense.keras", "runs", SHARES)
     assert [point.density for point in points] == DENSITIES
     commands = [
@@ -45,7 +46,7 @@ def test_each_point_is_trained_from_the_one_before_it(method):
     assert any(part.endswith("=dense.keras") for part in used)
 
 
-def test_slimmed_networks_learn_sparse_gammas_first():
+def test_slimmed_networks_learn_sparse_gammas_first(tradeoff):
     first, second, third = tradeoff.plan("NS", DENSITIES, "dense.keras", "runs", SHARES)
     assert len(first.commands) == 1
     sparse, slim, _ = second.commands
@@ -79,7 +80,7 @@ def test_table_and_figure_come_from_the_json_alone(tmp_path):
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
-def test_models_that_are_not_there():
+def test_models_that_are_not_there(tradeoff):
     with pytest.raises(ValueError, match=r"--also must name a trained model, got nowhere\.keras, which is not there"):
         tradeoff.trained_otherwise("FBS, longer,0.5,nowhere.keras")
     with pytest.raises(ValueError, match=r"--also must be METHOD,DENSITY,FILE, got 'dense\.keras'"):

@@ -11,11 +11,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-import train
-from absl.testing import flagsaver
-from commands import command, run
+from commands import Script, command, run
 
 import fbs_keras
+
+TRAIN = Script("train")
+train = TRAIN.module
 
 SMALL = ["--train_split=train[:64]", "--eval_split=test[:32]", "--batch_size=16"]
 
@@ -87,9 +88,8 @@ def in_process(monkeypatch):
             callback.on_train_batch_begin = lambda batch, logs=None: stop(next(batches))
             return callback
 
-        with flagsaver.flagsaver(), monkeypatch.context() as patch:
+        with TRAIN.called_with(*arguments), monkeypatch.context() as patch:
             patch.setattr(train, "checkpoint", stopping)
-            train.FLAGS(["train.py", *map(str, arguments)])
             train.train()
 
     policy = keras.config.dtype_policy()
