@@ -279,7 +279,7 @@ def test_usage_starts_with_the_first_batch_at_a_density():
         (lambda x: keras.ops.sum(x, axis=-1), False),
         (lambda x: x / x, False),
     ],
-    ids=str,
+    ids=["relu", "sigmoid", "softmax", "glu", "ReLU", "PReLU", "BatchNormalization", "centred", "sum", "quotient"],
 )
 def test_keeps_zero(activation, keeps):
     assert keeps_zero(activation) is keeps
