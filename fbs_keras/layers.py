@@ -204,7 +204,7 @@ class FBSConv2D(keras.layers.Conv2D):
     def build(self, input_shape):
         # LoRA's weights come last, as where it is enabled later: what get_weights returns fits either layer.
         lora_rank = self.lora_rank
-        self.lora_rank = None
+        self.lora_rank: int | None = None
         super().build(input_shape)
         # autocast=False: half precision would decide between channels by rounding.
         self.gate_kernel = self.add_weight(
