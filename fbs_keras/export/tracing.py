@@ -265,7 +265,7 @@ def _check_shapes(step, outputs):
         ):
             raise ValueError(
                 f"layer {step.node.name!r} ({type(step.node.layer).__name__}) computes the shape {got} without the "
-                f"batch, where its compute_output_shape tells Keras {told}; make both agree, or leave that method out"
+                f"batch, where its compute_output_shape tells Keras {told}; make both agree, or take the layer out"
             )
 
 

@@ -17,12 +17,12 @@ from fbs_keras.export.attributes import Conv2DAttributes, Conv2DInt8Attributes, 
 from fbs_keras.export.converter import to_tflite
 from fbs_keras.runtime import Interpreter
 
-KERNELS = [(1, 1), (3, 3), (1, 4), (5, 2)]
-MOVES = [  # strides and dilations
-    *(((1, 1), (1, 1)), ((2, 2), (1, 1)), ((1, 2), (1, 1)), ((1, 1), (2, 2)), ((1, 1), (1, 2))),
+KERNELS = [(3, 3), (1, 4), (5, 2)]
+MOVES = [  # strides and dilations; an odd number of them, so that every second window has all of them
+    *(((1, 1), (1, 1)), ((2, 2), (1, 1)), ((1, 2), (1, 1)), ((1, 1), (2, 2))),
     *(((2, 2), (2, 2)), ((2, 1), (1, 2)), ((1, 2), (1, 2)), ((3, 3), (2, 2)), ((2, 3), (3, 1))),
 ]
-WINDOWS = [(kernel, *move, padding) for kernel, move, padding in itertools.product(KERNELS, MOVES, ("SAME", "VALID"))]
+WINDOWS = [(kernel, *move, padding) for kernel, padding, move in itertools.product(KERNELS, ("SAME", "VALID"), MOVES)]
 CHANNELS, FILTERS, ACTIVE = 5, 4, 3  # all channels, winners of a convolution, channels that the compact tensor holds
 
 
@@ -74,10 +74,10 @@ def problem(size, batch):
     return x, indices, {kernel: weights.astype("float32") for kernel, weights in kernels.items()}
 
 
-@pytest.mark.parametrize(("size", "batch"), [((9, 12), 1), ((10, 7), 2)])
-def test_depthwise(size, batch):
+@pytest.mark.parametrize(("size", "batch", "first"), [((9, 12), 1, 0), ((10, 7), 2, 1)])
+def test_depthwise(size, batch, first):
     x, indices, weights = problem(size, batch)
-    cases = [window for window in WINDOWS if _fits(window, size)]
+    cases = [window for window in WINDOWS[first::2] if _fits(window, size)]
 
     def function(x, indices):
         return [
@@ -103,7 +103,7 @@ def test_conv2d(attributes):
     size = (10, 7)
     x, indices, weights = problem(size, 2)
     gate = np.zeros((CHANNELS, FILTERS), "float32"), np.ones(FILTERS, "float32")
-    cases = [window for window in WINDOWS if _fits(window, size)][::3]
+    cases = [window for window in WINDOWS if _fits(window, size)][::4]
     stored, scales = weights, []
     if attributes is Conv2DInt8Attributes:
         stored = {kernel: np.rint(20 * each).astype("int8") for kernel, each in weights.items()}
@@ -136,9 +136,9 @@ def _fits(window, size):
     )
 
 
-def _layers_with_windows():
+def _layers_with(windows):
     """Keras's layers that are not ours to lower, `(name, layer)`, as far as Keras takes the settings."""
-    for kernel, strides, dilations, padding in WINDOWS:
+    for kernel, strides, dilations, padding in windows:
         settings = {"kernel_size": kernel, "strides": strides, "padding": padding.lower(), "dilation_rate": dilations}
         both = max(strides) > 1 and max(dilations) > 1
         if not both:
@@ -152,13 +152,12 @@ def _layers_with_windows():
             yield "AveragePooling2D", layers.AveragePooling2D(kernel, strides, padding.lower())
 
 
-@pytest.mark.parametrize("size", [(9, 12), (10, 7)])
-def test_layers_of_keras(size):
-    """Behind an FBS layer, which makes the channels compact for some of them, and behind the image."""
+@pytest.mark.parametrize(("size", "first"), [((9, 12), 0), ((10, 7), 1)])
+def test_layers_of_keras(size, first):
     keras.utils.set_random_seed(0)
     image = keras.Input((*size, 3))
     names, outputs = [], []
-    for name, layer in _layers_with_windows():
+    for name, layer in _layers_with(WINDOWS[first::2]):
         kernel = getattr(layer, "kernel_size", getattr(layer, "pool_size", None))
         window = (kernel, layer.strides, getattr(layer, "dilation_rate", (1, 1)), layer.padding.upper())
         if _fits(window, size):
@@ -173,7 +172,7 @@ def test_layers_of_keras(size):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max(), err_msg=str(name))
 
 
-@pytest.mark.parametrize("size", [(10, 11), (10, 10), (9, 12)])
+@pytest.mark.parametrize("size", [(10, 11), (10, 10)])
 def test_strides_and_dilation_behind_an_fbs_layer(size):
     keras.utils.set_random_seed(0)
     image = keras.Input((*size, 3))
