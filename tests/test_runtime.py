@@ -14,9 +14,9 @@ import delegate_build
 import flatbuffers
 import numpy as np
 import pytest
+import small_models
 from ai_edge_litert import interpreter as litert
 from ai_edge_litert import schema_py_generated as schema
-from export import small_models
 from op_files import Op, Writer, op_file
 
 import fbs_keras

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from export import small_models
+import small_models
 
 import fbs_keras
 
