@@ -14,11 +14,12 @@ export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 NATIVE := $(shell find tflite tests/native -name '*.[ch]' 2>/dev/null)
 # The core imports no TensorFlow: its tests pass on any Keras backend.
-CORE_TESTS := $(wildcard $(patsubst %,tests/test_%.py,gating layers policies densities budget fitting graph rewriting chains planning wrapping suppress unused \
-  schedules callbacks channel_groups channel_removal slimming channelwise observing macs quantized summary models plots))
+CORE_TESTS := $(filter-out tests/layers/test_backends.py,$(wildcard $(patsubst %,tests/%/test_*.py,layers graph wrapping training pruning costs)) \
+  tests/test_models.py tests/test_plots.py)
 # Of these, what tells most about PyTorch; OpenVINO does not train.
-TORCH_TESTS := $(patsubst %,tests/test_%.py,gating layers policies suppress densities rewriting callbacks)
-OPENVINO_TESTS := tests/test_policies.py
+TORCH_TESTS := $(patsubst %,tests/%.py,layers/test_gating layers/test_fbs_conv2d layers/test_policies layers/test_suppress \
+  layers/test_densities graph/test_rewriting training/test_callbacks)
+OPENVINO_TESTS := tests/layers/test_policies.py
 
 .DEFAULT_GOAL := help
 .PHONY: help install data quickstart test fuzz test-torch test-openvino test-aarch64 android linux-aarch64 wheels check format clean
@@ -88,10 +89,11 @@ wheels: android $(BIN)/python  ## Wheels for Linux on x86-64 and ARM, with Andro
 	done
 	rm -rf build
 
-check: install  ## Lint and type-check
+check: install  ## Lint, type-check, and hold each room to what it may import
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/clang-format --dry-run -Werror $(NATIVE)
 
 format: install  ## Format everything as `make check` wants it

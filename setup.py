@@ -57,6 +57,7 @@ EXTRAS["backends"] = ["torch==2.13.0", "openvino==2026.4.1"]
 EXTRAS["dev"] = [
     "clang-format>=18",
     "hypothesis>=6.100",
+    "import-linter>=2.1",
     "mypy>=1.10",
     "pytest>=8",
     "pytest-xdist>=3.5",

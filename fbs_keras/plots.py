@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from fbs_keras import files, graph
-from fbs_keras.layers import FBSConv2D
-from fbs_keras.observing import observe
+from fbs_keras.graph.observing import observe
+from fbs_keras.layers.fbs_conv2d import FBSConv2D
 
 
 def gate_model(model):

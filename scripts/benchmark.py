@@ -77,13 +77,13 @@ def benchmark():
 
     if not FLAGS.graph:
         program.start_tensorflow()
-    from fbs_keras import benchmarking
+    from fbs_keras.benchmarks import measurement
 
     run = {None: time_candidates, "kernels": time_kernels, "networks": time_networks, "zoo": time_zoo}[FLAGS.suite]
     text, result, draw = run()
-    environment = benchmarking.environment()
+    environment = measurement.environment()
     command = shlex.join(["python", *sys.argv])
-    print(f"\n{benchmarking.report_head(command, FLAGS.threads, environment)}\n\n{text}")
+    print(f"\n{measurement.report_head(command, FLAGS.threads, environment)}\n\n{text}")
     write_json(result)
     if FLAGS.plot:
         draw(FLAGS.plot)
@@ -91,40 +91,41 @@ def benchmark():
 
 def write_json(result):
     """Writes numbers to --json, if it is given, with what they depend on."""
-    from fbs_keras import benchmarking, files
+    from fbs_keras import files
+    from fbs_keras.benchmarks import measurement
 
     if FLAGS.json:
         head = {"command": shlex.join(["python", *sys.argv]), "threads": FLAGS.threads}
-        files.write(FLAGS.json, json.dumps(head | benchmarking.environment() | result, indent=2))
+        files.write(FLAGS.json, json.dumps(head | measurement.environment() | result, indent=2))
 
 
 def time_candidates():
     """Times --model or --graph: the report's text, its numbers, and no plot."""
-    from fbs_keras import benchmarking
+    from fbs_keras.benchmarks import measurement
 
     if FLAGS.model:
         from fbs_keras import export
 
-        candidates = benchmarking.model_candidates(export.load(FLAGS.model), FLAGS.batch_size, FLAGS.quantize)
+        candidates = measurement.model_candidates(export.load(FLAGS.model), FLAGS.batch_size, FLAGS.quantize)
     else:
-        candidates = benchmarking.file_candidates(FLAGS.graph)
+        candidates = measurement.file_candidates(FLAGS.graph)
 
-    timings = benchmarking.measure(candidates, FLAGS.threads, FLAGS.runs, progress=True)
+    timings = measurement.measure(candidates, FLAGS.threads, FLAGS.runs, progress=True)
     profiles = {}
     if FLAGS.profile:
         for each in candidates:
             if each.use_delegate:
-                profiles[each.name] = benchmarking.profile(each.model, FLAGS.threads, FLAGS.runs)
-    text = benchmarking.table(timings)
+                profiles[each.name] = measurement.profile(each.model, FLAGS.threads, FLAGS.runs)
+    text = measurement.table(timings)
     for name, rows in profiles.items():
-        text += f"\n\n{name}, op by op\n{benchmarking.profile_table(rows)}"
+        text += f"\n\n{name}, op by op\n{measurement.profile_table(rows)}"
     numbers = {"timings_ms": [dataclasses.asdict(timing) for timing in timings], "profiles": profiles}
     return text, {"batch_size": FLAGS.batch_size, "quantize": FLAGS.quantize} | numbers, None
 
 
 def time_kernels():
     """Times convolutions by themselves: the report's text, its numbers, and a function that plots them to a file."""
-    from fbs_keras.suites import figures, kernels, shapes
+    from fbs_keras.benchmarks.suites import figures, kernels, shapes
 
     rows = kernels.measure(
         shapes.shapes(FLAGS.filter),
@@ -142,7 +143,7 @@ def time_kernels():
 
 def time_networks():
     """Times whole networks: the report's text, its numbers, and a function that plots them to a file."""
-    from fbs_keras.suites import figures, networks
+    from fbs_keras.benchmarks.suites import figures, networks
 
     results = []
     for network in networks.networks(FLAGS.filter):
@@ -156,7 +157,7 @@ def time_networks():
 
 def time_zoo():
     """Measures the classifiers of keras.applications: the report's text, its numbers, and a function that plots."""
-    from fbs_keras.suites import figures, zoo
+    from fbs_keras.benchmarks.suites import figures, zoo
 
     results = {}
     if FLAGS.json and os.path.exists(FLAGS.json):

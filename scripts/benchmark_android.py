@@ -57,7 +57,7 @@ def benchmark():
         if not os.path.isfile(path):
             raise FileNotFoundError(f"there is no file {path!r}")
 
-    from fbs_keras import devices
+    from fbs_keras.benchmarks import devices
 
     with devices.Local() if FLAGS.local else devices.Phone(FLAGS.serial) as device:
         time_on(device)
@@ -68,14 +68,15 @@ def time_on(device):
     delegate = find_delegate()
     if not FLAGS.graph:
         program.start_tensorflow()
-    from fbs_keras import benchmark_model, benchmarking, files
+    from fbs_keras import files
+    from fbs_keras.benchmarks import benchmark_model, measurement
 
     if FLAGS.model:
         from fbs_keras import export
 
-        candidates = benchmarking.model_candidates(export.load(FLAGS.model), FLAGS.batch_size)
+        candidates = measurement.model_candidates(export.load(FLAGS.model), FLAGS.batch_size)
     else:
-        candidates = benchmarking.file_candidates(FLAGS.graph)
+        candidates = measurement.file_candidates(FLAGS.graph)
 
     cpus = device.fast_cores(FLAGS.threads) if FLAGS.cpus == "fast" else FLAGS.cpus
     settings = benchmark_model.Settings(FLAGS.threads, FLAGS.rounds, FLAGS.runs, FLAGS.seconds, FLAGS.cool_down, cpus)
@@ -83,12 +84,12 @@ def time_on(device):
     timings = benchmark_model.timings(candidates, results)
 
     command = shlex.join(["python", *sys.argv])
-    environment = benchmarking.environment() | {"device": device.describe()}
+    environment = measurement.environment() | {"device": device.describe()}
     # The runtime is the tool's, which does not tell its version.
     with open(FLAGS.benchmark_model, "rb") as file:
         environment["versions"]["benchmark_model"] = f"sha256:{hashlib.sha256(file.read()).hexdigest()[:16]}"
     del environment["versions"]["ai-edge-litert"]
-    print(f"\n{benchmarking.report_head(command, FLAGS.threads, environment)}\n\n{benchmarking.table(timings)}")
+    print(f"\n{measurement.report_head(command, FLAGS.threads, environment)}\n\n{measurement.table(timings)}")
     if FLAGS.json:
         numbers = {
             "timings_ms": [dataclasses.asdict(timing) for timing in timings],

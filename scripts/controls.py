@@ -4,7 +4,8 @@ import keras
 from keras import ops
 
 import fbs_keras
-from fbs_keras import gating, rewriting
+from fbs_keras.graph import rewriting
+from fbs_keras.layers import gating
 
 
 @keras.saving.register_keras_serializable(package="controls")

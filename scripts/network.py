@@ -2,7 +2,8 @@
 
 import keras
 
-from fbs_keras import copying, graph, models, rewriting
+from fbs_keras import graph, models
+from fbs_keras.graph import copying, rewriting
 
 
 def by_name(name, input_shape, classes):

@@ -168,7 +168,8 @@ def step(text):
 def quickstart(dense_path, fbs_path, data_dir, split, output_dir, threads, runs):
     """Runs all steps; returns what fell short, a list of sentences."""
     import fbs_keras
-    from fbs_keras import benchmarking, data, export, files, plots
+    from fbs_keras import data, export, files, plots
+    from fbs_keras.benchmarks import measurement
     from fbs_keras.export.verification import half_precision
 
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -202,13 +203,13 @@ def quickstart(dense_path, fbs_path, data_dir, split, output_dir, threads, runs)
         paths[path.stem] = str(path)
     dense, dense_int8, fbs, fbs_int8 = paths.values()
     candidates = [
-        benchmarking.Candidate("dense", dense, False, dense_macs.dense),
-        benchmarking.Candidate("static, as narrow", export.baseline(models["FBS"], "static"), False, fbs_macs.conv),
-        benchmarking.Candidate("FBS, stock LiteRT", fbs, False, fbs_macs.fbs),
-        benchmarking.Candidate("FBS, our delegate", fbs, True, fbs_macs.fbs),
-        benchmarking.Candidate("dense int8", dense_int8, False, dense_macs.dense),
-        benchmarking.Candidate("FBS int8, stock LiteRT", fbs_int8, False, fbs_macs.fbs),
-        benchmarking.Candidate("FBS int8, our delegate", fbs_int8, True, fbs_macs.fbs),
+        measurement.Candidate("dense", dense, False, dense_macs.dense),
+        measurement.Candidate("static, as narrow", export.baseline(models["FBS"], "static"), False, fbs_macs.conv),
+        measurement.Candidate("FBS, stock LiteRT", fbs, False, fbs_macs.fbs),
+        measurement.Candidate("FBS, our delegate", fbs, True, fbs_macs.fbs),
+        measurement.Candidate("dense int8", dense_int8, False, dense_macs.dense),
+        measurement.Candidate("FBS int8, stock LiteRT", fbs_int8, False, fbs_macs.fbs),
+        measurement.Candidate("FBS int8, our delegate", fbs_int8, True, fbs_macs.fbs),
     ]
 
     step("Evaluate the files in LiteRT, and compare with Keras image by image.")
@@ -227,9 +228,9 @@ def quickstart(dense_path, fbs_path, data_dir, split, output_dir, threads, runs)
     print(agreement_table(agreements))
 
     step(f"Time the files, interleaved, on {threads} thread{'s' * (threads > 1)}, one image at a time.")
-    timings = benchmarking.measure(candidates, threads, runs, progress=True)
+    timings = measurement.measure(candidates, threads, runs, progress=True)
 
-    environment = benchmarking.environment()
+    environment = measurement.environment()
     print(f"\n{table(timings, agreements)}\n")
     device = environment["device"]
     print(

@@ -22,7 +22,7 @@ def slim():
     """Slims as the flags say."""
     program.start_tensorflow()
     import fbs_keras
-    from fbs_keras.summary import millions
+    from fbs_keras.costs.summary import millions
 
     model = program.load_model(FLAGS.model)
     slimmed = fbs_keras.slim(

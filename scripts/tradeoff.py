@@ -181,7 +181,7 @@ def measure(points, dense, test):
     import controls  # noqa: F401  so that Keras knows its layer
 
     import fbs_keras
-    from fbs_keras import benchmarking
+    from fbs_keras.benchmarks import measurement
 
     rows, candidates = [], []
     macs = fbs_keras.count_macs(dense).dense
@@ -200,8 +200,8 @@ def measure(points, dense, test):
         name = f"{row['method']} {row['density']:g}"
         print(f"{name}: top-1 {top1:.2%}, {row['saving']:.2f}x fewer MACs", flush=True)
         if row["method"] != "random gates":  # they take as long as learnt ones
-            candidates.append(benchmarking.Candidate(name, fbs_keras.convert(model), True, row["macs"]))
-    timings = {timing.name: timing for timing in benchmarking.measure(candidates, seconds=FLAGS.seconds)}
+            candidates.append(measurement.Candidate(name, fbs_keras.convert(model), True, row["macs"]))
+    timings = {timing.name: timing for timing in measurement.measure(candidates, seconds=FLAGS.seconds)}
     for row in rows:
         timing = timings.get(f"{row['method']} {row['density']:g}")
         row |= {"ms": timing and timing.median, "speedup": timing and timing.speedup}
@@ -247,9 +247,9 @@ Compare such rows with each other; what longer training gives, rows that name th
 
 def page(facts):
     """The table with what it depends on, as a Markdown page."""
-    from fbs_keras import benchmarking
+    from fbs_keras.benchmarks import measurement
 
-    head = benchmarking.report_head(facts["command"], 1, facts)
+    head = measurement.report_head(facts["command"], 1, facts)
     return "\n".join([INTRODUCTION, table(facts["rows"]), "", *(f"    {line}" for line in head.splitlines()), ""])
 
 
@@ -262,7 +262,8 @@ def tradeoff():
         program.start_tensorflow()
 
         import fbs_keras
-        from fbs_keras import benchmarking, data
+        from fbs_keras import data
+        from fbs_keras.benchmarks import measurement
 
         dense = program.load_model(FLAGS.dense)
         densities = [float(density) for density in FLAGS.densities]
@@ -279,7 +280,7 @@ def tradeoff():
         points = [point for point in points if point.model.exists()]
         test = data.load("cifar10", FLAGS.split, 250, data_dir=FLAGS.data_dir)
         rows = measure(points, dense, test)
-        facts = {"command": shlex.join(["python", *sys.argv]), **benchmarking.environment(), "rows": rows}
+        facts = {"command": shlex.join(["python", *sys.argv]), **measurement.environment(), "rows": rows}
         results.parent.mkdir(parents=True, exist_ok=True)
         files.write(results, json.dumps(facts, indent=1) + "\n")
         print(f"saved {results}")

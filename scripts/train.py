@@ -131,14 +131,14 @@ def wanted_density():
 
 def lowest(density):
     """The lowest of one or several densities, checked."""
-    from fbs_keras.gating import check_density
+    from fbs_keras.layers.gating import check_density
 
     return min(map(check_density, density.values())) if isinstance(density, dict) else check_density(density)
 
 
 def density_schedule(name, density, epochs):
     """The schedule that `--schedule` names, from epoch to density."""
-    from fbs_keras import schedules
+    from fbs_keras.training import schedules
 
     fall = 1 - lowest(density)
     if name == "constant" or not fall:
@@ -166,7 +166,7 @@ def make_model(train, steps):
     import network
 
     import fbs_keras
-    from fbs_keras.densities import fbs_layers
+    from fbs_keras.layers.densities import fbs_layers
 
     if FLAGS.pretrained:
         model = network.with_policy(program.load_model(FLAGS.pretrained), FLAGS.dtype_policy)
@@ -275,7 +275,7 @@ def same_dropout(seed):
 
 def uncompiled(model):
     """A copy without optimizer, whose state would double the file."""
-    from fbs_keras.rewriting import rewrite
+    from fbs_keras.graph.rewriting import rewrite
 
     return rewrite(model, lambda layer: None)[0]
 
@@ -352,8 +352,8 @@ def train():
     import tensorflow as tf
 
     import fbs_keras
-    from fbs_keras.densities import fbs_layers
-    from fbs_keras.rewriting import as_float32
+    from fbs_keras.graph.rewriting import as_float32
+    from fbs_keras.layers.densities import fbs_layers
 
     devices = distribution.all_devices() if FLAGS.distribute else distribution.Devices()
     keras.utils.set_random_seed(FLAGS.seed)

@@ -12,8 +12,8 @@ import pytest
 from op_files import Op, op_file
 
 import fbs_keras
-from fbs_keras import benchmarking
-from fbs_keras.benchmarking import Timing
+from fbs_keras.benchmarks import measurement
+from fbs_keras.benchmarks.measurement import Timing
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 
@@ -39,19 +39,19 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(benchmarking.time, "perf_counter", clock)
+    monkeypatch.setattr(measurement.time, "perf_counter", clock)
     return clock
 
 
 class TestInterleave:
     def test_times(self, clock):
-        times = benchmarking.interleave({"a": clock.function("a", 3.0), "b": clock.function("b", 0.5)}, runs=20)
+        times = measurement.interleave({"a": clock.function("a", 3.0), "b": clock.function("b", 0.5)}, runs=20)
         np.testing.assert_allclose(times["a"], [3.0] * 20)
         np.testing.assert_allclose(times["b"], [0.5] * 20)
 
     def test_takes_turns(self, clock):
-        benchmarking.interleave({name: clock.function(name, 1) for name in "abc"}, runs=300)
-        block = benchmarking.BLOCK + 1  # one to warm up
+        measurement.interleave({name: clock.function(name, 1) for name in "abc"}, runs=300)
+        block = measurement.BLOCK + 1  # one to warm up
         blocks = clock.calls[::block]
         assert clock.calls == [name for name in blocks for _ in range(block)]
         rounds = ["".join(blocks[i : i + 3]) for i in range(0, 90, 3)]
@@ -59,7 +59,7 @@ class TestInterleave:
 
     @pytest.mark.parametrize(("runs", "taken"), [(1, 1), (7, 7), (10, 10), (11, 20), (200, 200)])
     def test_runs(self, clock, runs, taken):
-        times = benchmarking.interleave({"a": clock.function("a", 1)}, runs)
+        times = measurement.interleave({"a": clock.function("a", 1)}, runs)
         assert len(times["a"]) == taken
 
     def test_first_of_a_block_is_not_counted(self, clock):
@@ -67,7 +67,7 @@ class TestInterleave:
             clock.now += 1.0 if clock.calls[-1:] == ["a"] else 100.0
             clock.calls.append("a")
 
-        times = benchmarking.interleave({"a": run, "b": clock.function("b", 1)}, runs=20)
+        times = measurement.interleave({"a": run, "b": clock.function("b", 1)}, runs=20)
         assert times["a"].max() == 1.0
 
     @pytest.mark.parametrize(
@@ -81,20 +81,20 @@ class TestInterleave:
     )
     def test_plan_runs(self, clock, durations, seconds, planned):
         functions = {name: clock.function(name, duration) for name, duration in zip("ab", durations, strict=True)}
-        runs, block = benchmarking.plan_runs(functions, seconds)
+        runs, block = measurement.plan_runs(functions, seconds)
         assert (runs, block) == planned
         before = clock.now
-        assert len(benchmarking.interleave(functions, runs, block=block)["a"]) == runs
+        assert len(measurement.interleave(functions, runs, block=block)["a"]) == runs
         if seconds > 1e-9:
             assert clock.now - before == pytest.approx(2 * seconds)
 
     def test_no_time(self):
         with pytest.raises(ValueError, match="seconds must be above 0, got 0"):
-            benchmarking.plan_runs({"a": int}, 0)
+            measurement.plan_runs({"a": int}, 0)
 
     def test_no_runs(self):
         with pytest.raises(ValueError, match="runs must be at least 1, got 0"):
-            benchmarking.interleave({"a": int}, runs=0)
+            measurement.interleave({"a": int}, runs=0)
 
 
 class TestMeasure:
@@ -102,12 +102,12 @@ class TestMeasure:
     def candidates(self):
         slow, fast = op_file(Op(height=40, width=40, k=16)), op_file(Op(height=4, width=4, k=1))
         return [
-            benchmarking.Candidate("slow", slow, True, 4_000_000),
-            benchmarking.Candidate("fast", fast, True, 1_000_000),
+            measurement.Candidate("slow", slow, True, 4_000_000),
+            measurement.Candidate("fast", fast, True, 1_000_000),
         ]
 
     def test_rows(self, candidates):
-        slow, fast = benchmarking.measure(candidates, num_threads=1, runs=50)
+        slow, fast = measurement.measure(candidates, num_threads=1, runs=50)
         assert [slow.name, slow.speedup, slow.runs, slow.macs] == ["slow", 1.0, 50, 4_000_000]
         assert slow.file_bytes == len(candidates[0].model)
         assert fast.speedup == pytest.approx(slow.median / fast.median)
@@ -117,7 +117,7 @@ class TestMeasure:
 
     def test_profile(self):
         ops = Op(), Op(in_channels=16, active=8, filters=12, k=5, strides=(2, 2))
-        rows = benchmarking.profile(op_file(*ops, form="composite"), runs=11)
+        rows = measurement.profile(op_file(*ops, form="composite"), runs=11)
         assert [row["op"] for row in rows] == ["conv0", "conv1"]
         assert rows[0]["macs"] == 6 * 5 * 9 * 8 * 8 + 8 * 16
         assert rows[1]["macs"] == 3 * 3 * 9 * 8 * 5 + 8 * 12
@@ -127,17 +127,17 @@ class TestMeasure:
     def test_options_of_the_delegate(self, candidates):
         forced = dataclasses.replace(candidates[0], delegate_options={"path": "fastest"})
         with pytest.raises(ValueError, match=r"option 'path' must be auto, .* got 'fastest'"):
-            benchmarking.measure([forced], runs=1)
+            measurement.measure([forced], runs=1)
         options = {"path": "plain", "method": "gemm"}
-        (row,) = benchmarking.profile(candidates[0].model, runs=1, delegate_options=options)
+        (row,) = measurement.profile(candidates[0].model, runs=1, delegate_options=options)
         assert row["kernel"] == "gemm_plain"
 
     def test_seconds_in_the_place_of_runs(self, candidates):
-        slow, fast = benchmarking.measure(candidates, seconds=1e-6)
-        assert slow.runs == fast.runs == benchmarking.BLOCK
+        slow, fast = measurement.measure(candidates, seconds=1e-6)
+        assert slow.runs == fast.runs == measurement.BLOCK
 
     def test_environment(self):
-        environment = benchmarking.environment()
+        environment = measurement.environment()
         assert environment["device"]["cpu"] and environment["device"]["cores"] >= 1
         assert environment["versions"]["keras"] == keras.__version__
 
@@ -149,7 +149,7 @@ class TestTables:
             Timing("FBS", 0.5, 0.4, 0.61, 4.0, 200, 2_000_000, 5_500_000),
             Timing("other", 1.0, 1.0, 1.0, 2.0, 200, None, 10_000),
         ]
-        assert benchmarking.table(timings).splitlines() == [
+        assert measurement.table(timings).splitlines() == [
             "       median ms      p10-p90  speed-up  M MACs  fewer  file MB",
             "dense      2.000  1.900-2.500     1.00x    8.00  1.00x     5.00",
             "FBS        0.500  0.400-0.610     4.00x    2.00  4.00x     5.50",
@@ -159,7 +159,7 @@ class TestTables:
     def test_report_head(self):
         device = {"cpu": "Fast", "isa": ["avx2", "fma"], "cores": 8, "system": "Linux 6 x86_64"}
         environment = {"device": device, "versions": {"keras": "3.8", "tensorflow": None}, "commit": "abc"}
-        assert benchmarking.report_head("python x.py", 2, environment).splitlines() == [
+        assert measurement.report_head("python x.py", 2, environment).splitlines() == [
             "python x.py",
             "Fast (avx2, fma), 2 of 8 cores, Linux 6 x86_64",
             "keras 3.8, commit abc",
@@ -172,7 +172,7 @@ class TestTables:
             row | {"op": "conv", "kernel": "gemm_avx2", "median_us": 30.0},
             row | {"op": "never", "kernel": "reference", "median_us": 0.0},
         ]
-        assert benchmarking.profile_table(rows).splitlines() == [
+        assert measurement.profile_table(rows).splitlines() == [
             "op     kernel     shape   median us   share  M MACs  GMAC/s  workspace KB  plan KB",
             "conv   gemm_avx2  a -> b       30.0  100.0%    3.00   100.0          64.0      1.2",
             "never  reference  a -> b        0.0       -    3.00       -          64.0      1.2",
@@ -244,12 +244,12 @@ class TestScript:
     def test_model_without_fbs_layers(self):
         model = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Conv2D(2, 3)], name="plain")
         with pytest.raises(ValueError, match=r"model 'plain' has no FBS layers; make them with fbs_keras\.wrap"):
-            benchmarking.model_candidates(model)
+            measurement.model_candidates(model)
 
     @pytest.mark.parametrize("path", ["nothing.tflite", __file__])
     def test_no_graph(self, path):
         with pytest.raises(ValueError, match=r"there is no file|model must be a TFLite model"):
-            benchmarking.file_candidates([path])
+            measurement.file_candidates([path])
 
     def test_graphs(self, tmp_path):
         """Files with custom ops run with the delegate only."""

@@ -9,7 +9,7 @@ import pytest
 from keras import layers
 
 import fbs_keras
-from fbs_keras import benchmarking
+from fbs_keras.benchmarks import measurement
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="export runs on TensorFlow")
 
@@ -115,10 +115,10 @@ def test_lines_of_the_readme(make, suffix, tmp_path):
     wrapped.compile("sgd", "sparse_categorical_crossentropy")
     callbacks = [fbs_keras.DensityScheduler(schedule), fbs_keras.SaliencyRegularizer()]
     wrapped.fit(images, labels, epochs=6, callbacks=callbacks, verbose=0)
-    assert all(layer.density.numpy() == 0.5 for layer in fbs_keras.densities.fbs_layers(wrapped))
+    assert all(layer.density.numpy() == 0.5 for layer in fbs_keras.layers.densities.fbs_layers(wrapped))
     fbs_keras.convert(wrapped, tmp_path / "model.tflite")
     for use_delegate in (False, True):
         report = fbs_keras.export.verify(wrapped, tmp_path / "model.tflite", images, use_delegate=use_delegate)
         assert report.compared_gates >= 1 and report.near_ties < 8
-    timings = benchmarking.measure(benchmarking.model_candidates(wrapped), runs=1)
+    timings = measurement.measure(measurement.model_candidates(wrapped), runs=1)
     assert timings[-1].name == "FBS delegate" and timings[-1].macs < timings[0].macs

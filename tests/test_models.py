@@ -98,7 +98,7 @@ def test_resnet18_is_wrapped_whole():
     lines = []
     wrapped = fbs_keras.wrap(fbs_keras.models.ResNet18((128, 128, 3)), 0.5, print_fn=lines.append)
     assert [line for line in lines if "left alone" in line] == []
-    assert len(fbs_keras.densities.fbs_layers(wrapped)) == 20
+    assert len(fbs_keras.layers.densities.fbs_layers(wrapped)) == 20
     for end in ("conv2", "projection"):  # no ReLU before the addition
         line = f"stage2_block1_{end}: FBSConv2D of stage2_block1_{end} + stage2_block1_{end}_norm"
         assert line in lines

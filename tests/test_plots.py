@@ -22,7 +22,7 @@ def model():
     x = keras.layers.GlobalAveragePooling2D()(x)
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
     rng = np.random.default_rng(0)
-    for layer in fbs_keras.densities.fbs_layers(model):
+    for layer in fbs_keras.layers.densities.fbs_layers(model):
         layer.gate_kernel.assign(rng.normal(0, 1, layer.gate_kernel.shape))
     return model
 
@@ -37,7 +37,7 @@ def test_gate_model_returns_outputs_and_gates(model, images):
     outputs, gates = plots.gate_model(model).predict(images, verbose=0)
     np.testing.assert_allclose(outputs, model.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
     assert sorted(gates) == ["inner/deep", "shallow"]
-    shallow, deep = fbs_keras.densities.fbs_layers(model)
+    shallow, deep = fbs_keras.layers.densities.fbs_layers(model)
     np.testing.assert_allclose(gates["shallow"], shallow.predict_saliency(images), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(gates["inner/deep"], deep.predict_saliency(shallow(images)), rtol=1e-5, atol=1e-6)
     assert model.get_config() == config  # the given model is as before
@@ -67,7 +67,7 @@ def test_firing_rates(model, images):
     labels = np.arange(20) % 2
     rates = plots.firing_rates(model, dict(sorted(gates.items())), labels, 3)
     assert list(rates) == ["shallow", "inner/deep"]
-    shallow, deep = fbs_keras.densities.fbs_layers(model)
+    shallow, deep = fbs_keras.layers.densities.fbs_layers(model)
     for name, fires in {"shallow": shallow.gate(images), "inner/deep": deep.gate(shallow(images))}.items():
         fires = keras.ops.convert_to_numpy(fires) > 0
         np.testing.assert_allclose(rates[name][0], fires[0::2].mean(axis=0))

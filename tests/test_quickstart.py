@@ -9,7 +9,7 @@ import quickstart
 from PIL import Image
 
 import fbs_keras
-from fbs_keras.benchmarking import Timing
+from fbs_keras.benchmarks.measurement import Timing
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_use(tmp_path, monkeypatch):
     names = {"model": model, "images": images, "labels": labels}
     exec(example, names)  # 40 epochs of one batch
     model = names["model"]
-    assert [layer.active_channels for layer in fbs_keras.densities.fbs_layers(model)] == [8, 12]
+    assert [layer.active_channels for layer in fbs_keras.layers.densities.fbs_layers(model)] == [8, 12]
     logits = model.predict(images, verbose=0)
     expected = np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(8), labels])
     assert model.evaluate(images, labels, verbose=0) == pytest.approx(expected, rel=1e-3)

@@ -69,7 +69,7 @@ def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
     assert "resuming after epoch" in result.stdout
     assert epochs(tmp_path / "history.csv") == [0, 1, 2, 3]
     model = keras.saving.load_model(tmp_path / "model.keras")
-    layers = fbs_keras.densities.fbs_layers(model)
+    layers = fbs_keras.layers.densities.fbs_layers(model)
     assert [layer.active_channels for layer in layers] == [32, 32, 64, 64, 64, 96, 96, 96]
     assert fbs_keras.count_macs(model).saving >= 3.5
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
@@ -200,14 +200,14 @@ def test_a_teacher_and_a_trained_fbs_model(dense, cifar10_dir, tmp_path):
     result = run("train.py", *common, f"--pretrained={dense}", *densities, f"--run_dir={first}")
     assert result.returncode == 0, result.stderr
     assert "conv7: fitted, R2 = " in result.stdout
-    layers = fbs_keras.densities.fbs_layers(keras.saving.load_model(first / "model.keras"))
+    layers = fbs_keras.layers.densities.fbs_layers(keras.saving.load_model(first / "model.keras"))
     assert [layer.active_channels for layer in layers] == [52, 52, 103, 103, 103, 154, 96, 48]
     assert all(layer.gate_kernel.numpy().any() for layer in layers)
     on = [f"--pretrained={first / 'model.keras'}", "--density=0.5", f"--teacher={dense}", f"--run_dir={second}"]
     result = run("train.py", *common, *on, "--gates=random", "--dtype_policy=mixed_bfloat16")
     assert result.returncode == 0, result.stderr
     model = keras.saving.load_model(second / "model.keras")
-    layers = fbs_keras.densities.fbs_layers(model)
+    layers = fbs_keras.layers.densities.fbs_layers(model)
     assert {(type(layer), float(layer.density.numpy())) for layer in layers} == {(controls.RandomFBSConv2D, 0.5)}
     assert {layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)} == {0.1}
 
@@ -222,7 +222,9 @@ def test_unused_channels_are_removed_and_the_rest_trains_on(dense, cifar10_dir, 
     assert result.returncode == 0, result.stderr
     assert "conv7: 192 -> 128 channels, of which 96 win" in result.stdout
     assert "gate_always" in (small / "history.csv").read_text()
-    assert fbs_keras.densities.fbs_layers(keras.saving.load_model(small / "model.keras"))[-1].active_channels == 96
+    assert (
+        fbs_keras.layers.densities.fbs_layers(keras.saving.load_model(small / "model.keras"))[-1].active_channels == 96
+    )
     arguments = [f"--model={small / 'model.keras'}", f"--dense={dense}", f"--data_dir={cifar10_dir}"]
     result = run("evaluate.py", *arguments, "--split=test[:100]")
     assert result.returncode == 0, result.stderr

@@ -11,8 +11,8 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
+from fbs_keras.compact.attributes import CALL, OPS, Conv2DAttributes
 from fbs_keras.export import names as naming
-from fbs_keras.export.attributes import CALL, OPS, Conv2DAttributes
 
 TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
 

@@ -13,12 +13,13 @@ import keras
 import numpy as np
 
 from fbs_keras import files, graph
-from fbs_keras.export import messages, sparsity, steps
-from fbs_keras.export.attributes import OPS
+from fbs_keras.compact import sparsity, steps
+from fbs_keras.compact.attributes import OPS
+from fbs_keras.export import messages
 from fbs_keras.export.names import input_names
 from fbs_keras.export.quantization import check_quantize
-from fbs_keras.quantized import check_not_quantized
-from fbs_keras.rewriting import as_float32
+from fbs_keras.graph.quantized import check_not_quantized
+from fbs_keras.graph.rewriting import as_float32
 
 TARGETS = ("portable", "builtin", "custom")
 MOST_VALUES = 2**31 - 1

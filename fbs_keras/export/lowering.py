@@ -26,7 +26,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from fbs_keras.export.attributes import AddAttributes, Conv2DInt8Attributes, DepthwiseConv2DAttributes
+from fbs_keras.compact.attributes import AddAttributes, Conv2DInt8Attributes, DepthwiseConv2DAttributes
 
 _ACTIVATIONS = {"NONE": tf.identity, "RELU": tf.nn.relu, "RELU6": tf.nn.relu6}
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fbs_keras.export.attributes import Conv2DAttributes, Conv2DInt8Attributes
+from fbs_keras.compact.attributes import Conv2DAttributes, Conv2DInt8Attributes
 
 QUANTIZATIONS = (None, "float16", "dynamic_int8")
 

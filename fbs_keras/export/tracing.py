@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from fbs_keras import graph
-from fbs_keras.channelwise import is_elementwise
-from fbs_keras.export import lowering, quantization, steps
-from fbs_keras.export.attributes import (
+from fbs_keras.compact import steps
+from fbs_keras.compact.attributes import (
     ACTIVATIONS,
     MOST_ADDENDS,
     AddAttributes,
@@ -21,8 +20,10 @@ from fbs_keras.export.attributes import (
     normalization,
     op_activation,
 )
+from fbs_keras.export import lowering, quantization
 from fbs_keras.export.names import accept_scopes, renamed
-from fbs_keras.kinds import kind
+from fbs_keras.graph.channelwise import is_elementwise
+from fbs_keras.graph.kinds import kind
 
 
 @dataclasses.dataclass(frozen=True)  # and no tuple, which Keras would take for a structure of tensors

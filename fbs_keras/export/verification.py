@@ -6,9 +6,9 @@ import keras
 import numpy as np
 
 from fbs_keras import graph, runtime
-from fbs_keras.export.attributes import constants
+from fbs_keras.compact.attributes import constants
 from fbs_keras.export.converter import plan_model, read_model
-from fbs_keras.rewriting import as_float32
+from fbs_keras.graph.rewriting import as_float32
 
 # Two gates this close, relative to the largest, may swap places by rounding: 1e-6 is what float32 sums over some
 # hundred channels differ by from one order of summation to another, and it grows from layer to layer.

@@ -5,8 +5,8 @@ import typing
 import keras
 from keras import layers
 
-from fbs_keras import wrapping
 from fbs_keras.models import pretrained
+from fbs_keras.wrapping import wrapper
 
 # (filters, strides, padding) of each 3x3 convolution; 0.5 marks a dropout rate.
 CONVOLUTIONS: list[typing.Any] = [
@@ -74,7 +74,7 @@ def MCifarNet(input_shape=(32, 32, 3), classes=10, weight_decay=1e-4, name="mcif
             )
         return pretrained.load(WEIGHTS, weights, density)
     model = _build(input_shape, classes, keras.regularizers.L2(weight_decay), name)
-    return model if density is None else wrapping.wrap(model, density)
+    return model if density is None else wrapper.wrap(model, density)
 
 
 def _build(input_shape, classes, l2, name):

@@ -75,7 +75,7 @@ def composites(content):
 
 
 def _steps(model):
-    from fbs_keras.export import sparsity
+    from fbs_keras.compact import sparsity
 
     return sparsity.plan(model, 1).steps
 

@@ -8,13 +8,13 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fbs_keras.export import lowering
-from fbs_keras.export.attributes import (
+from fbs_keras.compact.attributes import (
     AddAttributes,
     Conv2DAttributes,
     Conv2DInt8Attributes,
     DepthwiseConv2DAttributes,
 )
+from fbs_keras.export import lowering
 from fbs_keras.export.quantization import QUANTIZATIONS, conv2d_constants
 
 

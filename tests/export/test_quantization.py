@@ -10,12 +10,13 @@ from flatbuffers import flexbuffers
 from keras import layers
 
 import fbs_keras
-from fbs_keras.export import attributes, baseline, composite, convert, converter, verify
+from fbs_keras.benchmarks.suites import kernels
+from fbs_keras.benchmarks.suites.shapes import Shape
+from fbs_keras.compact import attributes
+from fbs_keras.export import baseline, composite, convert, converter, verify
 from fbs_keras.export.quantization import MOST_PRODUCTS, conv2d_constants, to_float16, to_int8
 from fbs_keras.export.verification import signal_to_noise
 from fbs_keras.runtime import delegate_path
-from fbs_keras.suites import kernels
-from fbs_keras.suites.shapes import Shape
 
 QUANTIZED = ("float16", "dynamic_int8")
 

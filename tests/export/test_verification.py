@@ -225,7 +225,7 @@ def test_compares_with_the_model_itself(policy, quantize, monkeypatch):
 @pytest.mark.parametrize("percent", [5, 30])
 def test_finds_small_errors_in_half_precision(percent, monkeypatch):
     """The copy's last kernel is larger: by 5 %, which float16 alone tells from rounding, or by 30 %."""
-    from fbs_keras import rewriting
+    from fbs_keras.graph import rewriting
 
     model, x = mixed("mixed_float16" if percent == 5 else "mixed_bfloat16", mean=0.0)
     copy = rewriting.as_float32

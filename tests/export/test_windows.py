@@ -12,8 +12,8 @@ from keras import layers
 from test_lowering import padded
 
 import fbs_keras
+from fbs_keras.compact.attributes import Conv2DAttributes, Conv2DInt8Attributes, DepthwiseConv2DAttributes
 from fbs_keras.export import convert, lowering
-from fbs_keras.export.attributes import Conv2DAttributes, Conv2DInt8Attributes, DepthwiseConv2DAttributes
 from fbs_keras.export.converter import to_tflite
 from fbs_keras.runtime import Interpreter
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from op_files import Depthwise, op_file
 
 import fbs_keras
-from fbs_keras.benchmarking import interleave
+from fbs_keras.benchmarks.measurement import interleave
 
 # size, channels, kernel, stride: MobileNet's, and 5x5 ones of EfficientNet and MobileNetV3
 LAYERS = [(112, 96, 3, 1), (56, 144, 3, 1), (28, 192, 3, 1), (14, 576, 3, 1), (7, 960, 3, 1)]

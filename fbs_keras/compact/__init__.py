@@ -1,0 +1,1 @@
+"""The plan of an export: which tensors are compact, by which rule, and why not. It imports no TensorFlow."""

@@ -1,0 +1,1 @@
+"""What a model costs: multiplications, parameters, memory, and densities for a wanted saving."""

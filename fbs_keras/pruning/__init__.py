@@ -1,0 +1,1 @@
+"""Channels that go for good: network slimming, and what gates never choose."""

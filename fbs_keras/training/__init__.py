@@ -1,0 +1,1 @@
+"""What happens while a model with FBS layers trains: schedules, callbacks, gates fitted to data."""

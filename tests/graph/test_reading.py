@@ -1,0 +1,99 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from model_table import MODELS, images, randomise
+
+from fbs_keras import graph
+from fbs_keras.graph.reading import Ref
+
+
+def run(model_graph, x):
+    """Computes a model's outputs node by node."""
+    values = dict(zip(graph.refs(model_graph.inputs), keras.tree.flatten(x), strict=True))
+    for node in model_graph.nodes:
+        values.update(node.outputs(node.call(values)))
+    return [keras.ops.convert_to_numpy(values[ref]) for ref in graph.refs(model_graph.outputs)]
+
+
+@pytest.mark.parametrize("read", [graph.read, graph.flatten])
+@pytest.mark.parametrize("name", MODELS)
+def test_running_the_nodes_is_running_the_model(name, read):
+    model = randomise(MODELS[name]())
+    x = images(model)
+    outputs = run(read(model), x)
+    for output, expected in zip(outputs, keras.tree.flatten(model(x)), strict=True):
+        np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_nested_models_are_one_node_or_inlined():
+    model = MODELS["nested"]()
+    assert next(node.name for node in graph.read(model).nodes) == "middle"
+    names = [node.name for node in graph.flatten(model).nodes]
+    assert names[0] == "middle/first"
+    assert names[1].startswith("middle/inner/conv2d")
+
+
+def test_a_nested_model_called_twice_is_inlined_twice():
+    inner = keras.Sequential([keras.Input((4, 4, 2)), layers.ReLU(name="relu")], name="inner")
+    inputs = keras.Input((4, 4, 2))
+    model = keras.Model(inputs, layers.Add()([inner(inputs), inner(inputs * -1.0)]))
+    names = [node.name for node in graph.flatten(model).nodes]
+    assert [name for name in names if "relu" in name] == ["inner/relu", "inner:1/relu"]
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype("float32")
+    np.testing.assert_allclose(run(graph.flatten(model), x)[0], np.abs(x), rtol=1e-6)
+
+
+def test_shared_layers_have_a_node_for_each_call():
+    nodes = [node for node in graph.read(MODELS["branches"]()).nodes if node.layer.name == "shared"]
+    assert [node.output for node in nodes] == [Ref("shared", 0), Ref("shared", 1)]
+    assert nodes[1].inputs == [Ref("shared", 0)]
+
+
+def test_consumers():
+    model_graph = graph.read(MODELS["residual"]())
+    first_relu = next(node for node in model_graph.nodes if isinstance(node.layer, layers.ReLU))
+    kinds = {type(node.layer).__name__ for node in model_graph.consumers(first_relu.output)}
+    assert kinds == {"Conv2D", "Add"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_specs_are_the_real_shapes(name):
+    model = MODELS[name]()
+    model_graph = graph.flatten(model)
+    specs = graph.specs(model_graph, model)
+    shapes = [specs[ref].shape for ref in graph.refs(model_graph.outputs)]
+    assert shapes == [tensor.shape for tensor in model.outputs]
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (Subclassed, ValueError, "is a subclassed model .*expected a Sequential or Functional model"),
+        (lambda: keras.Sequential([layers.Dense(2)]), ValueError, "is not built.*keras.Input"),
+        (lambda: "model.keras", TypeError, "got the string 'model.keras'; load it with keras.saving.load_model"),
+        (lambda: layers.Dense(2), TypeError, "model must be a Keras model, got Dense"),
+        (lambda: None, TypeError, "model must be a Keras model, got NoneType"),
+    ],
+)
+def test_refuses_what_cannot_be_read(make, error, message):
+    with pytest.raises(error, match=message):
+        graph.read(make())
+
+
+def test_outputs_of_nested_models():
+    y = inner_input = keras.Input((4, 4, 2))
+    inner = keras.Model(inner_input, layers.Conv2D(2, 1)(y), name="inner")
+    inputs = keras.Input((4, 4, 2))
+    once = inner(inputs)
+    for outputs in (once, [once, inner(once)], [inner(once), layers.ReLU()(once), once]):
+        model = keras.Model(inputs, outputs)
+        x = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype("float32")
+        for read in (graph.read, graph.flatten):
+            for output, expected in zip(run(read(model), x), keras.tree.flatten(model(x)), strict=True):
+                np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
