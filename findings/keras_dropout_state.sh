@@ -2,8 +2,9 @@
 # Keras 3.15.1: a .keras file has the weights and the optimizer's state, but not how far the layers' random numbers are.
 #
 # A model with Dropout is called once in training mode, saved and loaded. One would expect the loaded model to go on
-# with the mask that the saved one draws next, as the file is there to go on training from. It draws the first mask again (or, where the layer was given no seed, one of another seed). A training that was
-# stopped and resumed from a .keras file, ModelCheckpoint's or BackupAndRestore's, differs from an unbroken one.
+# with the mask that the saved one draws next, as the file is there to go on training from. It draws the first mask
+# again (or, where the layer was given no seed, one of another seed). A training that was stopped and resumed from a
+# .keras file, ModelCheckpoint's or BackupAndRestore's, differs from an unbroken one.
 #
 # Seen:
 #     masks of the saved model:  [1 0 0 1 0 1 0 0] then [0 0 0 0 1 0 0 1]
