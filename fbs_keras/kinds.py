@@ -76,5 +76,5 @@ def _replaced(layer):
     return {
         name
         for name in getattr(layer, "__dict__", ())  # a built-in function as activation has none
-        if name not in _ON_INSTANCES and inspect.isfunction(inspect.getattr_static(type(layer), name, None))
+        if name not in _HARMLESS | _ON_INSTANCES and inspect.isfunction(inspect.getattr_static(type(layer), name, None))
     }
