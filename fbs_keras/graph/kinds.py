@@ -76,5 +76,7 @@ def replaced_methods(layer):
     return {
         name
         for name, value in getattr(layer, "__dict__", {}).items()  # a built-in function as activation has none
-        if name not in _ON_INSTANCES and callable(value) and inspect.isroutine(getattr(type(layer), name, None))
+        if name not in _HARMLESS | _ON_INSTANCES
+        and callable(value)
+        and inspect.isroutine(getattr(type(layer), name, None))
     }

@@ -7,7 +7,7 @@ import small_models
 from keras import layers, ops
 
 import fbs_keras
-from fbs_keras.export import convert, explain
+from fbs_keras.export import convert, explain, verify
 from fbs_keras.runtime import Interpreter
 
 
@@ -163,3 +163,15 @@ def test_refuses_a_shape_that_is_not_computed():
     shapes = r"'mine' \(Misleading\) computes the shape \(7, 9, 3\) without the batch, .* tells Keras \(8, 9, 3\)"
     with pytest.raises(ValueError, match=shapes):
         convert(model)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float16"])
+def test_inputs_of_other_types(dtype):
+    """Two inputs, an image and a number; of the image a half-precision one is read by the FBS layer itself."""
+    image, number = keras.Input((8, 8, 3), dtype=dtype), keras.Input((), dtype="int32")
+    x = image if dtype == "float16" else layers.Rescaling(1 / 255)(image)
+    x = fbs_keras.FBSConv2D(8, 3, density=0.5)(x)
+    model = keras.Model([image, number], x * layers.Reshape((1, 1, 8))(layers.Embedding(10, 8)(number)))
+    random = np.random.default_rng(0)
+    x = [random.integers(0, 255, (4, 8, 8, 3)).astype(dtype), np.arange(4, dtype="int32")]
+    assert verify(model, convert(model), x).difference < 1e-5

@@ -158,6 +158,22 @@ def custom_ops(content, name):
     ]
 
 
+@pytest.mark.parametrize("name", ["sequential", "strides_and_kernel", "shared", "inverted_residual", "concatenations"])
+def test_macs_are_those_of_the_file(name):
+    """Counted from the shapes of the file's ops, which `count_macs` does not look at."""
+    model = small_models.make(name)
+    file = composite.read(convert(model, target="custom"))
+    tensors, found = file.subgraphs[0].tensors, []
+    for op in file.subgraphs[0].operators:
+        if file.operatorCodes[op.opcodeIndex].customCode == b"FbsConv2D":
+            attributes = flexbuffers.Loads(bytes(bytearray(op.customOptions)))
+            active_in = int(tensors[op.inputs[0]].shape[-1])
+            outputs = int(np.prod(tensors[op.outputs[0]].shape))
+            found.append(attributes["kernel_h"] * attributes["kernel_w"] * active_in * outputs)
+    rows = fbs_keras.count_macs(model).rows
+    assert sorted(found) == sorted(row.conv for row in rows if row.kind == "FBSConv2D")
+
+
 def test_a_tensor_is_expanded_once():
     model = small_models.make("sums_read_by_others")
     content = convert(model, target="custom")
