@@ -6,7 +6,6 @@ import logging
 import math
 import numbers
 import os
-import re
 import tempfile
 
 import keras
@@ -16,7 +15,7 @@ from fbs_keras import files, graph
 from fbs_keras.compact import sparsity, steps
 from fbs_keras.compact.attributes import OPS
 from fbs_keras.export import messages
-from fbs_keras.export.names import input_names
+from fbs_keras.export.names import check_loops, input_names
 from fbs_keras.export.quantization import check_quantize
 from fbs_keras.graph.quantized import check_not_quantized
 from fbs_keras.graph.rewriting import as_float32
@@ -194,6 +193,7 @@ def plan_model(model, batch_size, **settings):
     batch_size = int(batch_size)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_loops(model)
     for tensor in model.inputs:
         if None in tensor.shape[1:]:
             raise ValueError(
@@ -319,12 +319,6 @@ def _trace(tracer, plan, model, batch_size):
     try:
         return tracer.trace(plan, input_names(model))
     except ValueError as error:
-        name = re.search(r"'(.*)' is not a valid (root )?scope name", str(error))
-        if name:  # one that accept_scopes does not reach, since it is called in a loop's own graph
-            raise ValueError(
-                f"a layer of model {model.name!r} is called {name[1]!r}, which TensorFlow does not take in a loop; "
-                "rename it to letters of ASCII, digits, '.', '-' and '_'"
-            ) from error
         size = model.inputs[0].shape[0]
         if size in (None, batch_size):
             raise

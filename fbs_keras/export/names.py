@@ -9,6 +9,8 @@ import re
 
 import keras
 
+from fbs_keras.quantized import held_layers
+
 # A tensor inside of a layer's decomposition is named after the layer: a long name once for each of some 30 of them.
 LONGEST_PREFIX = 80
 
@@ -43,6 +45,22 @@ def renamed(layers):
         for index, variable in enumerate(variables.values())
         if _scope(variable.path, root=True) != variable.path
     ]
+
+
+def check_loops(model):
+    """Raises ValueError where TensorFlow would not take the name of a layer that is called in a loop.
+
+    Loops have graphs of their own, out of reach of `accept_scopes`. It must be known beforehand: where a scope cannot
+    be opened, Keras leaves its name in the paths of all variables that are made later.
+    """
+    for loop in held_layers(model):
+        if isinstance(loop, (keras.layers.RNN, keras.layers.TimeDistributed)):
+            for layer in held_layers(loop):
+                if layer is not loop and _scope(layer.name, root=False) != layer.name:
+                    raise ValueError(
+                        f"layer {loop.name!r} of model {model.name!r} calls {layer.name!r} in a loop, where TensorFlow "
+                        "takes no such name; rename it to letters of ASCII, digits, '.', '-' and '_'"
+                    )
 
 
 def accept_scopes(graph):

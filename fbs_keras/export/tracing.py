@@ -86,7 +86,9 @@ class Tracer:
         specs = [
             tf.TensorSpec(tensor.shape, tensor.dtype, name) for tensor, name in zip(plan.inputs, names, strict=True)
         ]
-        return tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+        traced = tf.function(function, input_signature=specs, autograph=False).get_concrete_function()
+        traced.renamed = self._renamed  # which it does not keep by itself
+        return traced
 
     def run(self, plan, inputs):
         """Computes a plan's outputs, in order, from its inputs."""

@@ -14,7 +14,7 @@ def check_not_quantized(model):
     Raises:
         ValueError: If a layer, nested or not, was quantised by Keras.
     """
-    for layer in _layers(model, set()):
+    for layer in held_layers(model):
         mode = getattr(layer.dtype_policy, "quantization_mode", None)
         if mode is not None and layer.weights and not isinstance(layer, keras.Model):
             raise ValueError(
@@ -24,20 +24,20 @@ def check_not_quantized(model):
             )
 
 
-def _layers(value, seen):
-    """A layer, or those in a list or a dict, and all that they hold, each once."""
+def held_layers(layer):
+    """Yields a Keras layer, and all that it holds, also in lists and dicts, each once."""
+    yield from _held(layer, set())
+
+
+def _held(value, seen):
     if id(value) in seen:
         return
-    if isinstance(value, keras.layers.Layer):
-        seen.add(id(value))
-        yield value
-        held = vars(value).values()
-    elif isinstance(value, dict):
-        held = value.values()
-    elif isinstance(value, (list, tuple)):
-        held = value
-    else:
-        return
     seen.add(id(value))
-    for item in held:
-        yield from _layers(item, seen)
+    if isinstance(value, keras.layers.Layer):
+        yield value
+        value = vars(value)
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _held(item, seen)

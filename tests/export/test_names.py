@@ -103,6 +103,7 @@ def test_any_name_converts(target):
     found = tensor_names(content)
     assert {names.encode(name).decode() for name in AWKWARD} <= {*found}
     assert len(set(found)) == len(found)
+    assert len(composite.read(baseline(model, "dense")).subgraphs) == 1
 
 
 @pytest.mark.parametrize("target", ["portable", "builtin"])
@@ -127,8 +128,19 @@ def test_keras_takes_no_slashes():
         layers.Dense(1, name="a/b")
 
 
-def test_says_which_name_to_change():
-    """The cell of a recurrent layer is called in a graph of its own, that of the loop's body."""
-    model = keras.Sequential([keras.Input((4, 3)), layers.RNN(layers.LSTMCell(2, name="my cell"), name="my rnn")])
-    with pytest.raises(ValueError, match=r"a layer of model .* is called 'my cell'.*; rename it to letters of ASCII"):
+@pytest.mark.parametrize(
+    ("shape", "make"),
+    [
+        ((4, 3), lambda: layers.RNN(layers.LSTMCell(2, name="my cell"), name="loop")),
+        ((4, 3), lambda: layers.RNN([layers.LSTMCell(2), layers.GRUCell(2, name="my cell")], name="loop")),
+        ((4, 3), lambda: layers.TimeDistributed(layers.Dense(2, name="my cell"), name="loop")),
+        ((4, 3), lambda: layers.Bidirectional(layers.RNN(layers.GRUCell(2, name="my cell"), name="loop"))),
+    ],
+)
+def test_says_which_name_to_change(shape, make):
+    model = keras.Sequential([keras.Input(shape), make()])
+    with pytest.raises(ValueError, match=r"loop' of model .* calls 'my cell' in a loop, .*; rename it to letters of"):
         convert(model)
+    later = layers.Dense(1, name="later")
+    later.build((1, 2))
+    assert later.kernel.path == "later/kernel"
