@@ -27,6 +27,11 @@ def randomise(model, seed=0):
     return model
 
 
+def arrays(tensors):
+    """All tensors in a structure, as NumPy arrays: PyTorch's that have a gradient are none to NumPy itself."""
+    return [keras.ops.convert_to_numpy(tensor) for tensor in keras.tree.flatten(tensors)]
+
+
 def images(model, count=4, seed=1):
     """Normal numbers for a model to read: one array, or a list where the model takes several."""
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from model_table import MODELS, images, randomise
+from model_table import MODELS, arrays, images, randomise
 
 from fbs_keras import graph
 from fbs_keras.graph.reading import Ref
@@ -13,7 +13,7 @@ def run(model_graph, x):
     values = dict(zip(graph.refs(model_graph.inputs), keras.tree.flatten(x), strict=True))
     for node in model_graph.nodes:
         values.update(node.outputs(node.call(values)))
-    return [keras.ops.convert_to_numpy(values[ref]) for ref in graph.refs(model_graph.outputs)]
+    return arrays([values[ref] for ref in graph.refs(model_graph.outputs)])
 
 
 @pytest.mark.parametrize("read", [graph.read, graph.flatten])
@@ -22,7 +22,7 @@ def test_running_the_nodes_is_running_the_model(name, read):
     model = randomise(MODELS[name]())
     x = images(model)
     outputs = run(read(model), x)
-    for output, expected in zip(outputs, keras.tree.flatten(model(x)), strict=True):
+    for output, expected in zip(outputs, arrays(model(x)), strict=True):
         np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -95,5 +95,5 @@ def test_outputs_of_nested_models():
         model = keras.Model(inputs, outputs)
         x = np.random.default_rng(0).normal(size=(2, 4, 4, 2)).astype("float32")
         for read in (graph.read, graph.flatten):
-            for output, expected in zip(run(read(model), x), keras.tree.flatten(model(x)), strict=True):
+            for output, expected in zip(run(read(model), x), arrays(model(x)), strict=True):
                 np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)

@@ -236,6 +236,7 @@ def test_what_cannot_be_fitted(change, kwargs, error, message):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="takes PyTorch half a minute")
 def test_cifar10_channels_are_chosen_better(cifar10_dir):
     """At a quarter of conv6's channels, or conv7's, without any training: how much of 93 % is left?"""
     from fbs_keras import data
