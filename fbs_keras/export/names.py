@@ -9,7 +9,7 @@ import re
 
 import keras
 
-from fbs_keras.quantized import held_layers
+from fbs_keras.graph.quantized import held_layers
 
 # A tensor inside of a layer's decomposition is named after the layer: a long name once for each of some 30 of them.
 LONGEST_PREFIX = 80
