@@ -41,7 +41,7 @@ def host_platform():
 
 def sources(suffix=".c"):
     """The delegate's C files, relative to the project's root."""
-    folders = ("tflite/core", "tflite/delegate")
+    folders = ("tflite/core", "tflite/core/kernels", "tflite/delegate")
     return sorted(path.relative_to(ROOT).as_posix() for name in folders for path in (ROOT / name).glob(f"*{suffix}"))
 
 
