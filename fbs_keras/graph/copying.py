@@ -101,7 +101,7 @@ def _live(layer, config):
         part = _attribute(layer, key)
         if isinstance(value, keras.random.SeedGenerator):
             yield key, value
-        elif key == "dtype" and not isinstance(value, str):
+        elif key == "dtype" and isinstance(layer, keras.layers.Layer) and not isinstance(value, str):
             yield key, layer.dtype_policy
         elif _is_list_of_layers(part) or (callable(part) and _stands_for(value, part, layer)):
             yield key, part
