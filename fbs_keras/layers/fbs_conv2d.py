@@ -340,7 +340,7 @@ class FBSConv2D(keras.layers.Conv2D):
         for index, weight in enumerate(weights):
             weight.assign(store[str(index)])
         if self.lora_enabled:  # the kernel has it all; with the other factor zero too, LoRA would learn no more
-            self.lora_kernel_b.assign(ops.zeros_like(self.lora_kernel_b))
+            self.lora_kernel_b.assign(ops.zeros(self.lora_kernel_b.shape))
 
     def _frozen_now(self):
         """Which weights are not trained though the layer is; a frozen layer remembers which were not."""
