@@ -38,7 +38,8 @@ def test_gate_model_returns_outputs_and_gates(model, images):
     np.testing.assert_allclose(outputs, model.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
     assert sorted(gates) == ["inner/deep", "shallow"]
     shallow, deep = fbs_keras.densities.fbs_layers(model)
-    for name, g in [("shallow", shallow.predict_saliency(images)), ("inner/deep", deep.predict_saliency(shallow(images)))]:
+    expected = {"shallow": shallow.predict_saliency(images), "inner/deep": deep.predict_saliency(shallow(images))}
+    for name, g in expected.items():
         np.testing.assert_allclose(gates[name], keras.ops.convert_to_numpy(g), rtol=1e-5, atol=1e-6)
     assert model.get_config() == config  # the given model is as before
     assert len(graph.flatten(model).nodes) == 4
