@@ -113,11 +113,12 @@ def count_macs(model):
 
     for the convolution, the gate's predictor and the scaling, with `n_out = ceil(density * C_out)`. `n_in` are those
     channels of the input that the exported model reads, as `fbs_keras.compact.sparsity` decides for both: the
-    producer's active ones, through pooling, activations, depthwise convolutions and concatenations; all of them at the model's
-    input, after an addition, whose sum is written dense, and where a compact tensor is expanded. Layers that are not
-    gated compute all their output channels, from the active ones of their input where they can read these: depthwise
-    and separable convolutions, and 1x1 convolutions and Dense layers on several pixels. A channels-first model cannot
-    be exported; it is counted with all channels behind batch normalisation, concatenations and excitation.
+    producer's active ones, through pooling, activations, depthwise convolutions and concatenations; all of them at
+    the model's input, after an addition, whose sum is written dense, and where a compact tensor is expanded. Layers
+    that are not gated compute all their output channels, from the active ones of their input where they can read
+    these: depthwise and separable convolutions, and 1x1 convolutions and Dense layers on several pixels. A
+    channels-first model cannot be exported; it is counted with all channels behind batch normalisation,
+    concatenations and excitation.
 
     Args:
         model: A built Sequential or Functional Keras model with fixed spatial dimensions.
