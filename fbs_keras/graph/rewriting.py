@@ -58,6 +58,7 @@ def _check_no_ties(model):
 def _freeze_alone(model):
     """Freezes a model, but leaves its layers as trainable as they are."""
     layers = [(layer, layer.trainable) for layer in inner_layers(model) if layer is not model]
+    layers.sort(key=lambda pair: not isinstance(pair[0], keras.Model))  # models first, which set those of their layers
     variables = [(variable, variable.trainable) for variable in model.variables]
     model.trainable = False
     for each, trainable in (*layers, *variables):
