@@ -140,6 +140,7 @@ def stop_at(last, error=Stopped):
     return stop
 
 
+@pytest.mark.filterwarnings("ignore:epoch . was validated after")  # of so few steps
 @pytest.mark.parametrize(
     "arguments",
     [

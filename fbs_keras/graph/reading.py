@@ -201,11 +201,13 @@ def flatten(model):
     ['backbone/conv', 'backbone/relu', 'logits']
     """
     graph = read(model)
-    return _inline(graph, "", list(refs(graph.inputs)))
+    inputs = dict(zip(refs(graph.inputs), keras.tree.flatten(model.inputs), strict=True))
+    integers = {ref for ref, tensor in inputs.items() if not _floats(tensor)}
+    return _inline(graph, "", list(inputs), integers)
 
 
-def _inline(graph, scope, inputs):
-    """Copies a graph into a scope, where its inputs are the tensors `inputs`."""
+def _inline(graph, scope, inputs, integers):
+    """Copies a graph into a scope, where its inputs are the tensors `inputs`; those in `integers` are no floats."""
     renamed = dict(zip(refs(graph.inputs), inputs, strict=True))
 
     def rename(ref):
@@ -216,13 +218,33 @@ def _inline(graph, scope, inputs):
         args, kwargs = replace_refs((node.args, node.kwargs), rename)
         if isinstance(node.layer, keras.Model) and is_readable(node.layer):
             call = f":{node.index}" if node.index else ""
-            inner = _inline(read(node.layer), f"{scope}{node.layer.name}{call}/", list(refs((args, kwargs))))
+            inner_scope = f"{scope}{node.layer.name}{call}/"
+            inner_inputs = []
+            # A nested model casts what it reads to the dtypes of its inputs.
+            for ref, tensor in zip(refs((args, kwargs)), keras.tree.flatten(node.layer.inputs), strict=True):
+                if ref in integers and _floats(tensor):
+                    nodes.append(Node(_cast(tensor), 0, (ref,), {}, inner_scope))
+                    ref = nodes[-1].output
+                inner_inputs.append(ref)
+            inner = _inline(read(node.layer), inner_scope, inner_inputs, integers)
             nodes += inner.nodes
             for position, ref in enumerate(refs(inner.outputs)):
                 renamed[Ref(node.layer.name, node.index, position)] = ref
         else:
             nodes.append(dataclasses.replace(node, args=args, kwargs=kwargs, scope=scope))
     return Graph(nodes, replace_refs(graph.inputs, rename), replace_refs(graph.outputs, rename))
+
+
+def _floats(tensor):
+    return "float" in keras.backend.standardize_dtype(tensor.dtype)
+
+
+def _cast(tensor):
+    """A Keras operation that casts to the dtype of an input of a nested model."""
+    source = keras.Input(batch_shape=tensor.shape, dtype="uint8")
+    cast = keras.Model(source, keras.ops.cast(source, tensor.dtype)).operations[-1]
+    cast.name = f"cast_to_{tensor.name}"  # unlike any of the nested model's: an input has its name alone
+    return cast
 
 
 def specs(graph, model):

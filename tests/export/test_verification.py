@@ -12,6 +12,7 @@ from keras import layers
 import fbs_keras
 from fbs_keras.export import convert, verify
 from fbs_keras.export.verification import signal_to_noise
+from fbs_keras.graph import reading
 
 
 @pytest.mark.parametrize("target", ["portable", "builtin"])
@@ -126,13 +127,13 @@ def test_does_not_rely_on_how_the_graph_is_read(monkeypatch):
     y = fbs_keras.FBSConv2D(8, 3, density=0.5)(x)
     model = keras.Model(x, [layers.ReLU()(y), layers.Rescaling(2.0)(y)])
     assert verify(model, convert(model)).difference < 1e-4
-    read = fbs_keras.graph.read
+    read = reading.read
 
     def read_wrongly(model):
         graph = read(model)
         return dataclasses.replace(graph, outputs=graph.outputs[::-1])
 
-    monkeypatch.setattr(fbs_keras.graph, "read", read_wrongly)
+    monkeypatch.setattr(reading, "read", read_wrongly)
     with pytest.raises(ValueError, match="the outputs differ by"):
         verify(model, convert(model))
 

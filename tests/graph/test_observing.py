@@ -16,9 +16,9 @@ def test_tensors_of_nested_and_shared_layers():
     calls = len(conv._inbound_nodes)
     images = {"a": np.random.default_rng(0).normal(size=(5, 4, 4, 3)), "b": np.full((5, 4, 4, 3), 200, "uint8")}
     seen = observe(model, lambda flat, values: [values[node.output] for node in flat.nodes]).predict(images, verbose=0)
-    expected = [conv(images["a"].astype("float32")), conv(images["b"].astype("float32"))]
-    expected.append(expected[0] - expected[1])
-    expected += [2 * expected[2]] * 2
+    a, b = (image.astype("float32") for image in images.values())  # the nested model casts its input
+    difference = conv(a) - conv(b)
+    expected = [conv(a), b, conv(b), difference, 2 * difference, 2 * difference]
     for got, value in zip(seen, expected, strict=True):
         np.testing.assert_allclose(got, keras.ops.convert_to_numpy(value), rtol=1e-4, atol=1e-3)
     assert len(conv._inbound_nodes) == calls

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import fbs_keras
+from fbs_keras import export
 from fbs_keras.benchmarks.measurement import Timing
 from fbs_keras.benchmarks.suites import zoo
 from fbs_keras.benchmarks.suites.zoo import ZooResult
@@ -102,14 +103,14 @@ class TestCompare:
         np.testing.assert_allclose(np.mean(outputs, axis=(0, 1, 2)), norm.beta, atol=1e-3)
 
     def test_another_function_at_density_1(self, tmp_path, monkeypatch):
-        wrap = fbs_keras.wrap
-        monkeypatch.setattr(fbs_keras, "wrap", lambda model: wrap(model, init="paper"))
+        wrap = zoo.wrap
+        monkeypatch.setattr(zoo, "wrap", lambda model: wrap(model, init="paper"))
         with pytest.raises(ValueError, match=r"at density 1 the wrapped model's logits differ by .*less than 1e-03"):
             zoo.compare("Small", tmp_path, (12, 12, 3))
 
     def test_another_file(self, tmp_path, monkeypatch):
         """The file is of density 1: it chooses all channels."""
-        convert = fbs_keras.convert
+        convert = export.convert
 
         def opened(model, path):
             densities = [layer.density.numpy() for layer in fbs_keras.layers.densities.fbs_layers(model)]
@@ -119,7 +120,7 @@ class TestCompare:
             if densities:
                 fbs_keras.set_density(model, 0.5)
 
-        monkeypatch.setattr(fbs_keras, "convert", opened)
+        monkeypatch.setattr(export, "convert", opened)
         with pytest.raises(ValueError, match="differ by"):
             zoo.compare("Small", tmp_path, (12, 12, 3))
 
