@@ -22,7 +22,7 @@ static pthread_mutex_t prepare_mutex = PTHREAD_MUTEX_INITIALIZER;
 static bool writes_variable(const TfLiteContext* context, const TfLiteNode* node) {
   for (int i = 0; i < node->outputs->size; ++i) {
     const int tensor = node->outputs->data[i];
-    if (tensor >= 0 && context->tensors[tensor].is_variable) return true;
+    if (tensor >= 0 && (size_t)tensor < context->tensors_size && context->tensors[tensor].is_variable) return true;
   }
   return false;
 }
