@@ -62,7 +62,7 @@ def start(backend, devices, arguments, cluster=None):
     """Starts train.py; `cluster` is `(addresses, process)`."""
     environment = {**os.environ, "KERAS_BACKEND": backend, "DEVICES": str(devices), "TF_CPP_MIN_LOG_LEVEL": "2"}
     if devices == 2:
-        environment["XLA_FLAGS"] = TWO_DEVICES
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {TWO_DEVICES}"
     if cluster:
         environment["KERAS_DISTRIBUTION_JOB_ADDRESSES"] = ",".join(cluster[0])
         environment["KERAS_DISTRIBUTION_NUM_PROCESSES"] = str(len(cluster[0]))

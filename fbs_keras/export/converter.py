@@ -72,18 +72,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     path = _check_path(path)
     model = load(model)
     plan = plan_model(model, batch_size, pools=quantize == "dynamic_int8")
-    batch_size = int(batch_size)
-
-    from fbs_keras.export import composite, tracing
-
-    tracer = tracing.Tracer(quantize)
-    content = to_tflite(_trace(tracer, plan, model, batch_size), quantize)
-    content = composite.restore_ops(content, tracer.names)
-    if target != "custom":
-        content = composite.to_composites(content, decompose, inlined=target == "builtin")
-    if target == "builtin":
-        content = composite.inline_composites(content)
-    _check_ops(composite.ops(composite.read(content)), target, tracer.made)
+    content = contents(model, plan, int(batch_size), quantize, [target])[target]
     for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == steps.FBS]):
         _LOGGER.warning(sentence)
     if target == "custom":
@@ -91,6 +80,22 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     if path is not None:
         _write_atomically(path, content)
     return content
+
+
+def contents(model, plan, batch_size, quantize=None, targets=TARGETS):
+    """Converts a planned model for several targets, of which all but the first cost little: `{target: bytes}`."""
+    from fbs_keras.export import composite, tracing
+
+    tracer = tracing.Tracer(quantize)
+    content = to_tflite(_trace(tracer, plan, model, batch_size), quantize)
+    files = {"custom": composite.restore_ops(content, tracer.names)}
+    for target in {*targets} - {"custom"}:
+        files[target] = composite.to_composites(files["custom"], decompose, inlined=target == "builtin")
+        if target == "builtin":
+            files[target] = composite.inline_composites(files[target])
+    for target in targets:
+        _check_ops(composite.ops(composite.read(files[target])), target, tracer.made)
+    return files
 
 
 LANES = 16  # float32 values in a vector of AVX-512, the widest kernels

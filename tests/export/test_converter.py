@@ -57,7 +57,8 @@ def test_computes_what_keras_does(name):
     x = small_models.noise(model)
     expected = small_models.expected(model, x)
     assert all(np.abs(y).max() > 1e-3 for y in expected)
-    portable, builtin = convert(model), convert(model, target="builtin")
+    files = small_models.files(name)
+    portable, builtin = files["portable"], files["builtin"]
     assert_close(run(portable, x), expected)
     assert_close(run(builtin, x), expected)
     main, *decompositions = op_names(portable)
@@ -91,7 +92,7 @@ def _steps(model):
 def test_batch_of_three(name, target):
     model = small_models.make(name)
     x = small_models.noise(model, 6)
-    content = convert(model, target=target, batch_size=3)
+    content = small_models.files(name, batch_size=3)[target]
     assert_close(run(content, x), small_models.expected(model, x))
 
 
@@ -113,7 +114,7 @@ def test_with_the_delegate(name, batch_size):
     model = small_models.make(name)
     x = small_models.noise(model)
     for target in ("portable", "custom"):
-        interpreter = FBSInterpreter(convert(model, target=target, batch_size=batch_size))
+        interpreter = FBSInterpreter(small_models.files(name, batch_size=batch_size)[target])
         assert interpreter.partitions.claimed == interpreter.partitions.fbs_ops > 0
         outputs = interpreter.predict(x)
         assert_close(outputs if isinstance(outputs, list) else [outputs], small_models.expected(model, x))
