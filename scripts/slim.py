@@ -7,8 +7,9 @@
 Prints how many channels of each layer stay, and the MACs before and after.
 """
 
-import program
 from absl import flags
+
+from _fbs_scripts import program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "The .keras file to slim.", required=True)

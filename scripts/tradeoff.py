@@ -23,9 +23,9 @@ import subprocess
 import sys
 import time
 
-import accuracy
-import program
 from absl import flags
+
+from _fbs_scripts import accuracy, program
 
 METHODS = ("FBS", "FBS in groups", "NS", "NS+FBS", "magnitude", "random gates")
 
@@ -178,9 +178,8 @@ def measure(points, dense, test):
     Returns:
         A list of dicts, the dense model's first.
     """
-    import controls  # noqa: F401  so that Keras knows its layer
-
     import fbs_keras
+    from _fbs_scripts import controls  # noqa: F401  so that Keras knows its layer
     from fbs_keras.benchmarks import measurement
 
     rows, candidates = [], []
