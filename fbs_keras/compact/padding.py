@@ -13,7 +13,7 @@ def pads_as_same(layer, convolution, input_shape):
 
     Args:
         layer: Any Keras layer or operation.
-        convolution: The `DepthwiseConv2D` behind it.
+        convolution: The `DepthwiseConv2D` after it.
         input_shape: The shape of the image to be padded, batch included.
 
     Returns:

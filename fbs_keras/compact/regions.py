@@ -10,7 +10,7 @@ from fbs_keras.layers.suppress import Suppress
 def suppressed(flat, tensors):
     """Finds the tensors that nobody reads in the channels which an FBS layer suppressed, although these are not zero.
 
-    Such a tensor lies between an FBS layer and the Suppress layer with its mask, behind layers that treat every channel
+    Such a tensor lies between an FBS layer and the Suppress layer with its mask, after layers that treat every channel
     by itself, such as a depthwise convolution and its batch normalisation, and has no other reader. It need not be
     computed in those channels: a compact tensor may hold the others only, as if it were zero in those.
 

@@ -211,7 +211,7 @@ def _channelwise(call):
 
 
 def _merge(call):
-    # Of equal rank: broadcast from behind, a batch of vectors would be one vector for each column of an image.
+    # Of equal rank: broadcast from the last axis, a batch of vectors would be one vector for each column of an image.
     same = len({(tensor.active, tensor.winners, len(tensor.shape)) for tensor in call.inputs}) == 1
     return (
         call.step(CHANNELWISE, call.inputs[0]) if same and _is(call.layer, *_MERGES) and len(call.inputs) > 1 else None

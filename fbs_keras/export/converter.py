@@ -334,7 +334,7 @@ def _load_file(path):
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises anything from KeyError to zipfile's errors
-        reason = str(error).rpartition("Exception encountered: ")[2]  # what went wrong inside, behind pages of config
+        reason = str(error).rpartition("Exception encountered: ")[2]  # what went wrong inside, after pages of config
         raise ValueError(f"{path!r} cannot be loaded as a Keras model: {_first_line(reason or repr(error))}") from error
 
 

@@ -173,7 +173,7 @@ class Tracer:
         return dataclasses.replace(x, values=_call(node, [x.values for x in inputs]))
 
     def depthwise(self, step, x):
-        """Computes a depthwise convolution of a `Compact`, with the normalisation and the activation behind it."""
+        """Computes a depthwise convolution of a `Compact`, with the normalisation and the activation after it."""
         layer = step.node.layer
         with tf.init_scope():
             folded = depthwise_constants(layer, step.norm)

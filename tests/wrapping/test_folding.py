@@ -121,7 +121,7 @@ CASES = {
     ),
     "separable": (
         [separable(depthwise_regularizer="l2", pointwise_regularizer="l1", depthwise_constraint="non_neg"), norm()],
-        "conv: FBSConv2D of conv + norm behind its depthwise convolution",
+        "conv: FBSConv2D of conv + norm after its depthwise convolution",
         True,
     ),
     "activation with weights": ([conv(), layers.Activation(layers.PReLU())], "conv: FBSConv2D of conv", True),
