@@ -1,6 +1,6 @@
 /* Times the convolution on a table of layers, for each path of this CPU:
  *
- *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d.c tflite/core/*.c tflite/core/kernels/*.c \
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d.c tflite/core/[a-z]*.c tflite/core/kernels/[a-z]*.c \
  *       -lm -lpthread -o bench_conv2d
  *   ./bench_conv2d [threads] [path] [method] [part of a layer's name] [copies of the weights]
  *

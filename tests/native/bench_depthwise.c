@@ -1,6 +1,6 @@
 /* Times depthwise convolutions, all channels and half of them, for each path of this CPU:
  *
- *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_depthwise.c tflite/core/*.c tflite/core/kernels/*.c \
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_depthwise.c tflite/core/[a-z]*.c tflite/core/kernels/[a-z]*.c \
  *       -lm -lpthread -o bench_depthwise
  *   ./bench_depthwise [threads]
  */

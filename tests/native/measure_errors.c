@@ -1,6 +1,6 @@
 /* How far each method's outputs are from those in double precision, on each path of this CPU:
  *
- *   cc -std=gnu11 -O3 -I tflite/core tests/native/measure_errors.c tflite/core/*.c tflite/core/kernels/*.c \
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/measure_errors.c tflite/core/[a-z]*.c tflite/core/kernels/[a-z]*.c \
  *       -lm -lpthread -o measure_errors
  *   ./measure_errors
  *
