@@ -1,7 +1,7 @@
 /* Times the int8 convolution on a table of layers, for each path of this CPU:
  *
- *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d_int8.c tflite/core/[a-z]*.c tflite/core/kernels/[a-z]*.c \
- *       -lm -lpthread -o bench_int8
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d_int8.c tflite/core/[a-z]*.c \
+ *       tflite/core/kernels/[a-z]*.c -lm -lpthread -o bench_int8
  *   ./bench_int8 [threads] [path] [part of a layer's name] [copies of the weights]
  *
  * The runs take turns with the copies, as in bench_conv2d.c. `gate` is the part of a run that chooses the channels and
