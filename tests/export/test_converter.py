@@ -586,3 +586,12 @@ def test_ops_are_named_after_their_layers(target):
     model = small_models.make("nested_sum")
     (operation,) = [node.name for node in graph.flatten(model).nodes if type(node.layer).__name__ == "Add"]
     assert {operation, f"{model.layers[-1].name}/dense"} <= names(model)
+
+
+@pytest.mark.parametrize("target", ["portable", "builtin"])
+def test_loops_stay(target):
+    """A recurrent layer is a WHILE, whose subgraphs it knows by number."""
+    x = keras.Input((6, 6, 3))
+    y = layers.Reshape((4, 16))(fbs_keras.FBSConv2D(4, 3, density=0.5)(x))
+    model = keras.Model(x, layers.LSTM(3)(y))
+    assert verify(model, convert(model, target=target)).difference < 1e-4
