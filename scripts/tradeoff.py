@@ -63,7 +63,7 @@ class Point:
         density: The share of channels, or what saves as much.
         folder: Where it is trained.
         commands: What makes it, in order; the last writes `folder/model.keras`.
-        trained: A model that is there already, of which the script knows no commands.
+        trained: A model that is there already, for which the script has no commands.
     """
 
     method: str

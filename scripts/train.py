@@ -282,7 +282,7 @@ def uncompiled(model):
 def cut_history(history, epochs):
     """Drops what the curve says of later epochs, as a run may stop between writing it and the checkpoint.
 
-    What a full disk or a crash has spoilt goes too, and is told: the rows after it would not fit.
+    What a full disk or a crash has spoilt is dropped too, and reported: the rows after it would not fit.
     """
     from fbs_keras import files
 

@@ -31,7 +31,7 @@ def suppressed(flat, tensors):
 
 
 def _behind(x, mask, flat, tensors, producers):
-    """The tensors between an FBS layer and its Suppress layer, which reads `x`, that are not zero where they should."""
+    """The tensors from an FBS layer to its Suppress layer, which reads `x`, that are not zero where they should be."""
     source = producers.get(mask._replace(tensor=0))
     if source is None or not isinstance(source.layer, FBSConv2D):
         return set()

@@ -12,8 +12,8 @@ layers after it can work on it:
 - `concatenate`: values and indices are concatenated; a dense tensor counts as one that holds all its channels;
 - `rows`: a Dense layer or a 1x1 convolution of several pixels gathers the rows of its kernel, and gives a dense tensor;
 - `add`: an addition of tensors of one shape takes each as it comes and gives a dense tensor; a ReLU that alone reads
-  the sum is done with it;
-- `fused`: done with the layer before, as 2x2 max pooling with an FBS layer in int8, or zero padding with the depthwise
+  the sum is part of it;
+- `fused`: part of the layer before, as 2x2 max pooling with an FBS layer in int8, or zero padding with the depthwise
   convolution after it;
 - `nothing`: `Suppress`, where the compact tensor lacks the suppressed channels anyway;
 - `dense`: anything else gets dense tensors; compact ones are expanded with zeros, for the `reason` given.
@@ -65,7 +65,7 @@ class Step:
         norm: The batch normalisation layer after it that a depthwise convolution takes in, or `None`.
         pool: 2 where an FBS layer takes in the 2x2 max pooling after it, else 1.
         padding: What a depthwise convolution pads by, `"SAME"` or `"VALID"`; `None` for other layers.
-        followers: The calls after it that are done with it.
+        followers: The calls after it that are part of it.
         reason: Why compact inputs are expanded; empty where none is.
     """
 

@@ -240,7 +240,7 @@ def to_tflite(function, quantize=None):
     from fbs_keras.export import composite
 
     # Through a SavedModel, which keeps the functions that are to become custom ops. The converter would make one by
-    # itself, but where that fails it goes another way without a word, and the functions are lost.
+    # itself, but where that fails it silently goes another way, and the functions are lost.
     with _saved_model(function) as folder:
         with messages.held():
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])

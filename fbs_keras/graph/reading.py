@@ -290,7 +290,7 @@ def _without_settings(layers):
 
 
 def _read_sequential(model):
-    ref = Ref("/input")  # no layer can be called so
+    ref = Ref("/input")  # no layer can have this name
     inputs, nodes = ref, []
     for layer in model.layers:
         nodes.append(Node(layer, 0, (ref,), {}))

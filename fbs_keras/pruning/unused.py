@@ -1,4 +1,4 @@
-"""remove_unused(): takes away for good the channels that FBS layers never use."""
+"""remove_unused(): removes for good the channels that FBS layers never use."""
 
 import numpy as np
 from keras import ops

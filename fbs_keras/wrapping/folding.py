@@ -27,7 +27,7 @@ class Folding:
         rho: What its gates start as, `[C]`.
         r: What each of the convolution's filters is multiplied by, `[C]`.
         arguments: Arguments of the FBS layer: regularizers, constraints, and what is trained.
-        notes: What the FBS layer cannot do as the layers did, a tuple of strings to be told.
+        notes: What the FBS layer cannot do as the layers did, a tuple of strings to report.
         reason: Why the convolution is better left alone, or `""`.
     """
 

@@ -1,4 +1,4 @@
-"""What hangs on the layers that wrap() merges is carried over exactly, refused, or told in the report."""
+"""What hangs on the layers that wrap() merges is carried over exactly, refused, or said in the report."""
 
 import keras
 import numpy as np
