@@ -5,7 +5,7 @@ what each does to each object. This one runs the same program on numbers, string
 pickle names stays a `Name`. Where it asks for an object of that name, the caller decides what is made of the name and
 the arguments: a value, or an `Opaque`, which only says what it was to be. A state is dropped, or refused.
 
-PyTorch's `torch.load(weights_only=True)` does alike, but refuses checkpoints that hold other Python objects beside the
+PyTorch's `torch.load(weights_only=True)` does likewise, but refuses checkpoints that hold other objects besides the
 tensors, bounds neither steps nor depth, and needs PyTorch.
 """
 

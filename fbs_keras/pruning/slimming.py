@@ -53,11 +53,11 @@ def slim(
         keep: The fraction of ranked channels to keep, in (0, 1]. A model without gammas is ranked by the size of its
             filters, `sum |kernel|`, relative to the layer's mean.
         threshold: Or remove every channel with a |gamma| below this, a number not below 0.
-        widths: Or keep so many channels, the first by rank: `{layer name: channels}`, others stay as they are. Layers
+        widths: Or keep this many channels, the first by rank: `{layer name: channels}`, others stay as they are. Layers
             without gamma are ranked by the size of their filters.
         include: Names of the only layers to slim; a name or a list of names. Defaults to all that can be.
         exclude: Names of layers to leave alone. Defaults to none.
-        min_channels: With `keep` or `threshold`, each layer keeps at least so many channels. Defaults to 1.
+        min_channels: With `keep` or `threshold`, each layer keeps at least this many channels. Defaults to 1.
         print_fn: Called with a line for each layer, which says how many channels stay and why. Defaults to no report.
 
     Returns:
