@@ -43,7 +43,7 @@ def one(**settings):
 
 
 def after(*others, head=True):
-    """Layers behind an FBS layer, and a classifier."""
+    """Layers after an FBS layer, and a classifier."""
 
     def body(x):
         x = FBSConv2D(8, 3, padding="same", density=0.5)(x)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 
-import controls
 import keras
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import tensorflow_datasets as tfds
 from commands import Script, command, run
 
 import fbs_keras
+from _fbs_scripts import controls
 
 TRAIN = Script("train")
 train = TRAIN.module

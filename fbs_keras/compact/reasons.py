@@ -49,7 +49,7 @@ def reason(layer, inputs):
     if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D) and layer.depth_multiplier != 1:
         return f"{name} has depth_multiplier {layer.depth_multiplier}"
     if len(inputs) == 1 and is_channelwise(layer, inputs[0].shape):
-        return f"{name} moves zero, and no Suppress with the same winners is behind it"
+        return f"{name} moves zero, and no Suppress with the same winners comes after it"
     if kind(layer) is keras.layers.Flatten:
         return "Flatten mixes pixels and channels"
     if name == "Concatenate":

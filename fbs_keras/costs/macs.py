@@ -14,7 +14,7 @@ from fbs_keras.layers.suppress import Suppress
 FLOAT_BYTES = 4
 INDEX_BYTES = 4
 
-# Their output takes the place of their input: runtimes fuse them into the layer before or work in place.
+# Their output replaces their input: runtimes fuse them into the layer before or work in place.
 _IN_PLACE = (
     keras.layers.Activation,
     keras.layers.ReLU,
@@ -117,7 +117,7 @@ def count_macs(model):
     the model's input, after an addition, whose sum is written dense, and where a compact tensor is expanded. Layers
     that are not gated compute all their output channels, from the active ones of their input where they can read
     these: depthwise and separable convolutions, and 1x1 convolutions and Dense layers on several pixels. A
-    channels-first model cannot be exported; it is counted with all channels behind batch normalisation,
+    channels-first model cannot be exported; it is counted with all channels after batch normalisation,
     concatenations and excitation.
 
     Args:

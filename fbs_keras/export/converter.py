@@ -245,7 +245,7 @@ def to_tflite(function, quantize=None):
     from fbs_keras.export import composite
 
     # Through a SavedModel, which keeps the functions that are to become custom ops. The converter would make one by
-    # itself, but where that fails it goes another way without a word, and the functions are lost.
+    # itself, but where that fails it silently goes another way, and the functions are lost.
     with _saved_model(function) as folder:
         with messages.held():
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
@@ -339,7 +339,7 @@ def _load_file(path):
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises anything from KeyError to zipfile's errors
-        reason = str(error).rpartition("Exception encountered: ")[2]  # what went wrong inside, behind pages of config
+        reason = str(error).rpartition("Exception encountered: ")[2]  # what went wrong inside, after pages of config
         raise ValueError(f"{path!r} cannot be loaded as a Keras model: {_first_line(reason or repr(error))}") from error
 
 

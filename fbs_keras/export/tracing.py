@@ -50,8 +50,8 @@ class Tracer:
 
     Args:
         quantize: How the constants of our ops are stored, one of `QUANTIZATIONS`. Defaults to `None`, float32.
-        fuse: Whether what there are ops for becomes custom ops; otherwise built-in ops take their place. Defaults to
-            `True`.
+        fuse: Whether steps that have an op of ours become custom ops; otherwise they become built-in ops. Defaults
+            to `True`.
 
     Attributes:
         names: A name for each custom op, in the order of their `CALL` attributes.
@@ -110,7 +110,7 @@ class Tracer:
         inputs = [values[ref] for ref in node.inputs]
         match step.action:
             case steps.FBS:
-                # Of an op's outputs that nobody reads, the runtime gives the delegate no memory.
+                # The runtime gives the delegate no memory for an op's outputs that nobody reads.
                 read = bool(flat.consumers(node.output)) or flat.is_output(node.output)
                 return self.fbs(layer, inputs[0], node.name, step.pool, read)
             case steps.CHANNELWISE:
@@ -145,7 +145,7 @@ class Tracer:
     def fbs(self, layer, x, name, pool=1, read=True):
         """Computes what an FBS layer returns, of a tensor or a `Compact`; pooled where `pool` is 2.
 
-        Where not its image is `read` but its mask alone, built-in ops compute that.
+        Where its image is not `read`, but its mask is, built-in ops compute the mask.
         """
         sparse_in = isinstance(x, Compact)
         tensors = [x.values, x.indices] if sparse_in else [tf.cast(x, "float32")]  # as the layer does
@@ -173,7 +173,7 @@ class Tracer:
         return dataclasses.replace(x, values=_call(node, [x.values for x in inputs]))
 
     def depthwise(self, step, x):
-        """Computes a depthwise convolution of a `Compact`, with the normalisation and the activation behind it."""
+        """Computes a depthwise convolution of a `Compact`, with the normalisation and the activation after it."""
         layer = step.node.layer
         with tf.init_scope():
             folded = depthwise_constants(layer, step.norm)

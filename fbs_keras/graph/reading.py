@@ -23,7 +23,7 @@ class Node:
     Attributes:
         layer: The live Keras layer or operation.
         index: The number of this call among the layer's calls in the graph.
-        args, kwargs: The call's arguments, with a `Ref` in the place of each tensor.
+        args, kwargs: The call's arguments, with a `Ref` instead of each tensor.
         scope: In a flat graph, the names of the nested models that the call is in: `"backbone/"`.
     """
 
@@ -184,7 +184,7 @@ def read(model):
 
 
 def flatten(model):
-    """Reads the graph of a model with the nested models' nodes in the place of theirs.
+    """Reads the graph of a model with the nested models' nodes instead of the nested models.
 
     Args:
         model: A built Sequential or Functional Keras model.
@@ -290,7 +290,7 @@ def _without_settings(layers):
 
 
 def _read_sequential(model):
-    ref = Ref("/input")  # no layer can be called so
+    ref = Ref("/input")  # no layer can have this name
     inputs, nodes = ref, []
     for layer in model.layers:
         nodes.append(Node(layer, 0, (ref,), {}))

@@ -1,4 +1,4 @@
-"""Copies Keras models layer by layer, with other layers in the place of some."""
+"""Copies Keras models layer by layer, with some layers replaced."""
 
 import contextlib
 
@@ -16,7 +16,7 @@ def rewrite(model, make, skip=(), insert=None):
         make: A function from each layer or operation of the model to the new one in its place, a list of layers each of
             which reads the one before, or `None` for a copy with the same weights. A nested model is not passed to it,
             but its layers are.
-        skip: Layers to leave out, whose input takes the place of their output.
+        skip: Layers to leave out, whose input replaces their output.
         insert: Layers to add, `{id of a layer called once: (new layer, Ref)}`: the new layer is called on that layer's
             output and the tensor of the same model that the `reading.Ref` names, and takes that output's place. A
             Sequential model that gets one becomes Functional. Defaults to none.
@@ -66,7 +66,7 @@ def _freeze_alone(model):
 
 
 def replace(model, make, settings=False):
-    """Copies a model with other layers in the place of some, which take over their weights.
+    """Copies a model with some layers replaced by others, which take over their weights.
 
     Args:
         model: A built Sequential or Functional Keras model.

@@ -9,7 +9,7 @@ class Suppress(keras.layers.Layer):
     """Zeroes the channels that lost in an `FBSConv2D` further back.
 
     Computes `y = x * mask`. Layers that treat every channel by itself but move zero, such as batch normalisation
-    behind a depthwise convolution, give a suppressed channel a value again; behind them this layer makes it zero, so
+    after a depthwise convolution, give a suppressed channel a value again; after them this layer makes it zero, so
     that the channels are those of the `FBSConv2D` all the way, and all layers between can skip the others.
 
     Args:

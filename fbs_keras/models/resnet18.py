@@ -81,7 +81,7 @@ def ResNet18(
     x = inputs = keras.Input(input_shape, name="image")
     if stem == "imagenet":
         x = conv(x, FILTERS[0], 7, 2, "stem")
-        x, padding = pad(x, 3, 2, "stem_pool")  # zeros are below all that is behind a ReLU
+        x, padding = pad(x, 3, 2, "stem_pool")  # zeros are the least that comes out of a ReLU
         x = layers.MaxPooling2D(3, 2, padding, name="stem_pool")(x)
     else:
         x = conv(x, FILTERS[0], 3, 1, "stem")

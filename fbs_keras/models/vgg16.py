@@ -35,7 +35,7 @@ def VGG16(
         widths: Filters of the thirteen convolutions. Defaults to VGG-16's; `models.vgg16.SLIM_WIDTHS` are the paper's.
         weight_decay: L2 weight of the kernels. Defaults to 1e-4.
         dropout: Rate of the dropout after each hidden dense layer. Defaults to 0.5.
-        batch_norm: Whether batch norm follows each convolution, in the place of a bias. Defaults to `True`.
+        batch_norm: Whether batch norm follows each convolution, instead of a bias. Defaults to `True`.
         weights: Path of a state dict of torchvision's `vgg16_bn`, or `vgg16` with `batch_norm=False`, a `.pth` or
             `.safetensors` file; PyTorch is not needed. The model then computes what torchvision's does, with biases
             before batch norm and an epsilon of 1e-5. Without top, the file's classifier is not read. It expects images

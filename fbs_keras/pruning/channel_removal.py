@@ -26,7 +26,7 @@ def remove_channels(model, groups, kept):
     >>> groups = ChannelGroups(model)
     >>> kept = np.ones(groups.count, bool)
     >>> kept[groups.writes[id(model.get_layer("conv0"))][10:]] = False
-    >>> small = remove_channels(model, groups, kept)  # with ten channels behind conv0
+    >>> small = remove_channels(model, groups, kept)  # with ten channels after conv0
     """
     biases, means = _constants(groups, kept)
     nodes = {id(node.layer): node for node in groups.graph.nodes if node.output in groups.tensors}
@@ -97,7 +97,7 @@ def _constants(groups, kept):
 
     Returns:
         `(biases, means)`: what to add to a layer's bias, in a shared layer the mean over its calls, or to the moving
-        mean of the batch norm behind it, by `id`.
+        mean of the batch norm after it, by `id`.
     """
     shifts: dict[int, list] = {}  # of a layer's outputs, at each of its calls
     means: dict[int, np.ndarray] = {}

@@ -39,10 +39,10 @@ def slim(
     What is kept whole: the model's output, what enters a nested model, and what a grouped or separable convolution
     or a layer that mixes channels or is unknown reads. Depthwise convolutions lose the channels that they read.
 
-    A removed channel is on average `beta` behind its batch norm, exactly so where gamma is 0; without batch norm it is
-    taken for its layer's bias. What that brings about behind the activation is added to the bias of the layers that
+    A removed channel is on average `beta` after its batch norm, exactly so where gamma is 0; without batch norm it is
+    taken for its layer's bias. What that brings about after the activation is added to the bias of the layers that
     read it, or taken from the mean of their batch norm. So the function stays the same where the removed gammas, or
-    filters, are 0, but at the borders of zero padding, behind a gate that multiplies the channel, and in a transposed
+    filters, are 0, but at the borders of zero padding, after a gate that multiplies the channel, and in a transposed
     convolution or a shared layer that read it.
 
     Fine-tune the result, then `fbs_keras.wrap` it to skip channels by the input on top.
@@ -53,11 +53,11 @@ def slim(
         keep: The fraction of ranked channels to keep, in (0, 1]. A model without gammas is ranked by the size of its
             filters, `sum |kernel|`, relative to the layer's mean.
         threshold: Or remove every channel with a |gamma| below this, a number not below 0.
-        widths: Or keep so many channels, the first by rank: `{layer name: channels}`, others stay as they are. Layers
+        widths: Or keep this many channels, the first by rank: `{layer name: channels}`, others stay as they are. Layers
             without gamma are ranked by the size of their filters.
         include: Names of the only layers to slim; a name or a list of names. Defaults to all that can be.
         exclude: Names of layers to leave alone. Defaults to none.
-        min_channels: With `keep` or `threshold`, each layer keeps at least so many channels. Defaults to 1.
+        min_channels: With `keep` or `threshold`, each layer keeps at least this many channels. Defaults to 1.
         print_fn: Called with a line for each layer, which says how many channels stay and why. Defaults to no report.
 
     Returns:
@@ -275,12 +275,12 @@ def _line(groups, path, ids, kept):
 class SlimmingRegularizer(keras.callbacks.Callback):
     """Adds an L1 penalty on batch norms' gammas to the loss, so that `fbs_keras.slim` can tell channels apart.
 
-    Adds `weight * sum_l ||gamma_l||_1` over the batch norms whose channels `slim` can remove, while `fit` runs: the
-    model is as before behind it, and a file saved meanwhile holds nothing of it. Logs, at each epoch's end,
+    Adds `weight * sum_l ||gamma_l||_1` over the batch norms whose channels `slim` can remove, while `fit` runs.
+    After it the model is as before, and a file saved meanwhile holds nothing of it. Logs, at each epoch's end,
     `gamma_mean`, the mean |gamma|, and `gamma_near_zero`, the share of them below 0.01.
 
     In a custom loop, call `set_model(model)` and `on_train_begin()` before the first step is traced, `on_train_end()`
-    behind the last, and add `sum(model.losses)` to the loss.
+    after the last, and add `sum(model.losses)` to the loss.
 
     Args:
         weight: A number not below 0. Defaults to 1e-5, that of the FBS paper's authors; Liu et al. take 1e-4 or 1e-5.

@@ -1,4 +1,4 @@
-"""remove_unused(): takes away for good the channels that FBS layers never use."""
+"""remove_unused(): removes for good the channels that FBS layers never use."""
 
 import numpy as np
 from keras import ops
@@ -109,7 +109,7 @@ def _carry_over(old, new, inputs, outputs):
     for weight, smaller in zip(old.weights, new.weights, strict=True):
         value = ops.convert_to_numpy(weight)
         if weight.name in ("kernel", "gate_kernel"):
-            if inputs is not None:  # behind a Flatten, every C-th row is of one channel
+            if inputs is not None:  # after a Flatten, every C-th row is of one channel
                 rows = value.reshape(*value.shape[:-2], -1, len(inputs), value.shape[-1])[..., inputs, :]
                 value = rows.reshape(*value.shape[:-2], -1, value.shape[-1])
             value = value if outputs is None else value[..., outputs]

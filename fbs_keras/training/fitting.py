@@ -1,4 +1,4 @@
-"""fit_gates(): starts gates that choose by the image, from what each channel does for the layers behind it."""
+"""fit_gates(): starts gates that choose by the image, from what each channel does for the layers after it."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ def fit_gates(model, images, *, spread=0.02, print_fn=None):
 
     `fbs_keras.wrap` starts gates that are the same for every image. With those, the channels of the smallest gamma drop
     out for all images as the density falls. This gives them a start that tells images apart: channel c of a layer
-    matters for an image by what it brings into the layer behind it, whose kernel is W,
+    matters for an image by what it brings into the layer after it, whose kernel is W,
 
         T_c = sqrt(mean_{h,w} y_c^2 * sum W_c^2),    r_c = min(T_c / mean(T), 4),
 

@@ -68,7 +68,7 @@ def scopes(model):
 
 
 def chain_behind(node, scope, channel_axis):
-    """Lists the calls behind `node` that treat every channel by itself, each the only reader of the one before.
+    """Lists the calls after `node` that treat every channel by itself, each the only reader of the one before.
 
     Args:
         node: The call that ends an FBS layer.
@@ -88,10 +88,10 @@ def chain_behind(node, scope, channel_axis):
 
 
 def needs_suppression(chain, reads_rows):
-    """Whether the losers of an FBS layer are to be zeroed at the end of the chain behind it, because it pays.
+    """Whether the losers of an FBS layer are to be zeroed at the end of the chain after it, because it pays.
 
     Layers that move zero fill the channels that the FBS layer suppressed. Zeroed at the end, they need not be computed
-    in a depthwise convolution of the chain, nor read by a convolution behind it.
+    in a depthwise convolution of the chain, nor read by a convolution after it.
 
     Args:
         chain: From `chain_behind`.

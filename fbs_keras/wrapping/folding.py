@@ -21,13 +21,13 @@ _EVEN = tuple(getattr(keras.regularizers, name) for name in ("L1", "L2", "L1L2")
 
 @dataclasses.dataclass(frozen=True)
 class Folding:
-    """How a convolution and the batch norm behind it become one FBS layer.
+    """How a convolution and the batch norm after it become one FBS layer.
 
     Attributes:
         rho: What its gates start as, `[C]`.
         r: What each of the convolution's filters is multiplied by, `[C]`.
         arguments: Arguments of the FBS layer: regularizers, constraints, and what is trained.
-        notes: What the FBS layer cannot do as the layers did, a tuple of strings to be told.
+        notes: What the FBS layer cannot do as the layers did, a tuple of strings to report.
         reason: Why the convolution is better left alone, or `""`.
     """
 
@@ -60,7 +60,7 @@ def fold(conv, norm, init):
 
     Args:
         conv: A built `Conv2D` or `SeparableConv2D`.
-        norm: The `BatchNormalization` behind it, or `None`.
+        norm: The `BatchNormalization` after it, or `None`.
         init: `"preserve"` or `"paper"`, as in `fbs_keras.wrap`.
 
     Returns:
@@ -145,7 +145,7 @@ def folded_weights(conv, norm, folding):
 
 
 def array(variable, default=0.0, size=0):
-    """A variable's value in double precision, or an array of `size` defaults in the place of `None`."""
+    """A variable's value in double precision, or an array of `size` defaults instead of `None`."""
     if variable is None:
         return np.full(size, default)
     return np.asarray(keras.ops.convert_to_numpy(variable), "float64")

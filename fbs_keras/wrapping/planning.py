@@ -28,7 +28,7 @@ class Decision:
         norm: The batch normalisation that the FBS layer takes in, or `None`.
         activation: The activation layer that the FBS layer takes in, or `None`.
         group_size: The FBS layer's.
-        chain: The layers behind it that treat its channels apart; a `Suppress` behind the last zeroes the losers
+        chain: The layers after it that treat its channels apart; a `Suppress` after the last zeroes the losers
             again. Empty where none is needed.
         passes: For a depthwise convolution: the path of the convolution whose channels it computes, or `""`.
         folding: For a convolution that could be wrapped: how, a `folding.Folding`.
@@ -63,7 +63,7 @@ class Decision:
         parts = [part.name for part in (self.layer, self.norm, self.activation) if part is not None]
         line = f"{self.path}: FBSConv2D of {' + '.join(parts)}"
         if is_separable(self.layer):
-            line += " behind its depthwise convolution"
+            line += " after its depthwise convolution"
         if self.chain:
             line += f", channels pass through {' + '.join(layer.name for layer in self.chain)}"
         return ", ".join((line, *self.notes))
@@ -235,9 +235,9 @@ def _has_state(activation, channels):
 
 
 def _followers(node, scope):
-    """The batch norm and the activation that an FBS layer in the place of `node` takes in.
+    """The batch norm and the activation that the FBS layer that replaces `node` takes in.
 
-    Behind a layer that regularizes its output nothing is taken in, for the FBS layer's output is what it would see;
+    After a layer that regularizes its output nothing is taken in, for the FBS layer's output is what it would see;
     nor is what computes in another dtype than the convolution, unless the last that is taken in computes in its dtype.
 
     Args:
@@ -284,7 +284,7 @@ def _channel_axis(layer):
 
 
 def _chained(decision, decisions, places):
-    """Adds the chain behind an FBS layer, where zeroing the losers at its end pays."""
+    """Adds the chain after an FBS layer, where zeroing the losers at its end pays."""
     # The mask that an FBS layer then returns too would be regularized with its output.
     if not decision.wrapped or getattr(decision.last, "activity_regularizer", None) is not None:
         return decision
@@ -374,6 +374,6 @@ def _computes_output(decision, flat):
         if isinstance(layer, keras.layers.Layer) and not isinstance(layer, _PASSING):
             return False
         if isinstance(layer, keras.layers.Activation) and is_elementwise(layer.activation):
-            return False  # features, behind a ReLU that the FBS layer could not take in
+            return False  # features, after a ReLU that the FBS layer could not take in
         ref = consumers[0].output
     return True

@@ -43,9 +43,9 @@ def wrap(
     gamma's sign or size changes what a rule would see, the convolution is left alone or the report says so: see
     `print_fn`. The optimizer of a compiled model starts anew.
 
-    A `SeparableConv2D` becomes a `DepthwiseConv2D` and an `FBSConv2D`. A depthwise convolution behind an FBS layer
-    computes that layer's channels. Where it, or a batch normalisation behind it, gives suppressed channels a value
-    again, a `Suppress` layer behind them zeroes these; likewise where batch normalisation comes before a convolution
+    A `SeparableConv2D` becomes a `DepthwiseConv2D` and an `FBSConv2D`. A depthwise convolution after an FBS layer
+    computes that layer's channels. Where it, or a batch normalisation after it, gives suppressed channels a value
+    again, a `Suppress` layer after them zeroes these; likewise where batch normalisation comes before a convolution
     that is gated. A Sequential model that gets one becomes Functional.
 
     What stays as it is: convolutions with groups, those called more than once, those on maps so small that the gate
@@ -141,7 +141,7 @@ def _unused(name, names):
 
 
 def _new_layers(decision, densities, round_channels, init, names):
-    """Makes the layers in the place of a decided convolution, with its settings but not yet its weights."""
+    """Makes the layers that replace a decided convolution, with its settings but not yet its weights."""
     fbs = _fbs_layer(decision, densities, round_channels, init)
     return [_depthwise_layer(decision.layer, names), fbs] if is_separable(decision.layer) else [fbs]
 
@@ -166,7 +166,7 @@ def _geometry(conv):
 
 
 def _suppression(decision, names):
-    """The layer behind a chain that zeroes the losers again, and the winners that it reads."""
+    """The layer after a chain that zeroes the losers again, and the winners that it reads."""
     conv = decision.layer
     policy = getattr(decision.chain[-1], "dtype_policy", conv.dtype_policy)  # an operation such as ops.relu has none
     layer = Suppress(data_format=conv.data_format, dtype=policy, name=_unused(f"{conv.name}_suppress", names))

@@ -21,7 +21,7 @@ def unit(x, filters, **arguments):
 
 
 def concatenation():
-    """As in a DenseNet: batch norms behind concatenations, each ranks the channels of all layers before."""
+    """As in a DenseNet: batch norms after concatenations, each ranks the channels of all layers before."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(6, 3, use_bias=False)(inputs)
     for _ in range(2):

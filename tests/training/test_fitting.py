@@ -36,7 +36,7 @@ def images(count=64, size=8, seed=0):
 
 
 def plain(head):
-    """Two gated layers and a head behind them."""
+    """Two gated layers and a head after them."""
     inputs = keras.Input((8, 8, 3))
     return randomize(keras.Model(inputs, head(conv_block(conv_block(inputs, 8, "a"), 12, "b"))))
 
