@@ -104,6 +104,7 @@ class MacReport:
         return self.dense / self.fbs if self.fbs else 1.0
 
 
+@graph.reading_once()
 def count_macs(model):
     """Counts the multiply-accumulates of a model for one image, dense and with channels skipped.
 

@@ -1,5 +1,6 @@
 """Plain networks to compare an FBS model's speed with."""
 
+from fbs_keras import graph
 from fbs_keras.export.converter import load, plan_model, to_tflite
 from fbs_keras.export.names import input_names
 from fbs_keras.export.quantization import check_quantize
@@ -7,6 +8,7 @@ from fbs_keras.export.quantization import check_quantize
 KINDS = ("dense", "static")
 
 
+@graph.reading_once()
 def baseline(model, kind, batch_size=1, quantize=None):
     """Converts a plain convolutional network of a model's shape: what FBS has to beat.
 

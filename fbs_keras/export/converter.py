@@ -26,6 +26,7 @@ MOST_VALUES = 2**31 - 1
 _LOGGER = logging.getLogger(__name__)
 
 
+@graph.reading_once()
 def convert(model, path=None, *, target="portable", quantize=None, batch_size=1):
     """Converts a Keras model to a .tflite file in which FBS layers compute their winning channels only.
 
@@ -127,6 +128,7 @@ def idle_lanes(layers):
     ]
 
 
+@graph.reading_once()
 def explain(model, batch_size=1):
     """Tells how each layer of a model is exported, which tensors are compact (`32/64`), and why others are not.
 

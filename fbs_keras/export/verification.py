@@ -89,6 +89,7 @@ class QuantizedReport:
         return ", ".join(parts)
 
 
+@graph.reading_once()
 def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=None):
     """Compares a Keras model with the file that it was exported to, on the same inputs.
 

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from fbs_keras import graph
 from fbs_keras.layers.fbs_conv2d import check_count
 from fbs_keras.pruning.channel_groups import TRANSPOSED, ChannelGroups, flatten, padding, to_numpy
 from fbs_keras.pruning.channel_removal import remove_channels
@@ -15,6 +16,7 @@ from fbs_keras.pruning.channel_removal import remove_channels
 NEAR_ZERO = 0.01
 
 
+@graph.reading_once()
 def slim(
     model,
     keep=None,

@@ -13,6 +13,7 @@ from fbs_keras.layers.densities import require_fbs_paths
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
 
 
+@graph.reading_once()
 def remove_unused(model, below=0.01, *, print_fn=None):
     """Returns a smaller copy of a trained model, without the channels that its gates hardly ever choose.
 

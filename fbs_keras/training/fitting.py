@@ -18,6 +18,7 @@ LARGEST = 4.0
 RIDGE = 1e-3
 
 
+@graph.reading_once()
 def fit_gates(model, images, *, spread=0.02, print_fn=None):
     """Fits the gates of a wrapped model, so that they predict how much each channel matters for an image.
 

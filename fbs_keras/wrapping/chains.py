@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 
 import keras
 
@@ -15,17 +16,22 @@ class Scope:
 
     Attributes:
         prefix: The names of the models that it is in, and its own: `"backbone/"`; empty for the whole model.
+        model: That model.
         graph: Its `graph.Graph`.
-        tensors: The shape and dtype of each tensor, `{Ref: KerasTensor}`.
         calls: The calls of each layer in it, `{id: list of Node}`.
         owners: In how many models, of the whole model and those nested in it, each layer stands, `{id: count}`.
     """
 
     prefix: str
+    model: keras.Model
     graph: graph.Graph
-    tensors: dict
     calls: dict
     owners: collections.Counter
+
+    @functools.cached_property
+    def tensors(self):
+        """The shape and dtype of each tensor, `{Ref: KerasTensor}`."""
+        return graph.specs(self.graph, self.model)
 
     def only_reader(self, node):
         """The call that alone reads a call's output, of a layer that is called only there and plainly; else `None`."""
@@ -58,7 +64,7 @@ def scopes(model):
         for node in model_graph.nodes:
             calls.setdefault(id(node.layer), []).append(node)
         owners.update(calls.keys())
-        found[id(owner)] = Scope(prefix, model_graph, graph.specs(model_graph, owner), calls, owners)
+        found[id(owner)] = Scope(prefix, owner, model_graph, calls, owners)
         for layer in (nodes[0].layer for nodes in calls.values()):
             if isinstance(layer, keras.Model) and graph.is_readable(layer) and id(layer) not in found:
                 visit(layer, f"{prefix}{layer.name}/")
