@@ -6,6 +6,7 @@ from keras import ops
 from fbs_keras import graph
 from fbs_keras.graph.channelwise import activation_name, passes_apart, passes_channels
 from fbs_keras.graph.copying import remake
+from fbs_keras.graph.observing import NEVER
 from fbs_keras.graph.readers import kernel_readers
 from fbs_keras.graph.rewriting import compile_as, rewrite
 from fbs_keras.layers import gating
@@ -14,7 +15,7 @@ from fbs_keras.layers.fbs_conv2d import FBSConv2D
 
 
 @graph.reading_once()
-def remove_unused(model, below=0.01, *, print_fn=None):
+def remove_unused(model, below=NEVER, *, print_fn=None):
     """Returns a smaller copy of a trained model, without the channels that its gates hardly ever choose.
 
     A channel goes, with its filter, its gate and the weights that read it, where the share of training images for which

@@ -9,6 +9,7 @@ import warnings
 import keras
 from keras import ops
 
+from fbs_keras.graph.observing import always_and_never
 from fbs_keras.layers.densities import fbs_layers, fbs_paths, set_density
 from fbs_keras.layers.fbs_conv2d import current_density
 from fbs_keras.training import schedules
@@ -180,14 +181,14 @@ def gate_statistics(model):
     """
     rows = []
     for path, layer in fbs_paths(model):
-        usage = ops.convert_to_numpy(layer.usage)
+        always, never = always_and_never(ops.convert_to_numpy(layer.usage))
         rows.append(
             GateStatistics(
                 name=path,
                 density=current_density(layer),
                 saliency=float(ops.convert_to_numpy(layer.saliency).mean()),
-                never=float((usage < 0.01).mean()),
-                always=float((usage > 0.99).mean()),
+                never=float(never.mean()),
+                always=float(always.mean()),
             )
         )
     return rows
