@@ -8,44 +8,10 @@ import numpy as np
 from fbs_keras import graph
 from fbs_keras.graph.channelwise import activation_name, treats_elements_apart
 from fbs_keras.graph.kinds import operation
+from fbs_keras.graph.properties import ELEMENTWISE_OPERATIONS, properties, types
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
 
-# Exact types, here and below: a subclass may do something else.
-_MIXING = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.Dense,
-)
-TRANSPOSED = _MIXING[3:6]
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-# They move or average values within a channel, so that a constant stays that constant, but for padding.
-_SPATIAL = (
-    *(
-        getattr(keras.layers, f"{name}{rank}D")
-        for name in ("MaxPooling", "AveragePooling", "ZeroPadding", "Cropping", "UpSampling", "SpatialDropout")
-        for rank in (1, 2, 3)
-    ),
-    *(keras.layers.Identity, keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.GaussianNoise),
-    keras.layers.ActivityRegularization,
-)
-_GLOBAL = tuple(
-    getattr(keras.layers, f"Global{name}Pooling{rank}D") for name in ("Max", "Average") for rank in (1, 2, 3)
-)
-_ELEMENTWISE = (
-    *(keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU),
-    *(keras.layers.Add, keras.layers.Subtract, keras.layers.Multiply, keras.layers.Average),
-    *(keras.layers.Maximum, keras.layers.Minimum),
-)
-# The classes of `x + y`, `keras.ops.relu(x)` and so on are not public; their names are stable.
-_ELEMENTWISE_OPS = (
-    *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Negative", "Absolute", "Square"),
-    *("Relu", "Relu6", "Sigmoid", "HardSigmoid", "Silu", "HardSilu", "Tanh", "Gelu", "Elu", "LeakyRelu", "Softplus"),
-    "ZerosLike",
-)
+TRANSPOSED = tuple(each for each in types("mix") if each.__name__.endswith("Transpose"))
 
 
 class Channels(typing.NamedTuple):
@@ -344,40 +310,36 @@ def flatten(layer, values, axis, shape):
 
 def _kind(node):
     """The kind of a call, see `ChannelGroups`, and why its channels cannot be followed, or `None`."""
-    layer, layer_type = node.layer, type(node.layer)
+    layer, unknown = node.layer, ("", f"{type(node.layer).__name__} may mix channels")
     if isinstance(layer, FBSConv2D):
         raise ValueError(f"layer {node.name!r} is an FBSConv2D already: slim the model first, then wrap it")
     if not isinstance(layer, keras.layers.Layer):
         numbers = all(_is_number(value) for value in keras.tree.flatten((node.args, node.kwargs)))
         name = operation(layer)
-        if name in _ELEMENTWISE_OPS and numbers:
+        if name in ELEMENTWISE_OPERATIONS and numbers:
             return "elementwise", None
         if name in _OPERATIONS and (name != "Pad" or numbers):
             return _OPERATIONS[name], None
-        return "", f"{layer_type.__name__} may mix channels"
-    if layer_type in _ELEMENTWISE:
-        return "elementwise", None
-    if layer_type is keras.layers.Concatenate:
-        return "concatenate", None
+        return unknown
+    row = properties(layer)
+    kind = _KINDS.get(row.role, row.role)
+    if kind == "concatenate" or (kind == "elementwise" and row.apart):
+        return kind, None
     if len(node.inputs) != 1:
-        return "", f"{layer_type.__name__} may mix channels"
-    if layer_type in _MIXING or layer_type in _DEPTHWISE:
-        return "mix" if layer_type in _MIXING else "depthwise", _why_not(layer)
-    for kind, types in _SINGLE:
-        if layer_type in types:
-            return kind, None
-    if layer_type is keras.layers.Activation and treats_elements_apart(layer.activation):
+        return unknown
+    if kind in ("mix", "depthwise"):
+        return kind, _why_not(layer)
+    if kind in ("norm", "spatial", "flatten", "reshape"):
+        return kind, None
+    if kind == "elementwise" and isinstance(layer, keras.layers.Activation) and treats_elements_apart(layer.activation):
         return "elementwise", None
-    return "", f"{layer_type.__name__} may mix channels"
+    return unknown
 
 
+# What is done alike with several roles. A constant stays that constant where values move or are averaged, but for
+# padding.
+_KINDS = {"nothing": "spatial", "global": "spatial", "merge": "elementwise"}
 _OPERATIONS = {"Concatenate": "concatenate", "Pad": "pad", "GetItem": "slice"}
-_SINGLE = (
-    ("norm", (keras.layers.BatchNormalization,)),
-    ("spatial", (*_SPATIAL, *_GLOBAL)),
-    ("flatten", (keras.layers.Flatten,)),
-    ("reshape", (keras.layers.Reshape,)),
-)
 
 
 def _is_number(value):

@@ -11,6 +11,7 @@ from fbs_keras import graph
 from fbs_keras.graph.channelwise import activation_function, is_elementwise, passes_channels
 from fbs_keras.graph.copying import remake
 from fbs_keras.graph.kinds import replaced_methods
+from fbs_keras.graph.properties import inherited
 from fbs_keras.layers.densities import PATTERN, closeness
 from fbs_keras.layers.fbs_conv2d import FBSConv2D, keeps_zero
 from fbs_keras.wrapping.chains import chain_behind, needs_suppression, scopes
@@ -331,28 +332,6 @@ def _depthwise(decision, chosen, flat):
     return dataclasses.replace(decision, reason="", passes=" and ".join(sorted({chosen[ref] for ref in read})))
 
 
-# Layers that leave what a channel means as it is: a convolution whose values go through these alone is the output.
-_PASSING = (
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.UpSampling2D,
-    keras.layers.Resizing,
-    keras.layers.Permute,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Cropping2D,
-    keras.layers.Rescaling,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout2D,
-    keras.layers.Identity,
-    keras.layers.Activation,
-    keras.layers.Softmax,
-)
-
-
 def _computes_output(decision, flat):
     """Whether a linear convolution computes the model's output, such as a 1x1 classifier.
 
@@ -371,7 +350,7 @@ def _computes_output(decision, flat):
         if len(consumers) != 1 or len(consumers[0].inputs) != 1:
             return False
         layer = consumers[0].layer
-        if isinstance(layer, keras.layers.Layer) and not isinstance(layer, _PASSING):
+        if isinstance(layer, keras.layers.Layer) and not inherited(layer).same_meaning:
             return False
         if isinstance(layer, keras.layers.Activation) and is_elementwise(layer.activation):
             return False  # features, behind a ReLU that the FBS layer could not take in
