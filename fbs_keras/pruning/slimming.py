@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from fbs_keras import graph
+from fbs_keras import graph, patterns
 from fbs_keras.layers.fbs_conv2d import check_count
 from fbs_keras.pruning.channel_groups import TRANSPOSED, ChannelGroups, flatten, padding, to_numpy
 from fbs_keras.pruning.channel_removal import remove_channels
@@ -55,10 +55,11 @@ def slim(
         keep: The fraction of ranked channels to keep, in (0, 1]. A model without gammas is ranked by the size of its
             filters, `sum |kernel|`, relative to the layer's mean.
         threshold: Or remove every channel with a |gamma| below this, a number not below 0.
-        widths: Or keep so many channels, the first by rank: `{layer name: channels}`, others stay as they are. Layers
-            without gamma are ranked by the size of their filters.
-        include: Names of the only layers to slim; a name or a list of names. Defaults to all that can be.
-        exclude: Names of layers to leave alone. Defaults to none.
+        widths: Or keep so many channels, the first by rank: `{name, path or pattern: channels}` as in
+            `fbs_keras.set_density`; others stay as they are. Layers without gamma are ranked by the size of their
+            filters.
+        include: The only layers to slim: names, paths or patterns likewise, one or a list. Defaults to all that can be.
+        exclude: Layers to leave alone, likewise. Defaults to none.
         min_channels: With `keep` or `threshold`, each layer keeps at least so many channels. Defaults to 1.
         print_fn: Called with a line for each layer, which says how many channels stay and why. Defaults to no report.
 
@@ -125,30 +126,30 @@ def _check_arguments(keep, threshold, widths, min_channels):
         check_count(width, f"widths[{name!r}]")
 
 
-def _named(groups, names, argument):
-    """The layers that some names mean, `{path: layer}`: a path, or a layer's own name."""
-    names = [names] if isinstance(names, str) else list(names or ())
-    found = {path: layer for path, layer in groups.layers.items() if path in names or layer.name in names}
-    known = {name for path, layer in found.items() for name in (path, layer.name)}
-    unknown = [name for name in names if name not in known]
+def _keys(groups, names, argument):
+    """The names, paths or patterns of an argument, a list; raises where one names no layer."""
+    keys = patterns.as_keys(names, argument)
+    unknown = patterns.unmatched(keys, groups.layers)
     if unknown:
         raise ValueError(f"{argument} must name layers with channels, got {unknown[0]!r}; there are {[*groups.layers]}")
-    return found
+    return keys
 
 
 def _restrict(groups, include, exclude):
     """Keeps the layers whole that the user did not choose."""
-    for layer in _named(groups, exclude, "exclude").values():
-        groups.keep(groups.writes[id(layer)], "excluded")
+    exclude = _keys(groups, exclude or (), "exclude")
+    for path, layer in groups.layers.items():
+        if patterns.chosen(exclude, path):
+            groups.keep(groups.writes[id(layer)], "excluded")
     if include is None:
         return
-    chosen = _named(groups, include, "include")
+    include = _keys(groups, include, "include")
     for path, layer in groups.layers.items():
-        if path not in chosen:
+        if not patterns.chosen(include, path):
             groups.keep(groups.writes[id(layer)], f"it is joined to {path!r}, which is not in include")
-    for path, layer in chosen.items():
+    for path, layer in groups.layers.items():
         ids = groups.writes[id(layer)]
-        if not groups.is_free(ids).any():
+        if patterns.chosen(include, path) > patterns.PATTERN and not groups.is_free(ids).any():
             raise ValueError(f"{path!r} is in include but cannot be slimmed: {groups.reason(ids)}")
 
 
@@ -239,9 +240,8 @@ def _removed_by_width(groups, roots, scores, widths):
     removed = np.zeros(len(roots), bool)
     decided: dict[int, str] = {}
     wanted = [
-        (name, path, roots[groups.writes[id(layer)]], width)
-        for name, width in widths.items()
-        for path, layer in _named(groups, name, "widths").items()
+        (name, path, roots[groups.writes[id(groups.layers[path])]], widths[name])
+        for path, name in patterns.closest(_keys(groups, [*widths], "widths"), groups.layers).items()
     ]
     for name, path, own, width in sorted(wanted, key=lambda item: len(item[2])):
         if width > len(own):

@@ -7,12 +7,11 @@ import typing
 
 import keras
 
-from fbs_keras import graph
+from fbs_keras import graph, patterns
 from fbs_keras.graph.channelwise import activation_function, is_elementwise, passes_channels
 from fbs_keras.graph.copying import remake
 from fbs_keras.graph.kinds import replaced_methods
 from fbs_keras.graph.properties import inherited
-from fbs_keras.layers.densities import PATTERN, closeness
 from fbs_keras.layers.fbs_conv2d import FBSConv2D, keeps_zero
 from fbs_keras.wrapping.chains import chain_behind, needs_suppression, scopes
 from fbs_keras.wrapping.folding import Folding, fold, is_separable
@@ -93,11 +92,11 @@ def plan(model, *, include=None, exclude=None, group_size=1, init="preserve"):
     >>> [decision.path for decision in plan(model) if not decision.wrapped]
     ['logits']
     """
-    include = None if include is None else _names(include, "include")
-    exclude = _names(exclude or (), "exclude")
+    include = None if include is None else patterns.as_keys(include, "include")
+    exclude = patterns.as_keys(exclude or (), "exclude")
     places = scopes(model)
     decisions = list({id(decision.layer): decision for decision in _decide(model, places, init)}.values())
-    unknown = [key for key in (*exclude, *(include or ())) if not any(closeness(key, item.path) for item in decisions)]
+    unknown = patterns.unmatched([*exclude, *(include or ())], [decision.path for decision in decisions])
     if unknown:
         raise ValueError(
             f"include and exclude must name convolutions of model {model.name!r}, got {unknown[0]!r}; "
@@ -111,25 +110,14 @@ def plan(model, *, include=None, exclude=None, group_size=1, init="preserve"):
     return [_depthwise(decision, chosen, flat) for decision in decisions]
 
 
-def _names(names, argument):
-    if isinstance(names, str):
-        return [names]
-    if not isinstance(names, list | tuple | set | frozenset):
-        raise TypeError(f"{argument} must be a layer name or pattern, or a list of them, got {names!r}")
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"{argument} must hold layer names, got {name!r} of type {type(name).__name__}")
-    return list(names)
-
-
 def _choose(decision, include, exclude, flat, tensors):
     """Applies the user's choice to what could be done with a convolution."""
-    if any(closeness(key, decision.path) for key in exclude):
+    if patterns.chosen(exclude, decision.path):
         return dataclasses.replace(decision, reason="excluded")
-    chosen = PATTERN if include is None else max((closeness(key, decision.path) for key in include), default=0)
+    chosen = patterns.PATTERN if include is None else patterns.chosen(include, decision.path)
     if not chosen:
         return dataclasses.replace(decision, reason="not in include")
-    if chosen == PATTERN:
+    if chosen == patterns.PATTERN:
         return _unless_useless(decision, flat, tensors)
     if decision.reason:
         raise ValueError(f"{decision.path!r} is in include but cannot be wrapped: {decision.reason}")
