@@ -105,7 +105,7 @@ class MacReport:
 
 
 @graph.reading_once()
-def count_macs(model):
+def count_macs(model: keras.Model) -> MacReport:
     """Counts the multiply-accumulates of a model for one image, dense and with channels skipped.
 
     An FBS layer costs

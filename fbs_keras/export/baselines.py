@@ -1,5 +1,9 @@
 """Plain networks to compare an FBS model's speed with."""
 
+import os
+
+import keras
+
 from fbs_keras import graph
 from fbs_keras.export.converter import load, plan_model, to_tflite
 from fbs_keras.export.names import input_names
@@ -9,7 +13,9 @@ KINDS = ("dense", "static")
 
 
 @graph.reading_once()
-def baseline(model, kind, batch_size=1, quantize=None):
+def baseline(
+    model: keras.Model | str | os.PathLike, kind: str, batch_size: int = 1, quantize: str | None = None
+) -> bytes:
     """Converts a plain convolutional network of a model's shape: what FBS has to beat.
 
     Args:

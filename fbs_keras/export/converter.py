@@ -27,7 +27,14 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @graph.reading_once()
-def convert(model, path=None, *, target="portable", quantize=None, batch_size=1):
+def convert(
+    model: keras.Model | str | os.PathLike,
+    path: str | os.PathLike | None = None,
+    *,
+    target: str = "portable",
+    quantize: str | None = None,
+    batch_size: int = 1,
+) -> bytes:
     """Converts a Keras model to a .tflite file in which FBS layers compute their winning channels only.
 
     Between FBS layers only the winners are stored, `[N, H, W, k]` with `k = ceil(density * C)`, together with their
@@ -129,7 +136,7 @@ def idle_lanes(layers):
 
 
 @graph.reading_once()
-def explain(model, batch_size=1):
+def explain(model: keras.Model | str | os.PathLike, batch_size: int = 1) -> str:
     """Tells how each layer of a model is exported, which tensors are compact (`32/64`), and why others are not.
 
     Args:
@@ -153,7 +160,7 @@ def explain(model, batch_size=1):
     return str(plan_model(load(model), batch_size))
 
 
-def load(model):
+def load(model: keras.Model | str | os.PathLike) -> keras.Model:
     """Prepares a model for export.
 
     Args:

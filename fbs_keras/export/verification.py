@@ -1,6 +1,8 @@
 """verify(): does an exported file compute what the Keras model does?"""
 
 import dataclasses
+import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -91,7 +93,15 @@ class QuantizedReport:
 
 
 @graph.reading_once()
-def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=None):
+def verify(
+    model: keras.Model | str | os.PathLike,
+    content: bytes | str | os.PathLike,
+    x: Any = None,
+    *,
+    labels: Any = None,
+    tolerance: float = 1e-3,
+    use_delegate: bool | None = None,
+) -> Report | QuantizedReport:
     """Compares a Keras model with the file that it was exported to, on the same inputs.
 
     Of a float32 file, first the channels that each FBS layer chose, then the outputs, with those of

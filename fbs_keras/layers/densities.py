@@ -48,7 +48,7 @@ def require_fbs_paths(model):
     return paths
 
 
-def set_density(model, density):
+def set_density(model: keras.Model, density: float | dict[str, float]) -> None:
     """Sets the density of a model's FBS layers; takes effect at once, with no recompilation.
 
     A dict names layers by name (`"conv1"`), by path with the nested models they are in (`"backbone/conv1"`), or by a

@@ -1,13 +1,14 @@
 """Network slimming: L1 on batch norm's gammas in training, then the channels with the smallest are removed for good."""
 
 import math
-import numbers
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 from keras import ops
 
 from fbs_keras import graph, patterns
+from fbs_keras.layers import gating
 from fbs_keras.layers.fbs_conv2d import check_count
 from fbs_keras.pruning.channel_groups import TRANSPOSED, ChannelGroups, flatten, padding, to_numpy
 from fbs_keras.pruning.channel_removal import remove_channels
@@ -18,16 +19,16 @@ NEAR_ZERO = 0.01
 
 @graph.reading_once()
 def slim(
-    model,
-    keep=None,
+    model: keras.Model,
+    keep: float | None = None,
     *,
-    threshold=None,
-    widths=None,
-    include=None,
-    exclude=None,
-    min_channels=1,
-    print_fn=None,
-):
+    threshold: float | None = None,
+    widths: dict[str, int] | None = None,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    min_channels: int = 1,
+    print_fn: Callable[[str], object] | None = None,
+) -> keras.Model:
     """Returns a smaller copy of a model, without the channels whose batch norm scales them to almost nothing.
 
     A channel c of a layer with batch norm is ranked by `|gamma_c|`, among the channels of all layers, and removed if
@@ -113,7 +114,7 @@ def _check_arguments(keep, threshold, widths, min_channels):
         named = [*given, *(["widths"] if widths is not None else [])]
         raise ValueError(f"expected exactly one of keep, threshold and widths, got {' and '.join(named) or 'none'}")
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        if not gating.is_number(value):
             raise TypeError(f"{name} must be a number, got {value!r}")
     if keep is not None and not 0 < keep <= 1:
         raise ValueError(f"keep must be in (0, 1], got {keep}")
@@ -300,16 +301,16 @@ class SlimmingRegularizer(keras.callbacks.Callback):
     Source: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017, equation 1.
     """
 
-    def __init__(self, weight=1e-5, print_fn=None):
+    def __init__(self, weight: float = 1e-5, print_fn: Callable[[str], object] | None = None):
         super().__init__()
-        if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
+        if not gating.is_number(weight):
             raise TypeError(f"weight must be a number not below 0, got {weight!r}")
         weight = float(weight)
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight must be finite and not below 0, got {weight}")
         self.weight = weight
         self.print_fn = print_fn
-        self._norms = {}
+        self._norms: dict = {}
 
     def on_train_begin(self, logs=None):
         groups = ChannelGroups(self.model)

@@ -1,5 +1,8 @@
 """remove_unused(): takes away for good the channels that FBS layers never use."""
 
+from collections.abc import Callable
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -15,7 +18,9 @@ from fbs_keras.layers.fbs_conv2d import FBSConv2D
 
 
 @graph.reading_once()
-def remove_unused(model, below=NEVER, *, print_fn=None):
+def remove_unused(
+    model: keras.Model, below: float = NEVER, *, print_fn: Callable[[str], object] | None = None
+) -> keras.Model:
     """Returns a smaller copy of a trained model, without the channels that its gates hardly ever choose.
 
     A channel goes, with its filter, its gate and the weights that read it, where the share of training images for which

@@ -1,5 +1,8 @@
 """fit_gates(): starts gates that choose by the image, from what each channel does for the layers behind it."""
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -19,7 +22,9 @@ RIDGE = 1e-3
 
 
 @graph.reading_once()
-def fit_gates(model, images, *, spread=0.02, print_fn=None):
+def fit_gates(
+    model: keras.Model, images: Any, *, spread: float = 0.02, print_fn: Callable[[str], object] | None = None
+) -> None:
     """Fits the gates of a wrapped model, so that they predict how much each channel matters for an image.
 
     `fbs_keras.wrap` starts gates that are the same for every image. With those, the channels of the smallest gamma drop

@@ -1,6 +1,7 @@
 """wrap(): turns the convolutions of a Keras model into FBS layers, keeping its weights and its function."""
 
 import itertools
+from collections.abc import Callable, Iterable
 
 import keras
 
@@ -20,16 +21,16 @@ INITS = ("preserve", "paper")
 
 @graph.reading_once()
 def wrap(
-    model,
-    density=1.0,
+    model: keras.Model,
+    density: float | dict[str, float] = 1.0,
     *,
-    include=None,
-    exclude=None,
-    init="preserve",
-    group_size=1,
-    round_channels=1,
-    print_fn=None,
-):
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    init: str = "preserve",
+    group_size: int = 1,
+    round_channels: int = 1,
+    print_fn: Callable[[str], object] | None = None,
+) -> keras.Model:
     """Returns a copy of a model in which convolutions are FBS layers, with the weights carried over.
 
     Each `Conv2D`, with the batch normalisation and the ReLU that follow it, becomes one `FBSConv2D`. With
