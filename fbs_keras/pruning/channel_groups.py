@@ -289,11 +289,6 @@ class ChannelGroups:
 _OTHER_AXIS = "its channels are on another axis"
 
 
-def to_numpy(value):
-    """Copies a variable or tensor to a float32 array."""
-    return np.asarray(keras.ops.convert_to_numpy(value), "float32")
-
-
 def padding(pad, rank):
     """How much a `keras.ops.pad` adds before and after each of the axes, a list of pairs."""
     pairs = [tuple(pair) for pair in pad.pad_width]

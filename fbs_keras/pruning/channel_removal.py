@@ -5,9 +5,10 @@ import collections
 import keras
 import numpy as np
 
+from fbs_keras.graph.arrays import to_numpy
 from fbs_keras.graph.copying import remake
 from fbs_keras.graph.rewriting import compile_as, rewrite
-from fbs_keras.pruning.channel_groups import TRANSPOSED, flatten, padding, to_numpy
+from fbs_keras.pruning.channel_groups import TRANSPOSED, flatten, padding
 
 
 def remove_channels(model, groups, kept):

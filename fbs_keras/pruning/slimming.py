@@ -8,9 +8,10 @@ import numpy as np
 from keras import ops
 
 from fbs_keras import graph, patterns
+from fbs_keras.graph.arrays import to_numpy
 from fbs_keras.layers import gating
 from fbs_keras.layers.fbs_conv2d import check_count
-from fbs_keras.pruning.channel_groups import TRANSPOSED, ChannelGroups, flatten, padding, to_numpy
+from fbs_keras.pruning.channel_groups import TRANSPOSED, ChannelGroups, flatten, padding
 from fbs_keras.pruning.channel_removal import remove_channels
 
 # Gammas below it are reported as near zero: a hundredth of what they start from.

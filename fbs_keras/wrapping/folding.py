@@ -5,6 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from fbs_keras.graph.arrays import to_numpy
+
 # A gate starts no lower than this where beta is larger, so that beta / rho stays near beta ...
 SMALLEST_GATE = 1e-3
 # ... nor, for a gamma of zero, than this: gradients reach it, and it changes the output by less than rounding does.
@@ -152,7 +154,7 @@ def array(variable, default=0.0, size=0):
     """A variable's value in double precision, or an array of `size` defaults in the place of `None`."""
     if variable is None:
         return np.full(size, default)
-    return np.asarray(keras.ops.convert_to_numpy(variable), "float64")
+    return to_numpy(variable, "float64")
 
 
 def _scaled(kernel, r):
