@@ -169,9 +169,9 @@ def report(model_graph, tensors):
             rows.append(row)
         elif _has_kernel(node.layer):
             uncounted.append(node.name)
-    layers = {id(node.layer): node.layer for node in model_graph.nodes}
+    layers = dict.fromkeys(node.layer for node in model_graph.nodes)
     peaks = [_peak(model_graph, shapes, channels, kept) for kept in (channels, active)]
-    parameters = sum(_parameters(layer) for layer in layers.values())
+    parameters = sum(_parameters(layer) for layer in layers)
     return MacReport(rows, uncounted, parameters, *peaks)
 
 

@@ -122,7 +122,7 @@ def idle_lanes(layers):
     ['k = 20 in conv3 computes as 32 do where vectors hold 16 channels; wrap(..., round_channels=16) makes ...']
     """
     found: dict[int, list[str]] = {}
-    for layer in {id(layer): layer for layer in layers}.values():
+    for layer in dict.fromkeys(layers):
         k = layer.active_channels
         computed = -(-k // LANES) * LANES
         if computed <= layer.filters and 1 - k / computed > MOST_IDLE:  # more than all filters would be no remedy

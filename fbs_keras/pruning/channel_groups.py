@@ -40,8 +40,8 @@ class ChannelGroups:
         kinds: `{Ref: kind}` of the call that computes it: `"mix"`, `"depthwise"`, `"norm"`, `"elementwise"`,
             `"spatial"`, `"concatenate"`, `"pad"`, `"slice"`, `"flatten"`, `"reshape"`.
         layers: `{path: layer}` of the layers that make channels.
-        reads: `{id(layer): ids}`, the channels that a layer's weights or settings depend on.
-        writes: `{id(layer): ids}`, the channels that a layer makes, or makes anew from those that it reads.
+        reads: `{layer: ids}`, the channels that a layer's weights or settings depend on.
+        writes: `{layer: ids}`, the channels that a layer makes, or makes anew from those that it reads.
         norms: `{path: layer}` of the batch norms whose channels are known.
 
     Raises:
@@ -50,7 +50,7 @@ class ChannelGroups:
     Example:
 
     >>> groups = ChannelGroups(model)
-    >>> groups.reason(groups.writes[id(model.get_layer("logits"))])
+    >>> groups.reason(groups.writes[model.get_layer("logits")])
     "it computes the model's output"
     """
 
@@ -60,8 +60,8 @@ class ChannelGroups:
         self.tensors: dict[graph.Ref, Channels] = {}
         self.kinds: dict[graph.Ref, str] = {}
         self.layers: dict[str, typing.Any] = {}
-        self.reads: dict[int, np.ndarray | None] = {}
-        self.writes: dict[int, np.ndarray] = {}
+        self.reads: dict[typing.Any, np.ndarray | None] = {}
+        self.writes: dict[typing.Any, np.ndarray] = {}
         self.norms: dict[str, typing.Any] = {}
         self._parents: list[int] = []
         self._reasons: dict[int, str] = {}
@@ -117,7 +117,7 @@ class ChannelGroups:
 
     def _read(self, layer, ids):
         """Notes what a layer reads: the same channels at each of its calls."""
-        before = self.reads.setdefault(id(layer), ids)
+        before = self.reads.setdefault(layer, ids)
         if before is None or ids is None:
             for known in (before, ids):
                 if known is not None:
@@ -128,7 +128,7 @@ class ChannelGroups:
     def _write(self, layer, ids, path):
         """Notes the channels that a layer makes: the same ones at each of its calls."""
         self.layers.setdefault(path, layer)
-        return self.writes.setdefault(id(layer), ids)
+        return self.writes.setdefault(layer, ids)
 
     def _visit(self, node):
         for ref in node.inputs:
@@ -155,7 +155,7 @@ class ChannelGroups:
             return _OTHER_AXIS
         self._read(layer, None if known is None else known.ids)
         count = layer.units if isinstance(layer, keras.layers.Dense) else layer.filters
-        ids = self.writes[id(layer)] if id(layer) in self.writes else self._new(count)
+        ids = self.writes[layer] if layer in self.writes else self._new(count)
         self.tensors[node.output] = Channels(self._write(layer, ids, node.name), self._axis(layer, node.output))
         if not treats_elements_apart(layer.activation):
             self.keep(ids, f"its activation {activation_name(layer.activation)!r} may mix channels")
@@ -166,8 +166,8 @@ class ChannelGroups:
             return f"its activation {activation_name(node.layer.activation)!r} may mix channels"
 
         def repeat(known):
-            self.writes[id(node.layer)] = np.repeat(known.ids, node.layer.depth_multiplier)
-            return Channels(self.writes[id(node.layer)], known.axis)
+            self.writes[node.layer] = np.repeat(known.ids, node.layer.depth_multiplier)
+            return Channels(self.writes[node.layer], known.axis)
 
         return self._pass_on(node, repeat, self._axis(node.layer, node.inputs[0]), reads=True)
 
@@ -258,10 +258,10 @@ class ChannelGroups:
         if (before or after) and node.layer.mode != "constant":
             return f"it pads channels in mode {node.layer.mode!r}"
         self._read(node.layer, known.ids)
-        ids = self.writes.get(id(node.layer))
+        ids = self.writes.get(node.layer)
         if ids is None:
             ids = np.concatenate([self._new(before), known.ids, self._new(after)])
-            self.writes[id(node.layer)] = ids
+            self.writes[node.layer] = ids
         self.tensors[node.output] = Channels(ids, known.axis)
         return None
 

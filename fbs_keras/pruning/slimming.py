@@ -105,7 +105,7 @@ def slim(
     kept = ~removed[roots]
     if print_fn is not None:
         for path, layer in groups.layers.items():
-            print_fn(_line(groups, path, groups.writes[id(layer)], kept))
+            print_fn(_line(groups, path, groups.writes[layer], kept))
     return remove_channels(model, groups, kept)
 
 
@@ -142,15 +142,15 @@ def _restrict(groups, include, exclude):
     exclude = _keys(groups, exclude or (), "exclude")
     for path, layer in groups.layers.items():
         if patterns.chosen(exclude, path):
-            groups.keep(groups.writes[id(layer)], "excluded")
+            groups.keep(groups.writes[layer], "excluded")
     if include is None:
         return
     include = _keys(groups, include, "include")
     for path, layer in groups.layers.items():
         if not patterns.chosen(include, path):
-            groups.keep(groups.writes[id(layer)], f"it is joined to {path!r}, which is not in include")
+            groups.keep(groups.writes[layer], f"it is joined to {path!r}, which is not in include")
     for path, layer in groups.layers.items():
-        ids = groups.writes[id(layer)]
+        ids = groups.writes[layer]
         if patterns.chosen(include, path) > patterns.PATTERN and not groups.is_free(ids).any():
             raise ValueError(f"{path!r} is in include but cannot be slimmed: {groups.reason(ids)}")
 
@@ -160,7 +160,7 @@ def _gammas(groups, roots):
     scores = np.full(len(roots), np.nan)
     for norm in groups.norms.values():
         if norm.scale:
-            np.fmax.at(scores, roots[groups.reads[id(norm)]], np.abs(to_numpy(norm.gamma)))
+            np.fmax.at(scores, roots[groups.reads[norm]], np.abs(to_numpy(norm.gamma)))
     scores[roots[_unscaled(groups)]] = np.nan
     return scores
 
@@ -202,10 +202,10 @@ def _filter_sizes(groups, roots):
     """The largest `sum |kernel|` of each group's filters, relative to their layer's mean; NaN where there is none."""
     scores = np.full(len(roots), np.nan)
     for layer in groups.layers.values():
-        if id(layer) in groups.reads and not isinstance(layer, keras.layers.Dense):
+        if layer in groups.reads and not isinstance(layer, keras.layers.Dense):
             kernel = np.moveaxis(to_numpy(layer.kernel), -2 if type(layer) in TRANSPOSED else -1, 0)
             size = np.abs(kernel).reshape(len(kernel), -1).sum(axis=1)
-            np.fmax.at(scores, roots[groups.writes[id(layer)]], size / (size.mean() or 1.0))
+            np.fmax.at(scores, roots[groups.writes[layer]], size / (size.mean() or 1.0))
     return scores
 
 
@@ -218,7 +218,7 @@ def _removed_by_rank(groups, roots, scores, keep, threshold, min_channels):
         groups.keep([root], "no gamma scales it before it is read")
     removed = np.zeros(len(roots), bool)
     if not len(ranked):
-        lines = [_line(groups, path, groups.writes[id(layer)], ~removed) for path, layer in groups.layers.items()]
+        lines = [_line(groups, path, groups.writes[layer], ~removed) for path, layer in groups.layers.items()]
         raise ValueError("\n".join(["the model has nothing to slim:", *(f"  {line}" for line in lines)]))
     if threshold is not None:
         removed[ranked[scores[ranked] < threshold]] = True
@@ -226,7 +226,7 @@ def _removed_by_rank(groups, roots, scores, keep, threshold, min_channels):
         order = ranked[np.argsort(-scores[ranked], kind="stable")]
         removed[order[max(1, round(keep * len(order))) :]] = True
     for layer in groups.layers.values():
-        own = roots[groups.writes[id(layer)]]
+        own = roots[groups.writes[layer]]
         gone = own[removed[own]]
         missing = min(min_channels, len(own)) - (len(own) - len(gone))
         if missing > 0:
@@ -242,7 +242,7 @@ def _removed_by_width(groups, roots, scores, widths):
     removed = np.zeros(len(roots), bool)
     decided: dict[int, str] = {}
     wanted = [
-        (name, path, roots[groups.writes[id(groups.layers[path])]], widths[name])
+        (name, path, roots[groups.writes[groups.layers[path]]], widths[name])
         for path, name in patterns.closest(_keys(groups, [*widths], "widths"), groups.layers).items()
     ]
     for name, path, own, width in sorted(wanted, key=lambda item: len(item[2])):
@@ -316,9 +316,7 @@ class SlimmingRegularizer(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         groups = ChannelGroups(self.model)
         self._norms = {
-            path: norm
-            for path, norm in groups.norms.items()
-            if norm.scale and groups.is_free(groups.reads[id(norm)]).any()
+            path: norm for path, norm in groups.norms.items() if norm.scale and groups.is_free(groups.reads[norm]).any()
         }
         if not self._norms:
             raise ValueError(

@@ -1,5 +1,6 @@
 """remove_unused(): takes away for good the channels that FBS layers never use."""
 
+import typing
 from collections.abc import Callable
 
 import keras
@@ -60,8 +61,8 @@ def remove_unused(
     require_fbs_paths(model)
     flat = graph.flatten(model)
     shapes = {ref: tuple(spec.shape) for ref, spec in graph.specs(flat, model).items()}
-    outputs: dict[int, np.ndarray] = {}  # which channels stay, by id of the layer that makes or reads them
-    inputs: dict[int, np.ndarray] = {}
+    outputs: dict[typing.Any, np.ndarray] = {}  # which channels stay, by the layer that makes or reads them
+    inputs: dict[typing.Any, np.ndarray] = {}
     for node in flat.nodes:
         layer = node.layer
         if not isinstance(layer, FBSConv2D):
@@ -72,22 +73,22 @@ def remove_unused(
         if isinstance(readers, list) and not apart:
             readers = f"its activation {activation_name(layer.activation)!r} may mix channels"
         if isinstance(readers, list):
-            outputs[id(layer)] = kept
-            inputs.update((id(reader), kept) for reader in readers)
+            outputs[layer] = kept
+            inputs.update((reader, kept) for reader in readers)
         if print_fn is not None:
             print_fn(_line(node, readers, kept))
 
     def make(layer):
-        if id(layer) not in outputs and id(layer) not in inputs:
+        if layer not in outputs and layer not in inputs:
             return None
-        if id(layer) not in outputs:
+        if layer not in outputs:
             return remake(layer)
-        filters = int(outputs[id(layer)].sum())
+        filters = int(outputs[layer].sum())
         return remake(layer, filters=filters, density=layer.active_channels / filters)
 
     small, pairs = rewrite(model, make)
     for old, new in pairs:
-        _carry_over(old, new, inputs.get(id(old)), outputs.get(id(old)))
+        _carry_over(old, new, inputs.get(old), outputs.get(old))
     compile_as(small, model)
     return small
 

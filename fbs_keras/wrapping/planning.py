@@ -95,7 +95,7 @@ def plan(model, *, include=None, exclude=None, group_size=1, init="preserve"):
     include = None if include is None else patterns.as_keys(include, "include")
     exclude = patterns.as_keys(exclude or (), "exclude")
     places = scopes(model)
-    decisions = list({id(decision.layer): decision for decision in _decide(model, places, init)}.values())
+    decisions = list({decision.layer: decision for decision in _decide(model, places, init)}.values())
     unknown = patterns.unmatched([*exclude, *(include or ())], [decision.path for decision in decisions])
     if unknown:
         raise ValueError(
@@ -165,10 +165,10 @@ def _grouped(decision, group_size):
 
 def _decide(model, places, init):
     """Yields a `Decision` for each convolution of a model and of the models nested in it."""
-    scope = places[id(model)]
+    scope = places[model]
     for nodes in scope.calls.values():
         layer = nodes[0].layer
-        if id(layer) in places:
+        if layer in places:
             yield from _decide(layer, places, init)
         elif isinstance(layer, keras.layers.Layer) and "Conv" in type(layer).__name__:
             path = f"{scope.prefix}{layer.name}"
@@ -193,8 +193,8 @@ def _why_not(layer, nodes, scope):
         return f"it has a depth_multiplier of {layer.depth_multiplier}"
     if len(nodes) > 1:
         return f"it is shared by {len(nodes)} calls"
-    if scope.owners[id(layer)] > 1:
-        return f"it is shared by {scope.owners[id(layer)]} models"
+    if scope.owners[layer] > 1:
+        return f"it is shared by {scope.owners[layer]} models"
     if getattr(layer, "quantization_mode", None) is not None:
         return f"it is quantized ({layer.quantization_mode}); wrap the model first, and quantize in fbs_keras.convert"
     if getattr(layer, "lora_enabled", False):
@@ -277,12 +277,12 @@ def _chained(decision, decisions, places):
     # The mask that an FBS layer then returns too would be regularized with its output.
     if not decision.wrapped or getattr(decision.last, "activity_regularizer", None) is not None:
         return decision
-    scope = next(scope for scope in places.values() if id(decision.layer) in scope.calls)
-    (last,) = scope.calls[id(decision.last)]
+    scope = next(scope for scope in places.values() if decision.layer in scope.calls)
+    (last,) = scope.calls[decision.last]
     chain = chain_behind(last, scope, _channel_axis(decision.layer))
-    gated = {id(other.layer) for other in decisions if other.wrapped}
+    gated = {other.layer for other in decisions if other.wrapped}
     readers = scope.graph.consumers(chain[-1].output) if chain else []
-    reads_rows = any(id(node.layer) in gated or isinstance(node.layer, FBSConv2D) for node in readers)
+    reads_rows = any(node.layer in gated or isinstance(node.layer, FBSConv2D) for node in readers)
     if not needs_suppression(chain, reads_rows):
         return decision
     return dataclasses.replace(decision, chain=tuple(node.layer for node in chain))
@@ -291,17 +291,17 @@ def _chained(decision, decisions, places):
 def _chosen_channels(decisions, flat, tensors):
     """Which convolution chooses the channels of a tensor: `{Ref: path}` for those where some are zero."""
     starts = {
-        id(decision.last): decision.path
+        decision.last: decision.path
         for decision in decisions
         if decision.wrapped or isinstance(decision.layer, FBSConv2D)
     }
-    chained = {id(layer) for decision in decisions for layer in decision.chain}
+    chained = {layer for decision in decisions for layer in decision.chain}
     chosen: dict[graph.Ref, str] = {}
     for node in flat.nodes:
         layer, read = node.layer, node.inputs[0] if len(node.inputs) == 1 else None
-        if id(layer) in starts:
-            chosen[node.output] = starts[id(layer)]
-        elif read in chosen and (id(layer) in chained or passes_channels(layer, tensors[read].shape)):
+        if layer in starts:
+            chosen[node.output] = starts[layer]
+        elif read in chosen and (layer in chained or passes_channels(layer, tensors[read].shape)):
             chosen[node.output] = chosen[read]
     return chosen
 

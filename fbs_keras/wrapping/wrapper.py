@@ -122,9 +122,7 @@ def wrap(
         skip=[
             part for decision in chosen.values() for part in (decision.norm, decision.activation) if part is not None
         ],
-        insert={
-            id(decision.chain[-1]): _suppression(decision, names) for decision in chosen.values() if decision.chain
-        },
+        insert={decision.chain[-1]: _suppression(decision, names) for decision in chosen.values() if decision.chain},
     )
     for restore_initializers in built:
         restore_initializers()
