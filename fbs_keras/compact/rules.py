@@ -25,10 +25,11 @@ from fbs_keras.compact.steps import (
 )
 from fbs_keras.graph.channelwise import activation_function, is_channelwise, is_elementwise, moves_zero, passes_channels
 from fbs_keras.graph.kinds import kind, operation
+from fbs_keras.graph.properties import types
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
 from fbs_keras.layers.suppress import Suppress
 
-_MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+_MERGES = tuple(layer.__name__ for layer in types("merge"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,7 +104,8 @@ class MacReport:
         return self.dense / self.fbs if self.fbs else 1.0
 
 
-def count_macs(model):
+@graph.reading_once()
+def count_macs(model: keras.Model) -> MacReport:
     """Counts the multiply-accumulates of a model for one image, dense and with channels skipped.
 
     An FBS layer costs
@@ -168,9 +169,9 @@ def report(model_graph, tensors):
             rows.append(row)
         elif _has_kernel(node.layer):
             uncounted.append(node.name)
-    layers = {id(node.layer): node.layer for node in model_graph.nodes}
+    layers = dict.fromkeys(node.layer for node in model_graph.nodes)
     peaks = [_peak(model_graph, shapes, channels, kept) for kept in (channels, active)]
-    parameters = sum(_parameters(layer) for layer in layers.values())
+    parameters = sum(_parameters(layer) for layer in layers)
     return MacReport(rows, uncounted, parameters, *peaks)
 
 

@@ -26,7 +26,15 @@ MOST_VALUES = 2**31 - 1
 _LOGGER = logging.getLogger(__name__)
 
 
-def convert(model, path=None, *, target="portable", quantize=None, batch_size=1):
+@graph.reading_once()
+def convert(
+    model: keras.Model | str | os.PathLike,
+    path: str | os.PathLike | None = None,
+    *,
+    target: str = "portable",
+    quantize: str | None = None,
+    batch_size: int = 1,
+) -> bytes:
     """Converts a Keras model to a .tflite file in which FBS layers compute their winning channels only.
 
     Between FBS layers only the winners are stored, `[N, H, W, k]` with `k = ceil(density * C)`, together with their
@@ -119,7 +127,7 @@ def idle_lanes(layers):
     ['k = 20 in conv3 computes as 32 do where vectors hold 16 channels; wrap(..., round_channels=16) makes ...']
     """
     found: dict[int, list[str]] = {}
-    for layer in {id(layer): layer for layer in layers}.values():
+    for layer in dict.fromkeys(layers):
         k = layer.active_channels
         computed = -(-k // LANES) * LANES
         if computed <= layer.filters and 1 - k / computed > MOST_IDLE:  # more than all filters would be no remedy
@@ -132,7 +140,8 @@ def idle_lanes(layers):
     ]
 
 
-def explain(model, batch_size=1):
+@graph.reading_once()
+def explain(model: keras.Model | str | os.PathLike, batch_size: int = 1) -> str:
     """Tells how each layer of a model is exported, which tensors are compact (`32/64`), and why others are not.
 
     Args:
@@ -156,7 +165,7 @@ def explain(model, batch_size=1):
     return str(plan_model(load(model), batch_size))
 
 
-def load(model):
+def load(model: keras.Model | str | os.PathLike) -> keras.Model:
     """Prepares a model for export.
 
     Args:

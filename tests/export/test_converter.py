@@ -255,6 +255,25 @@ def test_mixed_precision_is_exported_in_float32():
     assert model.layers[0].compute_dtype == "bfloat16"
 
 
+@pytest.mark.parametrize("function", [convert, explain, lambda model: verify(model, convert(small_models.plain()))])
+def test_reads_a_models_config_once(function):
+    class Counting(keras.Model):
+        reads = 0
+
+        def get_config(self):
+            self.reads += 1
+            return super().get_config()
+
+    plain = small_models.plain()
+    model = Counting(plain.inputs, plain.outputs)
+    model.reads = 0
+    try:
+        function(model)
+    except ValueError as error:  # a file of other weights
+        assert "differ" in str(error)
+    assert model.reads == 1
+
+
 def test_leaves_the_model_as_it_was():
     model = small_models.make("sequential")
     before = model.get_weights()

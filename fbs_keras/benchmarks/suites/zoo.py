@@ -263,7 +263,7 @@ def compare(name: str, folder: Path, input_shape: tuple[int, ...] | None = None,
             "too little to compare anything by"
         )
     export.convert(fbs, folder / "fbs.tflite")
-    reports = [
+    reports: list[Any] = [  # `Report`s, since the file is not quantised
         export.verify(fbs, folder / "fbs.tflite", x, tolerance=TOLERANCE, use_delegate=use_delegate)
         for use_delegate in (False, True)
     ]
