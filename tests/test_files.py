@@ -61,7 +61,8 @@ def test_a_model_for_which_the_disk_is_too_small(tmp_path):
     """A limit of a file's size stands for a full disk; the script ends with a sentence, and leaves nothing."""
     code = f"""
 import resource, signal, sys
-import keras, program
+import keras
+from _fbs_scripts import program
 model = keras.Sequential([keras.Input((100,)), keras.layers.Dense(1000)])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
