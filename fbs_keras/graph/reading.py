@@ -1,5 +1,6 @@
 """A Keras model read as a graph of nodes, through public API only: `get_config` and the live layers."""
 
+import collections
 import contextlib
 import contextvars
 import dataclasses
@@ -334,8 +335,10 @@ def _without_settings(layers):
 def _read_sequential(model):
     ref = Ref("/input")  # no layer can have this name
     inputs, nodes = ref, []
+    calls: collections.Counter = collections.Counter()  # a layer may be there twice
     for layer in model.layers:
-        nodes.append(Node(layer, 0, (ref,), {}))
+        nodes.append(Node(layer, calls[layer], (ref,), {}))
+        calls[layer] += 1
         ref = nodes[-1].output
     return Graph(nodes, inputs, ref)
 

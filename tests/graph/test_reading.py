@@ -156,3 +156,10 @@ def test_within_reading_once_what_can_change_is_read_anew():
         model.add(layers.Dense(2))
         counts.append(len(graph.flatten(model).nodes))
     assert counts == [1, 2]
+
+
+def test_a_layer_twice_in_a_sequential_model():
+    relu = layers.ReLU(name="relu")
+    flat = graph.flatten(keras.Sequential([keras.Input((4,)), relu, layers.Dense(2, name="dense"), relu]))
+    assert [node.output for node in flat.nodes] == [Ref("relu"), Ref("dense"), Ref("relu", 1)]
+    assert flat.outputs == Ref("relu", 1)

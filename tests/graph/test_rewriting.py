@@ -54,7 +54,7 @@ def test_one_layer_becomes_several(functional):
 
 def test_inserting_makes_a_sequential_model_functional():
     model = stack()
-    insert = {id(model.get_layer("second")): (layers.Subtract(name="minus"), Ref("first"))}
+    insert = {model.get_layer("second"): (layers.Subtract(name="minus"), Ref("first"))}
     copy, _ = rewrite(model, lambda layer: None, insert=insert)
     assert [layer.name for layer in copy.layers[1:]] == ["first", "second", "minus", "third"]
     x = images(model)
