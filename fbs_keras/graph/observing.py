@@ -70,6 +70,8 @@ class _Observed(keras.layers.Layer):
         self.model = model
         self.function = function
         self.flat = reading.flatten(model)
+        # As a model has it; on JAX `predict` checks none of the model's own.
+        self.input_spec = [keras.InputSpec(shape=tensor.shape) for tensor in model.inputs]
 
     def call(self, inputs):
         return self.function(self.flat, tensors(self.flat, keras.tree.flatten(inputs)))

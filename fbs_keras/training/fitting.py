@@ -138,7 +138,14 @@ def _observe(model, nodes, images):
         return seen
 
     empty = images is None or any(0 in getattr(each, "shape", ())[:1] for each in keras.tree.flatten(images))
-    seen = {} if empty else observe(model, saliencies).predict(images, verbose=0)
+    # On JAX, Keras takes a model's variables away while it predicts, and leaves them lost where that fails.
+    variables = [(variable, ops.convert_to_numpy(variable)) for variable in model.variables]
+    try:
+        seen = {} if empty else observe(model, saliencies).predict(images, verbose=0)
+    except BaseException:
+        for variable, value in variables:
+            variable.assign(value)
+        raise
     count = 0 if empty else len(next(iter(seen.values()))[0])
     if count < 2:
         raise ValueError(f"expected at least two images, some thousands better, got {count}")
