@@ -285,7 +285,7 @@ def _cast(tensor):
     """A Keras operation that casts to the dtype of an input of a nested model."""
     source = keras.Input(batch_shape=tensor.shape, dtype="uint8")
     cast = keras.Model(source, keras.ops.cast(source, tensor.dtype)).operations[-1]
-    cast.name = f"cast_to_{tensor.name}"  # unlike any of the nested model's: an input has its name alone
+    cast.name = f"/cast_to_{tensor.name}"  # no layer can have this name
     return cast
 
 
