@@ -76,10 +76,8 @@ class Script:
     """A script as a module, whose flags are only there while it is used: scripts have flags of the same names."""
 
     def __init__(self, name):
-        others, self.flags = set(flags.FLAGS), flags.FlagValues()
         self.module = importlib.import_module(name)
-        for flag in set(flags.FLAGS) - others:
-            self.flags[flag] = flags.FLAGS[flag]
+        self.flags = _own_flags()
         flags.FLAGS.remove_flag_values(self.flags)
 
     @contextlib.contextmanager

@@ -139,7 +139,7 @@ def _keys(groups, names, argument):
 
 def _restrict(groups, include, exclude):
     """Keeps the layers whole that the user did not choose."""
-    exclude = _keys(groups, exclude or (), "exclude")
+    exclude = _keys(groups, exclude, "exclude")
     for path, layer in groups.layers.items():
         if patterns.chosen(exclude, path):
             groups.keep(groups.writes[layer], "excluded")
