@@ -22,7 +22,7 @@ TORCH_TESTS := $(patsubst %,tests/%.py,layers/test_gating layers/test_fbs_conv2d
 OPENVINO_TESTS := tests/layers/test_policies.py
 
 .DEFAULT_GOAL := help
-.PHONY: help install data quickstart test fuzz test-torch test-openvino test-aarch64 android linux-aarch64 wheels check format clean
+.PHONY: help install data quickstart test test-tensorflow test-jax test-torch test-openvino fuzz test-aarch64 android linux-aarch64 wheels check format clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -47,10 +47,13 @@ data: install  ## Put CIFAR-10 into ./data, as a TFDS data set
 quickstart: data  ## Evaluate, export and benchmark the trained models: the table and the figure of the README
 	$(BIN)/python scripts/quickstart.py --data_dir $(DATA_DIR)
 
-test: data  ## Run all tests on TensorFlow, those of the core on JAX too, and some on PyTorch and OpenVINO if installed
+test: test-tensorflow test-jax test-torch test-openvino  ## Run all tests on TensorFlow, those of the core on JAX too, and some on PyTorch and OpenVINO if installed
+
+test-tensorflow: data
 	KERAS_BACKEND=tensorflow TFDS_DATA_DIR=$(abspath $(DATA_DIR)) $(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-jax: install
 	KERAS_BACKEND=jax $(BIN)/python -m pytest $(PYTEST_FLAGS) $(CORE_TESTS)
-	@$(MAKE) --no-print-directory test-torch test-openvino
 
 test-torch: TESTS = $(TORCH_TESTS)
 test-openvino: TESTS = $(OPENVINO_TESTS)

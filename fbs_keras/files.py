@@ -11,7 +11,7 @@ _DPI = 130
 
 @contextlib.contextmanager
 def replacing(path):
-    """Gives the path of a temporary file to write, which takes the place of `path` when the block ends well.
+    """Gives the path of a temporary file to write, which replaces `path` when the block ends well.
 
     When it does not, because the disk is full or the user interrupts it, the temporary file goes, and what was at
     `path` is as before. Links are followed. What is no file, such as `/dev/stdout`, is written as it is.

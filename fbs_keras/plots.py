@@ -2,11 +2,10 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
 from fbs_keras import files, graph
-from fbs_keras.graph.observing import observe
+from fbs_keras.graph import observing
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
 
 
@@ -33,14 +32,10 @@ def gate_model(model):
         raise ValueError(f"model {model.name!r} has no FBSConv2D layer; make one with fbs_keras.wrap(model)")
 
     def outputs_and_gates(flat, values):
-        gates = {
-            node.name: node.layer.predict_saliency(values[node.inputs[0]])
-            for node in flat.nodes
-            if isinstance(node.layer, FBSConv2D)
-        }
+        gates = {node.name: g for node, g in observing.gates(flat, values)}
         return graph.replace_refs(flat.outputs, values.__getitem__), gates
 
-    return observe(model, outputs_and_gates)
+    return observing.observe(model, outputs_and_gates)
 
 
 def fired_channels(model, gates):
@@ -54,11 +49,8 @@ def fired_channels(model, gates):
         `{layer name: fires [N, filters]}`, booleans, in the order of the model's layers.
     """
     layers = {node.name: node.layer for node in graph.flatten(model).nodes}
-    fired = {}
-    for name in filter(gates.__contains__, layers):  # JAX's `predict` returns dicts in the order of their keys
-        wins = layers[name].winners(keras.ops.convert_to_tensor(gates[name]))
-        fired[name] = (keras.ops.convert_to_numpy(wins) > 0) & (gates[name] > 0)
-    return fired
+    # By the model's layers: JAX's `predict` returns dicts in the order of their keys.
+    return {name: observing.fires(layers[name], gates[name]) for name in layers if name in gates}
 
 
 def firing_rates(model, gates, labels, classes):
@@ -109,6 +101,9 @@ def class_examples(images, labels, classes):
 
 def plot_channels(rates, class_names, examples, path=None, *, layers=None):
     """Draws which channels fire for which class: one heat map of classes x channels for each layer.
+
+    Above each stands how many of its channels fire always, by the image and never, as `choices` counts them where
+    there are as many images of each class.
 
     Args:
         rates: `{layer name: [classes, filters]}`, from `firing_rates`.
@@ -165,9 +160,9 @@ def plot_channels(rates, class_names, examples, path=None, *, layers=None):
 def _describe(rates):
     filters = rates.shape[1]
     fire = float(np.nanmean(rates)) * filters
-    always, never = int((np.nanmin(rates, axis=0) > 0.99).sum()), int((np.nanmax(rates, axis=0) < 0.01).sum())
+    always, never = (int(mask.sum()) for mask in observing.always_and_never(np.nanmean(rates, axis=0)))
     depend = filters - always - never
-    return f"{fire:.0f} of {filters} channels fire for an image; {always} always, {never} never, {depend} depend on it"
+    return f"{fire:.0f} of {filters} channels fire for an image: {always} always, {depend} by the image, {never} never"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,10 +214,10 @@ def choices(fires, labels):
 
     same = np.sum([pairs(fires[labels == label]) for label in np.unique(labels)], axis=0)
     others = np.array(pairs(fires)) - same
-    rates = fires.mean(axis=0)
+    always, never = observing.always_and_never(fires.mean(axis=0))
     return Choices(
-        always=float((rates > 0.99).mean()),
-        never=float((rates < 0.01).mean()),
+        always=float(always.mean()),
+        never=float(never.mean()),
         same=float(same[0] / same[1]),
         others=float(others[0] / others[1]),
         chance=float(each / fires.shape[1]),

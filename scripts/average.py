@@ -8,8 +8,9 @@ averages are averaged like all other weights.
 Source: Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018.
 """
 
-import program
 from absl import flags
+
+from _fbs_scripts import program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_multi_string("model", None, "A .keras file; to be given at least twice.", required=True)

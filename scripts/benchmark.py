@@ -29,8 +29,9 @@ import os
 import shlex
 import sys
 
-import program
 from absl import flags
+
+from _fbs_scripts import program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras or .h5 file with FBS layers.")

@@ -6,7 +6,7 @@
 
 Pushes the tool, the delegate and the files to a folder of the phone by adb, and runs the files in turns, several
 rounds, with a rest before each run; the folder is removed in the end. The table and the JSON are those of
-scripts/benchmark.py: the median of the rounds' medians (of their means, where an older tool tells no median), their
+scripts/benchmark.py: the median of the rounds' medians (of their means, where an older tool reports no median), their
 spread, and the ratio to the first line. "rounds" in the JSON has each of them, with memory and start-up.
 
 benchmark_model is Google's: TensorFlow Lite's documentation, in its chapter on measuring performance, links prebuilt
@@ -23,8 +23,9 @@ import os
 import shlex
 import sys
 
-import program
 from absl import flags
+
+from _fbs_scripts import program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras or .h5 file with FBS layers.")

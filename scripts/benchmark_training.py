@@ -9,8 +9,9 @@ Prints both medians and their ratio. The steps take turns, so that what else the
 import statistics
 import time
 
-import program
 from absl import flags
+
+from _fbs_scripts import program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", "MCifarNet", "A model of fbs_keras.models or keras.applications.")
@@ -47,10 +48,10 @@ def benchmark():
     """Times as the flags say, and prints the result."""
     program.start_tensorflow()
     import keras
-    import network
     import numpy as np
 
     import fbs_keras
+    from _fbs_scripts import network
 
     keras.utils.set_random_seed(0)
     keras.config.set_dtype_policy(FLAGS.dtype_policy)

@@ -7,9 +7,9 @@ Prints top-1 and top-5 accuracy and, for a Keras model, its MACs. With --dense, 
 as they should be where channels were removed for good.
 """
 
-import accuracy
-import program
 from absl import flags
+
+from _fbs_scripts import accuracy, program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "A .keras or .tflite file.", required=True)

@@ -7,8 +7,9 @@
 What cannot be exported ends with exit code 1 and a line that says why.
 """
 
-import program
 from absl import flags
+
+from _fbs_scripts import program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "The .keras or .h5 file to export.", required=True)

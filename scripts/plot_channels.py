@@ -4,8 +4,9 @@ python scripts/plot_channels.py --model fbs_keras/models/checkpoints/mcifarnet_c
 """
 
 import numpy as np
-import program
 from absl import flags
+
+from _fbs_scripts import program
 
 _MODEL = flags.DEFINE_string("model", None, "A .keras file with FBS layers.", required=True)
 _OUTPUT = flags.DEFINE_string("output", "channels.png", "The figure to write; its suffix says the format.")

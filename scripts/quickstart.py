@@ -15,9 +15,10 @@ import sys
 import time
 
 import numpy as np
-import program
 from absl import flags
 from tqdm import tqdm
+
+from _fbs_scripts import program
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BATCH = 250

@@ -7,15 +7,16 @@
 Prints how many channels of each layer stay, and the MACs before and after.
 """
 
-import program
 from absl import flags
+
+from _fbs_scripts import program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("model", None, "The .keras file to slim.", required=True)
 flags.DEFINE_string("output", None, "The .keras file to write. Default: only print.")
 flags.DEFINE_float("keep", None, "Keep this fraction of all channels, in (0, 1].")
 flags.DEFINE_float("threshold", None, "Or remove the channels with a smaller |gamma|.")
-flags.DEFINE_integer("min_channels", 1, "Each layer keeps at least so many channels.", lower_bound=1)
+flags.DEFINE_integer("min_channels", 1, "Each layer keeps at least this many channels.", lower_bound=1)
 
 
 def slim():

@@ -23,9 +23,9 @@ import subprocess
 import sys
 import time
 
-import accuracy
-import program
 from absl import flags
+
+from _fbs_scripts import accuracy, program
 
 METHODS = ("FBS", "FBS in groups", "NS", "NS+FBS", "magnitude", "random gates")
 
@@ -63,7 +63,7 @@ class Point:
         density: The share of channels, or what saves as much.
         folder: Where it is trained.
         commands: What makes it, in order; the last writes `folder/model.keras`.
-        trained: A model that is there already, of which the script knows no commands.
+        trained: A model that is there already, for which the script has no commands.
     """
 
     method: str
@@ -178,9 +178,8 @@ def measure(points, dense, test):
     Returns:
         A list of dicts, the dense model's first.
     """
-    import controls  # noqa: F401  so that Keras knows its layer
-
     import fbs_keras
+    from _fbs_scripts import controls  # noqa: F401  so that Keras knows its layer
     from fbs_keras.benchmarks import measurement
 
     rows, candidates = [], []

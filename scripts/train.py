@@ -15,9 +15,9 @@ import io
 import os
 import pathlib
 
-import distribution
-import program
 from absl import flags
+
+from _fbs_scripts import distribution, program
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dataset", "cifar10", "Name of a TFDS image classification data set.")
@@ -161,11 +161,10 @@ def some_images():
 
 def make_model(train, steps):
     """Builds and compiles the model that the flags ask for."""
-    import controls
     import keras
-    import network
 
     import fbs_keras
+    from _fbs_scripts import controls, network
     from fbs_keras.layers.densities import fbs_layers
 
     if FLAGS.pretrained:
@@ -283,7 +282,7 @@ def uncompiled(model):
 def cut_history(history, epochs):
     """Drops what the curve says of later epochs, as a run may stop between writing it and the checkpoint.
 
-    What a full disk or a crash has spoilt goes too, and is told: the rows after it would not fit.
+    What a full disk or a crash has spoilt is dropped too, and reported: the rows after it would not fit.
     """
     from fbs_keras import files
 
@@ -331,8 +330,7 @@ def load_data(devices):
 
 def soft_labels(batches):
     """The training batches, with labels that the teacher has a share in."""
-    import distillation
-    import network
+    from _fbs_scripts import distillation, network
 
     teacher = network.with_policy(program.load_model(FLAGS.teacher), FLAGS.dtype_policy)
     return distillation.SoftLabels(batches, teacher, FLAGS.teacher_weight)
@@ -347,11 +345,11 @@ def train():
             f"{checkpoints(run_dir)[0]} exists: add --resume to go on with it, or choose another --run_dir"
         )
     program.start_tensorflow()  # which reads the data, whatever backend trains
-    import controls  # noqa: F401  so that Keras knows its layer when it loads a model
     import keras
     import tensorflow as tf
 
     import fbs_keras
+    from _fbs_scripts import controls  # noqa: F401  so that Keras knows its layer when it loads a model
     from fbs_keras.graph.rewriting import as_float32
     from fbs_keras.layers.densities import fbs_layers
 

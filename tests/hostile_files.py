@@ -314,6 +314,11 @@ def _(writer, op):
     tensor.buffer, tensor.isVariable = 0, True
 
 
+@row("output a variable", "node 0 writes a variable tensor; the file is damaged")
+def _(writer, op):
+    writer.graph.tensors[writer.graph.operators[0].outputs[0]].isVariable = True
+
+
 @row("bias shorter than its shape", "required_bytes <= bytes was not true")  # LiteRT refuses this one itself
 def _(writer, op):
     buffer = writer.model.buffers[writer.named("conv0/bias").buffer]

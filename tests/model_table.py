@@ -185,7 +185,7 @@ def separable():
 
 
 def orders():
-    """Batch norms before convolutions: behind a ReLU, behind a pooling, in a pre-activation block, in a dense block."""
+    """Batch norms before convolutions: after a ReLU, after a pooling, in a pre-activation block, in a dense block."""
     x = inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(8, 3, padding="same", activation="relu", name="relu_first")(x)
     x = layers.BatchNormalization(name="norm_second")(x)
@@ -204,7 +204,7 @@ def orders():
 
 
 def activations():
-    """Activations that keep zero, in the layer, behind it or unknown to Conv2D; and some that do not."""
+    """Activations that keep zero, in the layer, after it or unknown to Conv2D; and some that do not."""
     x = inputs = keras.Input((10, 10, 3))
     x = layers.Conv2D(6, 1, activation="hard_silu", name="hard_silu")(x)
     x = layers.Activation("gelu", name="gelu")(layers.Conv2D(6, 1, name="before_gelu")(x))

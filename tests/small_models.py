@@ -1,5 +1,7 @@
 """Small models with FBS layers, each with something that export has to get right."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers
@@ -41,7 +43,7 @@ def one(**settings):
 
 
 def after(*others, head=True):
-    """Layers behind an FBS layer, and a classifier."""
+    """Layers after an FBS layer, and a classifier."""
 
     def body(x):
         x = FBSConv2D(8, 3, padding="same", density=0.5)(x)
@@ -426,3 +428,13 @@ def expected(model, x):
     """What Keras computes, a list of arrays."""
     y = model(x if len(x) > 1 else x[0], training=False)
     return [keras.ops.convert_to_numpy(item) for item in (y if isinstance(y, (list, tuple)) else [y])]
+
+
+@functools.cache
+def files(name, quantize=None, batch_size=1):
+    """The model `make(name)` converted for every target: `{target: bytes}`."""
+    from fbs_keras.export import converter
+
+    model = make(name)
+    plan = converter.plan_model(model, batch_size, pools=quantize == "dynamic_int8")
+    return converter.contents(model, plan, batch_size, quantize)

@@ -1,4 +1,4 @@
-"""Bazel, offline: Debian's bazel-bootstrap, with local repositories in the place of what it would fetch."""
+"""Bazel, offline: Debian's bazel-bootstrap, with local repositories instead of what it would fetch."""
 
 import shutil
 import subprocess

@@ -1,11 +1,10 @@
 """Timing: the measuring itself with functions of known duration, and the script on real files."""
 
 import dataclasses
+import functools
 import json
-import subprocess
-import sys
-from pathlib import Path
 
+import commands
 import keras
 import numpy as np
 import pytest
@@ -14,8 +13,6 @@ from op_files import Op, op_file
 import fbs_keras
 from fbs_keras.benchmarks import measurement
 from fbs_keras.benchmarks.measurement import Timing
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
 
 
 class Clock:
@@ -179,8 +176,7 @@ class TestTables:
         ]
 
 
-def run_script(*arguments):
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True)
+run_script = functools.partial(commands.run, "benchmark.py")
 
 
 class TestScript:

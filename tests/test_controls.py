@@ -1,12 +1,11 @@
-"""Tests of scripts/controls.py and scripts/distillation.py: what FBS is compared with, and what it may learn from."""
+"""Tests of _fbs_scripts, controls.py and distillation.py: what FBS is compared with, and what it may learn from."""
 
-import controls
-import distillation
 import keras
 import numpy as np
 import tensorflow as tf
 
 import fbs_keras
+from _fbs_scripts import controls, distillation
 
 
 def test_random_gates_draw_other_winners_for_each_image():

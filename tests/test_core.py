@@ -147,7 +147,7 @@ def test_neon(build, program, arguments):
         assert " neon" in out and "neondot" not in out
 
 
-# The largest error of a method's outputs, relative to their rms: three times what was measured (docs/kernels.md).
+# The largest error of a method's outputs, relative to their rms: three times that of docs/kernels_notebook.md.
 ERRORS = {"gemm": 2.5e-5, "inplace": 2.5e-5, "grouped": 2.5e-5, "winograd2": 1e-5, "winograd4": 5e-5}
 
 

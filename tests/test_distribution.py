@@ -1,4 +1,4 @@
-"""Tests of scripts/distribution.py: several devices, and several processes, train to what one device trains to."""
+"""Tests of _fbs_scripts/distribution.py: several devices, and several processes, train to what one device trains to."""
 
 import csv
 import os
@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 
-import distribution
 import keras
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import tensorflow_datasets as tfds
 from commands import SCRIPTS
 
 import fbs_keras  # noqa: F401 (the saved models hold its layers)
+from _fbs_scripts import distribution
 
 # Two devices of the machine's one CPU: JAX takes a flag, TensorFlow a call before it starts.
 TWO_DEVICES = "--xla_force_host_platform_device_count=2"
@@ -62,7 +62,7 @@ def start(backend, devices, arguments, cluster=None):
     """Starts train.py; `cluster` is `(addresses, process)`."""
     environment = {**os.environ, "KERAS_BACKEND": backend, "DEVICES": str(devices), "TF_CPP_MIN_LOG_LEVEL": "2"}
     if devices == 2:
-        environment["XLA_FLAGS"] = TWO_DEVICES
+        environment["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {TWO_DEVICES}"
     if cluster:
         environment["KERAS_DISTRIBUTION_JOB_ADDRESSES"] = ",".join(cluster[0])
         environment["KERAS_DISTRIBUTION_NUM_PROCESSES"] = str(len(cluster[0]))

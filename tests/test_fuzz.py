@@ -31,7 +31,7 @@ def test_targets(libfuzzer, tmp_path):
 
 
 def test_a_target_that_fails(libfuzzer, tmp_path):
-    """The input that fails is found, told and kept."""
+    """The input that fails is found, reported and kept."""
     source = tmp_path / "fails.c"
     source.write_text(
         "#include <stdlib.h>\n"

@@ -16,21 +16,21 @@ def test_mcifarnet_is_the_papers():
     assert model.output_shape == (None, 10)
 
 
-TOP1 = {None: 0.9309, 0.5: 0.9265, 0.4: 0.9058}  # of the 10,000 test images: fbs_keras/models/checkpoints/README.md
+RIGHT = {None: 1875, 0.5: 1862, 0.4: 1816}  # of the first 2,000 test images; `make quickstart` counts all
 
 
-@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="30,000 images take minutes on a CPU")
-@pytest.mark.parametrize("density", TOP1, ids=str)
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="6,000 images take minutes on a CPU")
+@pytest.mark.parametrize("density", RIGHT, ids=str)
 def test_trained_mcifarnet_is_as_accurate_as_it_was(density, cifar10_dir):
     from fbs_keras import data
 
     model = fbs_keras.models.MCifarNet(weights="cifar10", density=density)
-    test = data.load("cifar10", "test", 500, data_dir=cifar10_dir)
+    test = data.load("cifar10", "test[:2000]", 500, data_dir=cifar10_dir)
     right = [
         (np.argmax(model.predict_on_batch(images), -1) == labels).sum()
         for images, labels in test.batches.as_numpy_iterator()
     ]
-    assert sum(right) / 10_000 == pytest.approx(TOP1[density], abs=3e-4)  # a few images lie between two classes
+    assert sum(right) == pytest.approx(RIGHT[density], abs=1)  # an image may lie between two classes
 
 
 BAD_WEIGHTS = [

@@ -1,9 +1,10 @@
-"""Tests of scripts/network.py."""
+"""Tests of _fbs_scripts/network.py."""
 
 import keras
-import network
 import numpy as np
 import pytest
+
+from _fbs_scripts import network
 
 
 def test_models_of_keras_applications_read_normalised_images():

@@ -94,7 +94,7 @@ def test_title_counts_channels():
     rates = {"conv": np.array([[1.0, 0.0, 0.5, 0.5], [1.0, 0.0, 0.7, 0.3]])}
     figure = plots.plot_channels(rates, ["ant", "bee"], np.zeros((2, 4, 4, 3), np.uint8))
     assert any(
-        axes.get_title("left") == "conv: 2 of 4 channels fire for an image; 1 always, 1 never, 2 depend on it"
+        axes.get_title("left") == "conv: 2 of 4 channels fire for an image: 1 always, 2 by the image, 1 never"
         for axes in figure.axes
     )
 

@@ -1,9 +1,12 @@
-"""Tests of scripts/program.py: how a script ends."""
+"""Tests of _fbs_scripts/program.py: how a script ends."""
 
+import ast
 import sys
 
-import program
 import pytest
+from commands import SCRIPTS
+
+from _fbs_scripts import program
 
 
 class TensorFlowsError(Exception):
@@ -59,3 +62,12 @@ def test_a_damaged_model_is_told_in_a_sentence(tmp_path):
         with pytest.raises(ValueError, match=rf"{name} cannot be loaded as a Keras model: .") as raised:
             program.load_model(tmp_path / name)
         assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.*")), ids=lambda script: script.name)
+def test_the_folder_is_a_list_of_programs(script):
+    """What they share is in _fbs_scripts."""
+    text = script.read_text(encoding="utf-8")
+    assert f"python scripts/{script.name}" in ast.get_docstring(ast.parse(text))
+    assert '\nif __name__ == "__main__":\n' in text
+    assert text.endswith(")\n") and "    program.run(" in text

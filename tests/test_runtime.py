@@ -76,7 +76,7 @@ def failing(tmp_path_factory):
 
 @pytest.fixture
 def fail_at(failing, monkeypatch):
-    """fail_at(n): the n-th allocation of tensors drops all delegates without a word, as a failing XNNPACK does."""
+    """fail_at(n): the n-th allocation of tensors silently drops all delegates, as a failing XNNPACK does."""
     allocate, calls = litert.Interpreter.allocate_tensors, itertools.count(1)
 
     def fail_at(number):

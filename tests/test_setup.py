@@ -33,13 +33,13 @@ def test_without_the_delegate(tmp_path):
 
 @pytest.mark.parametrize("platform", ["linux-x86_64", "linux-aarch64"])
 def test_wheel(tmp_path, platform):
-    """A wheel holds its platform's library and Android's, where that has been built."""
+    """A wheel holds the packages, its platform's library, and Android's where that has been built."""
     compiler = "cc" if platform == platform_name() else f"{platform.removeprefix('linux-')}-linux-gnu-gcc"
     if shutil.which(compiler) is None:
         pytest.skip(f"{compiler} is not installed")
     project = tmp_path / "project"
     libraries = [project / "fbs_keras/lib" / name / "libfbs_delegate.so" for name in ("android-arm64", "other")]
-    for name in ("fbs_keras", "tflite"):
+    for name in ("_fbs_scripts", "fbs_keras", "tflite"):
         shutil.copytree(ROOT / name, project / name, ignore=shutil.ignore_patterns("lib", "*.keras", "__pycache__"))
     shutil.copy(ROOT / "setup.py", project)
     for library in libraries:
@@ -51,8 +51,11 @@ def test_wheel(tmp_path, platform):
     assert result.returncode == 0, result.stderr
     (wheel,) = tmp_path.glob("*.whl")
     assert wheel.name.endswith(f"-py3-none-{platform.replace('-', '_')}.whl")
-    names = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
-    assert names == [f"fbs_keras/lib/{name}/libfbs_delegate.so" for name in ("android-arm64", platform)]
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [name for name in names if name.endswith(".so")] == [
+        f"fbs_keras/lib/{name}/libfbs_delegate.so" for name in ("android-arm64", platform)
+    ]
+    assert {"fbs_keras/export/converter.py", "_fbs_scripts/program.py"} <= set(names)
 
 
 REMEDY = "install one (Debian and Ubuntu: apt-get install gcc libc6-dev"

@@ -1,4 +1,4 @@
-"""Tests of scripts/train.py and scripts/evaluate.py, on a little of CIFAR-10 and on photos that vary in size."""
+"""Tests of scripts/train.py and scripts/evaluate.py, on forty small images and on photos that vary in size."""
 
 import csv
 import itertools
@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 
-import controls
 import keras
 import numpy as np
 import pytest
@@ -14,11 +13,12 @@ import tensorflow_datasets as tfds
 from commands import Script, command, run
 
 import fbs_keras
+from _fbs_scripts import controls
 
 TRAIN = Script("train")
 train = TRAIN.module
 
-SMALL = ["--train_split=train[:64]", "--eval_split=test[:32]", "--batch_size=16"]
+FILTERS = {"conv0": 32, "conv1": 32, "conv2": 48}
 
 
 def epochs(history):
@@ -38,11 +38,39 @@ def interrupt_after_an_epoch(run_dir, arguments):
 
 
 @pytest.fixture(scope="module")
-def dense(cifar10_dir, tmp_path_factory):
-    """A dense model, trained for an epoch of four steps, to be slimmed."""
+def data(tmp_path_factory):
+    """Arguments of the scripts for a data set of 40 images and 10 to evaluate on: four steps an epoch."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    features = {"image": tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.ClassLabel(num_classes=3)}
+    images = rng.integers(0, 256, (50, 8, 8, 3), np.uint8)
+    examples = [(i, {"image": image, "label": i % 3}) for i, image in enumerate(images)]
+    tfds.dataset_builders.store_as_tfds_dataset(
+        name="dots",
+        version="1.0.0",
+        features=tfds.features.FeaturesDict(features),
+        split_datasets={"train": examples[:40], "test": examples[40:]},
+        data_dir=str(folder),
+    )
+    return ["--dataset=dots", f"--data_dir={folder}", "--batch_size=10"]
+
+
+def net(filters):
+    x = inputs = keras.Input((8, 8, 3))
+    for name, count in filters.items():
+        x = keras.layers.Conv2D(count, 3, padding="same", name=name)(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.5)(x))
+        x = keras.layers.Dropout(0.3)(x)
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+@pytest.fixture(scope="module")
+def dense(data, tmp_path_factory):
+    """A dense model, trained for an epoch, to be slimmed."""
     folder = tmp_path_factory.mktemp("dense")
-    arguments = [f"--data_dir={cifar10_dir}", "--epochs=1", f"--run_dir={folder}", "--slimming_weight=1e-5"]
-    result = run("train.py", *arguments, *SMALL)
+    net(FILTERS).save(folder / "start.keras")
+    arguments = [f"--pretrained={folder / 'start.keras'}", "--epochs=1", "--slimming_weight=1e-5"]
+    result = run("train.py", *data, *arguments, f"--run_dir={folder}")
     assert result.returncode == 0, result.stderr
     return folder / "model.keras"
 
@@ -53,13 +81,13 @@ def test_train_makes_a_model_a_curve_and_events(dense):
     assert "gamma_near_zero" in (folder / "history.csv").read_text()
     assert list((folder / "tensorboard").rglob("events*"))
     model = keras.saving.load_model(dense)
-    assert model.output_shape == (None, 10)
+    assert model.output_shape == (None, 3)
 
 
-def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
-    arguments = [f"--data_dir={cifar10_dir}", f"--pretrained={dense}", "--macs_saving=3.5", "--epochs=4", *SMALL]
+def test_interrupted_fbs_training_goes_on(dense, data, tmp_path):
+    arguments = [*data, f"--pretrained={dense}", "--macs_saving=2", "--epochs=4"]
     arguments += ["--schedule=polynomial", "--learning_rate=0.01", f"--run_dir={tmp_path}"]
-    arguments += ["--dtype_policy=mixed_bfloat16", "--round_channels=16", "--ema=0.5"]
+    arguments += ["--dtype_policy=mixed_bfloat16", "--round_channels=8", "--ema=0.5"]
     interrupt_after_an_epoch(tmp_path, arguments)
     again = run("train.py", *arguments)
     assert again.returncode != 0
@@ -70,10 +98,18 @@ def test_interrupted_fbs_training_goes_on(dense, cifar10_dir, tmp_path):
     assert epochs(tmp_path / "history.csv") == [0, 1, 2, 3]
     model = keras.saving.load_model(tmp_path / "model.keras")
     layers = fbs_keras.layers.densities.fbs_layers(model)
-    assert [layer.active_channels for layer in layers] == [32, 32, 64, 64, 64, 96, 96, 96]
-    assert fbs_keras.count_macs(model).saving >= 3.5
+    assert [layer.active_channels for layer in layers] == [16, 16, 24]
+    assert fbs_keras.count_macs(model).saving >= 2
     assert all(np.isfinite(weight).all() for weight in model.get_weights())
     assert {layer.compute_dtype for layer in layers} == {"float32"}  # whatever it was trained in
+
+
+@pytest.fixture(scope="module")
+def small(data, tmp_path_factory):
+    """Arguments of train.py for a net that trains in half a second."""
+    path = tmp_path_factory.mktemp("small") / "start.keras"
+    net({"conv0": 8, "conv1": 8}).save(path)
+    return [f"--pretrained={path}", *data, "--epochs=4", "--learning_rate=0.05"]
 
 
 @pytest.fixture
@@ -95,32 +131,6 @@ def in_process(monkeypatch):
     policy = keras.config.dtype_policy()
     yield train_here
     keras.config.set_dtype_policy(policy)
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """Arguments of train.py for a data set of 40 images and a net with dropout: four steps an epoch, half a second."""
-    folder = tmp_path_factory.mktemp("small")
-    rng = np.random.default_rng(0)
-    features = {"image": tfds.features.Image(shape=(8, 8, 3)), "label": tfds.features.ClassLabel(num_classes=3)}
-    images = rng.integers(0, 256, (50, 8, 8, 3), np.uint8)
-    examples = [(i, {"image": image, "label": i % 3}) for i, image in enumerate(images)]
-    tfds.dataset_builders.store_as_tfds_dataset(
-        name="dots",
-        version="1.0.0",
-        features=tfds.features.FeaturesDict(features),
-        split_datasets={"train": examples[:40], "test": examples[40:]},
-        data_dir=str(folder),
-    )
-    x = inputs = keras.Input((8, 8, 3))
-    for _ in range(2):
-        x = keras.layers.Conv2D(8, 3, padding="same")(x)
-        x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
-        x = keras.layers.Dropout(0.3)(x)
-    model = keras.Model(inputs, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
-    model.save(folder / "start.keras")
-    arguments = [f"--pretrained={folder / 'start.keras'}", "--dataset=dots", f"--data_dir={folder}", "--batch_size=10"]
-    return [*arguments, "--epochs=4", "--learning_rate=0.05"]
 
 
 def curve(run_dir):
@@ -194,15 +204,15 @@ def test_a_run_goes_on_after_an_interruption_and_damage(small, in_process, tmp_p
         in_process(*small, f"--run_dir={tmp_path}", "--resume")
 
 
-def test_a_teacher_and_a_trained_fbs_model(dense, cifar10_dir, tmp_path):
-    common = [f"--data_dir={cifar10_dir}", *SMALL, "--epochs=1", "--schedule=constant", "--dropout=0.1"]
+def test_a_teacher_and_a_trained_fbs_model(dense, data, tmp_path):
+    common = [*data, "--epochs=1", "--schedule=constant", "--dropout=0.1"]
     first, second = tmp_path / "first", tmp_path / "second"
-    densities = ["--init=fit", "--density=0.8", "--densities=conv[67]=0.5,conv7=0.25"]
+    densities = ["--init=fit", "--density=0.8", "--densities=conv[12]=0.5,conv2=0.25"]
     result = run("train.py", *common, f"--pretrained={dense}", *densities, f"--run_dir={first}")
     assert result.returncode == 0, result.stderr
-    assert "conv7: fitted, R2 = " in result.stdout
+    assert "conv2: fitted, R2 = " in result.stdout
     layers = fbs_keras.layers.densities.fbs_layers(keras.saving.load_model(first / "model.keras"))
-    assert [layer.active_channels for layer in layers] == [52, 52, 103, 103, 103, 154, 96, 48]
+    assert [layer.active_channels for layer in layers] == [26, 16, 12]
     assert all(layer.gate_kernel.numpy().any() for layer in layers)
     on = [f"--pretrained={first / 'model.keras'}", "--density=0.5", f"--teacher={dense}", f"--run_dir={second}"]
     result = run("train.py", *common, *on, "--gates=random", "--dtype_policy=mixed_bfloat16")
@@ -213,36 +223,35 @@ def test_a_teacher_and_a_trained_fbs_model(dense, cifar10_dir, tmp_path):
     assert {layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)} == {0.1}
 
 
-def test_unused_channels_are_removed_and_the_rest_trains_on(dense, cifar10_dir, tmp_path):
+def test_unused_channels_are_removed_and_the_rest_trains_on(dense, data, tmp_path):
     fbs, small = tmp_path / "fbs.keras", tmp_path / "small"
     model = fbs_keras.wrap(keras.saving.load_model(dense), 0.5)
-    model.get_layer("conv7").usage.assign(np.arange(192) % 3 / 2)  # a third of the channels never wins
+    model.get_layer("conv2").usage.assign(np.arange(48) % 3 / 2)  # a third of the channels never wins
     model.save(fbs)
-    arguments = [f"--data_dir={cifar10_dir}", f"--pretrained={fbs}", "--remove_unused=0.1", "--epochs=1", *SMALL]
+    arguments = [*data, f"--pretrained={fbs}", "--remove_unused=0.1", "--epochs=1"]
     result = run("train.py", *arguments, f"--run_dir={small}")
     assert result.returncode == 0, result.stderr
-    assert "conv7: 192 -> 128 channels, of which 96 win" in result.stdout
+    assert "conv2: 48 -> 32 channels, of which 24 win" in result.stdout
     assert "gate_always" in (small / "history.csv").read_text()
-    assert (
-        fbs_keras.layers.densities.fbs_layers(keras.saving.load_model(small / "model.keras"))[-1].active_channels == 96
-    )
-    arguments = [f"--model={small / 'model.keras'}", f"--dense={dense}", f"--data_dir={cifar10_dir}"]
-    result = run("evaluate.py", *arguments, "--split=test[:100]")
+    model = keras.saving.load_model(small / "model.keras")
+    assert fbs_keras.layers.densities.fbs_layers(model)[-1].active_channels == 24
+    arguments = [f"--model={small / 'model.keras'}", f"--dense={dense}", *data]
+    result = run("evaluate.py", *arguments, "--split=test[:10]")
     assert result.returncode == 0, result.stderr
-    assert f"44.27 M MACs, 3.94x fewer than {dense}" in result.stdout
+    macs, before = fbs_keras.count_macs(model).fbs, fbs_keras.count_macs(keras.saving.load_model(dense)).dense
+    assert f"{macs / 1e6:.2f} M MACs, {before / macs:.2f}x fewer than {dense}" in result.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--density=0.5", "--densities=conv7"], "--densities must be a list of name=density, got 'conv7'"),
-        (["--densities=conv7=0.5"], "--densities needs --density, that of the other layers"),
+        (["--density=0.5", "--densities=conv2"], "--densities must be a list of name=density, got 'conv2'"),
+        (["--densities=conv2=0.5"], "--densities needs --density, that of the other layers"),
         (["--density=0.5", "--densities=conv8=0.5"], "no FBSConv2D layer matches 'conv8'"),
     ],
 )
-def test_densities_that_cannot_be(dense, cifar10_dir, tmp_path, arguments, message):
-    common = [f"--data_dir={cifar10_dir}", *SMALL, "--epochs=2", f"--run_dir={tmp_path}"]
-    result = run("train.py", *common, f"--pretrained={dense}", *arguments)
+def test_densities_that_cannot_be(dense, data, tmp_path, arguments, message):
+    result = run("train.py", *data, "--epochs=2", f"--run_dir={tmp_path}", f"--pretrained={dense}", *arguments)
     assert result.returncode != 0
     assert message in result.stderr + result.stdout
 
@@ -293,17 +302,18 @@ def test_photos_train_a_resnet_with_fbs(photos_dir, tmp_path):
     assert "imagenet2012/small, validation, 10 images: top-1 " in result.stdout
 
 
-def test_evaluate_prints_accuracy_and_macs(dense, cifar10_dir):
-    result = run("evaluate.py", f"--model={dense}", f"--data_dir={cifar10_dir}", "--split=test[:100]")
+def test_evaluate_prints_accuracy_and_macs(dense, data):
+    result = run("evaluate.py", f"--model={dense}", *data, "--split=test[:5]")
     assert result.returncode == 0, result.stderr
-    assert "174.30 M MACs" in result.stdout
-    assert "cifar10, test[:100], 100 images: top-1 " in result.stdout
+    macs = fbs_keras.count_macs(keras.saving.load_model(dense)).dense
+    assert f"{macs / 1e6:.2f} M MACs" in result.stdout
+    assert "dots, test[:5], 5 images: top-1 " in result.stdout
 
 
-def test_evaluate_runs_a_tflite_file(dense, cifar10_dir, tmp_path):
+def test_evaluate_runs_a_tflite_file(dense, data, tmp_path):
     path = tmp_path / "model.tflite"
     fbs_keras.convert(fbs_keras.wrap(keras.saving.load_model(dense), 0.5), path)
-    result = run("evaluate.py", f"--model={path}", f"--data_dir={cifar10_dir}", "--split=test[:20]")
+    result = run("evaluate.py", f"--model={path}", *data, "--split=test[:5]")
     assert result.returncode == 0, result.stderr
     assert "with the delegate" in result.stdout
 
@@ -320,8 +330,8 @@ def test_evaluate_runs_a_tflite_file(dense, cifar10_dir, tmp_path):
         ("evaluate.py", ["--model=nothing.keras"], "nothing.keras"),
     ],
 )
-def test_bad_flags_are_one_line(script, arguments, message, cifar10_dir):
-    result = run(script, *arguments, f"--data_dir={cifar10_dir}")
+def test_bad_flags_are_one_line(script, arguments, message):
+    result = run(script, *arguments)
     assert result.returncode == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr

@@ -38,9 +38,9 @@ class Run:
     Attributes:
         runs: How many inferences it timed, after those to warm up.
         mean: Their mean.
-        median: Their median, where the tool tells it.
+        median: Their median, where the tool reports it.
         init: Loading the file and preparing it.
-        memory: By how much the process grew, where the tool tells it.
+        memory: By how much the process grew, where the tool reports it.
         delegate_kernels: How many parts of the graph the delegate runs; 0 without one.
     """
 
@@ -76,7 +76,7 @@ def parse(report: str) -> Run:
     """
     timings, older = (pattern.search(report) for pattern in TIMINGS)
     found = timings or older
-    # The last of them before the summary are the timed runs; one before is of the warm-up, one after of a profile.
+    # The last one before the summary is of the timed runs; one before it is of the warm-up, one after of a profile.
     statistics = STATISTICS.findall(report[: found.start()]) if found else []
     if not found or not statistics:
         tail = "\n".join(report.strip().splitlines()[-8:])

@@ -207,7 +207,7 @@ def measure(
         num_threads: Threads of each. Defaults to 1.
         runs: Timed runs of each. Defaults to 200.
         progress: Whether to show a progress bar. Defaults to `False`.
-        seconds: The average time to spend on a candidate, in the place of `runs`. Defaults to `runs`.
+        seconds: The average time to spend on a candidate, instead of `runs`. Defaults to `runs`.
 
     Returns:
         A `Timing` for each candidate, in their order.

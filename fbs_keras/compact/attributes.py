@@ -251,7 +251,7 @@ def constants(layer):
 
 
 def depthwise_constants(layer, norm=None):
-    """Folds the normalisation behind a depthwise convolution away: `norm(dw(x)) = dw(x, weights) + bias`.
+    """Folds the normalisation after a depthwise convolution away: `norm(dw(x)) = dw(x, weights) + bias`.
 
     Args:
         layer: A built `DepthwiseConv2D` of `depth_multiplier` 1.

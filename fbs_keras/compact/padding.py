@@ -1,4 +1,4 @@
-"""Zero padding in front of a depthwise convolution that is what the convolution's own "same" padding would be."""
+"""Zero padding before a depthwise convolution that is what the convolution's own "same" padding would be."""
 
 import keras
 
@@ -8,12 +8,12 @@ from fbs_keras.graph.kinds import kind
 def pads_as_same(layer, convolution, input_shape):
     """Whether a ZeroPadding2D layer and a "valid" convolution compute what a "same" one would.
 
-    So the nets of `keras.applications` pad before convolutions of stride 2. The op then need not read a padded copy:
-    0.3 of 2.4 ms on MobileNetV2 at density 0.5.
+    The nets of `keras.applications` pad this way before convolutions of stride 2. The op then need not read a padded
+    copy: 0.3 of 2.4 ms on MobileNetV2 at density 0.5.
 
     Args:
         layer: Any Keras layer or operation.
-        convolution: The `DepthwiseConv2D` behind it.
+        convolution: The `DepthwiseConv2D` after it.
         input_shape: The shape of the image to be padded, batch included.
 
     Returns:

@@ -6,15 +6,9 @@ import keras
 
 from fbs_keras.graph.channelwise import is_channelwise
 from fbs_keras.graph.kinds import Changed, kind
+from fbs_keras.graph.properties import properties
 from fbs_keras.layers.suppress import Suppress
 
-_MIX = (
-    keras.layers.LayerNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.UnitNormalization,
-    keras.layers.Softmax,
-    *([keras.layers.RMSNormalization] if hasattr(keras.layers, "RMSNormalization") else []),  # not in Keras 3.8
-)
 _CONVOLUTIONS = (keras.layers.Conv2D, keras.layers.Conv2DTranspose)
 
 
@@ -40,7 +34,7 @@ def reason(layer, inputs):
         return "the mask of Suppress is of another FBS layer than what it reads"
     if kind(layer) is Changed:
         return f"{name} has a method that has been replaced"
-    if kind(layer) in _MIX or getattr(layer, "activation", None) is keras.activations.softmax:
+    if properties(layer).role == "normalize" or getattr(layer, "activation", None) is keras.activations.softmax:
         return f"{name} mixes channels"
     if kind(layer) in (keras.layers.Dense, keras.layers.Conv2D) and math.prod(inputs[0].shape[1:-1]) == 1:
         return f"of a single pixel, faster than to gather the rows of {name}"
@@ -49,7 +43,7 @@ def reason(layer, inputs):
     if isinstance(layer, keras.layers.DepthwiseConv2D | keras.layers.SeparableConv2D) and layer.depth_multiplier != 1:
         return f"{name} has depth_multiplier {layer.depth_multiplier}"
     if len(inputs) == 1 and is_channelwise(layer, inputs[0].shape):
-        return f"{name} moves zero, and no Suppress with the same winners is behind it"
+        return f"{name} moves zero, and no Suppress with the same winners comes after it"
     if kind(layer) is keras.layers.Flatten:
         return "Flatten mixes pixels and channels"
     if name == "Concatenate":

@@ -10,7 +10,7 @@ from fbs_keras.layers.suppress import Suppress
 def suppressed(flat, tensors):
     """Finds the tensors that nobody reads in the channels which an FBS layer suppressed, although these are not zero.
 
-    Such a tensor lies between an FBS layer and the Suppress layer with its mask, behind layers that treat every channel
+    Such a tensor lies between an FBS layer and the Suppress layer with its mask, after layers that treat every channel
     by itself, such as a depthwise convolution and its batch normalisation, and has no other reader. It need not be
     computed in those channels: a compact tensor may hold the others only, as if it were zero in those.
 
@@ -31,7 +31,7 @@ def suppressed(flat, tensors):
 
 
 def _behind(x, mask, flat, tensors, producers):
-    """The tensors between an FBS layer and its Suppress layer, which reads `x`, that are not zero where they should."""
+    """The tensors from an FBS layer to its Suppress layer, which reads `x`, that are not zero where they should be."""
     source = producers.get(mask._replace(tensor=0))
     if source is None or not isinstance(source.layer, FBSConv2D):
         return set()

@@ -25,10 +25,11 @@ from fbs_keras.compact.steps import (
 )
 from fbs_keras.graph.channelwise import activation_function, is_channelwise, is_elementwise, moves_zero, passes_channels
 from fbs_keras.graph.kinds import kind, operation
+from fbs_keras.graph.properties import types
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
 from fbs_keras.layers.suppress import Suppress
 
-_MERGES = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum")
+_MERGES = tuple(layer.__name__ for layer in types("merge"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,13 +97,13 @@ class Call:
         return not moves_zero(node.layer) or node.output in self.suppressed
 
     def is_depthwise(self, node):
-        """Whether `is_channelwise` is so of a depthwise convolution."""
+        """Whether `node` calls a depthwise convolution for which `is_channelwise` holds."""
         return kind(node.layer) is keras.layers.DepthwiseConv2D and self.is_channelwise(node)
 
     def pads(self, node, reader):
-        """Whether the depthwise convolution `reader` is to do the zero padding `node` in front of it.
+        """Whether the depthwise convolution `reader` is to do the zero padding `node` before it.
 
-        Not so an FBS layer, whose saliency is a mean over the padding too, nor a plain one: XNNPACK does so by itself.
+        An FBS layer does not, since its saliency is a mean over the padding too; for a plain one XNNPACK does it.
         """
         if self.aligned or not self.compact or reader is None or not self.is_depthwise(reader):
             return False
@@ -110,7 +111,7 @@ class Call:
 
     @property
     def padding(self):
-        """What the depthwise convolution that is called pads by."""
+        """The padding of the depthwise convolution that is called."""
         before = [node for node in self.flat.nodes if node.output == self.node.inputs[0]]
         if before and self.only_reader(before[0]) is self.node and self.pads(before[0], self.node):
             return "SAME"
@@ -125,7 +126,7 @@ def _fbs(call):
         return _with_pooling(call, call.step(FBS))
     whole = call.outputs[0]
     chosen = dataclasses.replace(whole, active=layer.active_channels, winners=call.winners)
-    # Of an activation that may mix channels the output is dense, the mask is not.
+    # After an activation that may mix channels the output is dense; the mask is not.
     outputs = [chosen if is_elementwise(layer.activation) else whole, chosen][: len(call.outputs)]
     return _with_pooling(call, call.step(FBS, *outputs))
 
@@ -133,7 +134,7 @@ def _fbs(call):
 def _with_pooling(call, step):
     """The step of an FBS layer, with the 2x2 max pooling that alone reads it.
 
-    int8: VGG-16 takes 14.1 instead of 15.1 ms so, since the layer need not write a map four times as large.
+    In int8, VGG-16 then takes 14.1 instead of 15.1 ms, since the layer need not write a map four times as large.
     """
     reader = call.only_reader(call.node)
     if not call.pools or op_activation(call.layer.activation) is None or reader is None:
@@ -211,7 +212,7 @@ def _channelwise(call):
 
 
 def _merge(call):
-    # Of equal rank: broadcast from behind, a batch of vectors would be one vector for each column of an image.
+    # Of equal rank: broadcast from the last axis, a batch of vectors would be one vector for each column of an image.
     same = len({(tensor.active, tensor.winners, len(tensor.shape)) for tensor in call.inputs}) == 1
     return (
         call.step(CHANNELWISE, call.inputs[0]) if same and _is(call.layer, *_MERGES) and len(call.inputs) > 1 else None
@@ -242,9 +243,9 @@ def _scale(call):
 
 
 def _concatenate(call):
-    """Compact where that is of use: all that is read then is fewer channels.
+    """Compact where every reader can use that: it then reads fewer channels.
 
-    On 28x28x256 in front of an FBS layer of 128 filters at density 0.5, 3x3: 210 us where expanding takes 415; with
+    On 28x28x256 before an FBS layer of 128 filters at density 0.5, 3x3: 210 us where expanding takes 415; with
     half of the channels dense 324 and 462, with 7/8 and more of them dense the same.
     """
     output = call.outputs[0]
@@ -304,7 +305,7 @@ def dense(call):
 
 
 def fused(call):
-    """A call that the step before is done with."""
+    """A call that is part of the step before."""
     return call.step(FUSED, call.inputs[0])
 
 

@@ -50,7 +50,7 @@ def plan(model, batch_size, aligned=False, compact=True, pools=False):
         aligned: Whether compact tensors of equal size hold the same channels, so that they may be added and the like.
             Not so for FBS layers, each of which chooses its own; so for a static net of the same width.
         compact: `False` for a plan in which every tensor is dense. Defaults to `True`.
-        pools: Whether FBS layers take in 2x2 max pooling behind them, as the int8 op can. Defaults to `False`.
+        pools: Whether FBS layers take in 2x2 max pooling after them, as the int8 op can. Defaults to `False`.
 
     Returns:
         A `Plan`.

@@ -1,20 +1,20 @@
 """What is done with each layer of an exported model: actions on tensors, some of which are compact.
 
 An FBS layer writes its k winning channels only, `[N, H, W, k]`, with their indices. This form is kept as long as the
-layers behind it can work on it:
+layers after it can work on it:
 
 - `fbs`: an FBS layer reads the compact tensor and gathers its weights' rows;
 - `channelwise`: the layer treats channels alike and apart, or those that the tensor holds by parameters gathered for
   them, so it runs on the compact tensor; so do additions and the like of tensors that hold the same channels;
-- `depthwise`: a depthwise convolution does so as one op, with the batch normalisation and the ReLU behind it;
-- `separable`: the same, and `rows` behind it;
+- `depthwise`: a depthwise convolution does so as one op, with the batch normalisation and the ReLU after it;
+- `separable`: the same, and `rows` after it;
 - `scale`: a product with a dense tensor of one pixel, squeeze-and-excite, gathers that;
 - `concatenate`: values and indices are concatenated; a dense tensor counts as one that holds all its channels;
 - `rows`: a Dense layer or a 1x1 convolution of several pixels gathers the rows of its kernel, and gives a dense tensor;
 - `add`: an addition of tensors of one shape takes each as it comes and gives a dense tensor; a ReLU that alone reads
-  the sum is done with it;
-- `fused`: done with the layer before, as 2x2 max pooling with an FBS layer in int8, or zero padding with the depthwise
-  convolution behind it;
+  the sum is part of it;
+- `fused`: part of the layer before, as 2x2 max pooling with an FBS layer in int8, or zero padding with the depthwise
+  convolution after it;
 - `nothing`: `Suppress`, where the compact tensor lacks the suppressed channels anyway;
 - `dense`: anything else gets dense tensors; compact ones are expanded with zeros, for the `reason` given.
 """
@@ -60,12 +60,12 @@ class Step:
         action: One of those listed above.
         inputs: The `Tensor`s that the call reads, as they come.
         outputs: The `Tensor`s that it writes.
-        activation: What a sum or a depthwise convolution applies, of the layer behind it: `"NONE"`, `"RELU"` or
+        activation: What a sum or a depthwise convolution applies, of the layer after it: `"NONE"`, `"RELU"` or
             `"RELU6"`.
-        norm: The batch normalisation layer behind it that a depthwise convolution takes in, or `None`.
-        pool: 2 where an FBS layer takes in the 2x2 max pooling behind it, else 1.
+        norm: The batch normalisation layer after it that a depthwise convolution takes in, or `None`.
+        pool: 2 where an FBS layer takes in the 2x2 max pooling after it, else 1.
         padding: What a depthwise convolution pads by, `"SAME"` or `"VALID"`; `None` for other layers.
-        followers: The calls behind it that are done with it.
+        followers: The calls after it that are part of it.
         reason: Why compact inputs are expanded; empty where none is.
     """
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import math
-import numbers
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -14,7 +14,9 @@ from fbs_keras.layers.densities import require_fbs_paths
 GRID = 100  # a uniform density is a multiple of 1 / GRID
 
 
-def density_for_macs(model, saving, *, per_layer=False, min_density=0.1):
+def density_for_macs(
+    model: keras.Model, saving: float, *, per_layer: bool = False, min_density: float = 0.1
+) -> float | dict[str, float]:
     """Finds the highest densities at which a model needs `saving` times fewer multiply-accumulates than without FBS.
 
     By default one density for all layers, the largest multiple of 0.01 that saves enough. With `per_layer`, layers
@@ -55,7 +57,7 @@ def density_for_macs(model, saving, *, per_layer=False, min_density=0.1):
     Source: ours. Comparing channels of all layers by one threshold is network slimming's (Liu et al., "Learning
     Efficient Convolutional Networks through Network Slimming", ICCV 2017), whose criterion is |gamma|.
     """
-    if isinstance(saving, bool) or not isinstance(saving, numbers.Real):
+    if not gating.is_number(saving):
         raise TypeError(f"saving must be a number of at least 1, got {saving!r}")
     saving = float(saving)
     if not (math.isfinite(saving) and saving >= 1):

@@ -14,7 +14,7 @@ from fbs_keras.layers.suppress import Suppress
 FLOAT_BYTES = 4
 INDEX_BYTES = 4
 
-# Their output takes the place of their input: runtimes fuse them into the layer before or work in place.
+# Their output replaces their input: runtimes fuse them into the layer before or work in place.
 _IN_PLACE = (
     keras.layers.Activation,
     keras.layers.ReLU,
@@ -104,7 +104,8 @@ class MacReport:
         return self.dense / self.fbs if self.fbs else 1.0
 
 
-def count_macs(model):
+@graph.reading_once()
+def count_macs(model: keras.Model) -> MacReport:
     """Counts the multiply-accumulates of a model for one image, dense and with channels skipped.
 
     An FBS layer costs
@@ -117,7 +118,7 @@ def count_macs(model):
     the model's input, after an addition, whose sum is written dense, and where a compact tensor is expanded. Layers
     that are not gated compute all their output channels, from the active ones of their input where they can read
     these: depthwise and separable convolutions, and 1x1 convolutions and Dense layers on several pixels. A
-    channels-first model cannot be exported; it is counted with all channels behind batch normalisation,
+    channels-first model cannot be exported; it is counted with all channels after batch normalisation,
     concatenations and excitation. A `gate` of the layer's own costs what it would cost as a model, and the linear one
     of another saliency `C_in * C_out`.
 
@@ -176,9 +177,9 @@ def report(model_graph, tensors, gates):
             rows.append(row)
         elif _has_kernel(node.layer):
             uncounted.append(node.name)
-    layers = {id(node.layer): node.layer for node in model_graph.nodes}
+    layers = dict.fromkeys(node.layer for node in model_graph.nodes)
     peaks = [_peak(model_graph, shapes, channels, kept) for kept in (channels, active)]
-    parameters = sum(_parameters(layer) for layer in layers.values())
+    parameters = sum(_parameters(layer) for layer in layers)
     return MacReport(rows, uncounted, parameters, *peaks)
 
 

@@ -1,11 +1,15 @@
 """summary(): the printed table of a model's layers, MACs, channels, parameters and memory."""
 
+from collections.abc import Callable
+
+import keras
+
 from fbs_keras.costs.macs import count_macs
 
 _HEADER = ("layer", "output", "channels", "dense MACs", "FBS MACs", "saving", "parameters")
 
 
-def summary(model, print_fn=print):
+def summary(model: keras.Model, print_fn: Callable[[str], object] = print) -> None:
     """Prints what each layer of a model costs, dense and with channels skipped.
 
     A row shows the output's shape, the active and all channels, dense MACs, FBS MACs (gate included), their ratio and

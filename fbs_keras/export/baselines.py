@@ -1,5 +1,10 @@
 """Plain networks to compare an FBS model's speed with."""
 
+import os
+
+import keras
+
+from fbs_keras import graph
 from fbs_keras.export.converter import load, plan_model, to_tflite
 from fbs_keras.export.names import input_names
 from fbs_keras.export.quantization import check_quantize
@@ -7,7 +12,10 @@ from fbs_keras.export.quantization import check_quantize
 KINDS = ("dense", "static")
 
 
-def baseline(model, kind, batch_size=1, quantize=None):
+@graph.reading_once()
+def baseline(
+    model: keras.Model | str | os.PathLike, kind: str, batch_size: int = 1, quantize: str | None = None
+) -> bytes:
     """Converts a plain convolutional network of a model's shape: what FBS has to beat.
 
     Args:

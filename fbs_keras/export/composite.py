@@ -125,17 +125,19 @@ def inline_composites(content):
         content: The .tflite file's bytes, as from `to_composites`.
 
     Returns:
-        The bytes of a file of one subgraph.
+        The bytes of a file without composites. Subgraphs of loops and branches stay.
     """
     model = read(content)
-    main, *decompositions = model.subgraphs
+    main = model.subgraphs[0]
     operators = []
+    inlined = set()
     for op in main.operators:
         composite = op.builtinOptions2
         if not isinstance(composite, schema.StableHLOCompositeOptionsT):
             operators.append(op)
             continue
-        body = copy.deepcopy(decompositions[composite.decompositionSubgraphIndex - 1])
+        inlined.add(composite.decompositionSubgraphIndex)
+        body = copy.deepcopy(model.subgraphs[composite.decompositionSubgraphIndex])
         layer = naming.prefix(main.tensors[op.outputs[0]].name)
         for tensor in body.tensors:
             tensor.name = layer + tensor.name.removeprefix(body.name)
@@ -150,7 +152,8 @@ def inline_composites(content):
             inner.outputs = [places[int(index)] for index in inner.outputs]
         operators += body.operators
     main.operators = operators
-    model.subgraphs = [main]
+    # They come last, so that the indices of the others, which WHILE and IF hold, stay.
+    model.subgraphs = [subgraph for index, subgraph in enumerate(model.subgraphs) if index not in inlined]
     _drop_unused_opcodes(model)
     return write(model)
 

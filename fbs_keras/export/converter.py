@@ -26,7 +26,15 @@ MOST_VALUES = 2**31 - 1
 _LOGGER = logging.getLogger(__name__)
 
 
-def convert(model, path=None, *, target="portable", quantize=None, batch_size=1):
+@graph.reading_once()
+def convert(
+    model: keras.Model | str | os.PathLike,
+    path: str | os.PathLike | None = None,
+    *,
+    target: str = "portable",
+    quantize: str | None = None,
+    batch_size: int = 1,
+) -> bytes:
     """Converts a Keras model to a .tflite file in which FBS layers compute their winning channels only.
 
     Between FBS layers only the winners are stored, `[N, H, W, k]` with `k = ceil(density * C)`, together with their
@@ -72,18 +80,7 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     path = _check_path(path)
     model = load(model)
     plan = plan_model(model, batch_size, pools=quantize == "dynamic_int8")
-    batch_size = int(batch_size)
-
-    from fbs_keras.export import composite, tracing
-
-    tracer = tracing.Tracer(quantize)
-    content = to_tflite(_trace(tracer, plan, model, batch_size), quantize)
-    content = composite.restore_ops(content, tracer.names)
-    if target != "custom":
-        content = composite.to_composites(content, decompose, inlined=target == "builtin")
-    if target == "builtin":
-        content = composite.inline_composites(content)
-    _check_ops(composite.ops(composite.read(content)), target, tracer.made)
+    content = contents(model, plan, int(batch_size), quantize, [target])[target]
     for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == steps.FBS]):
         _LOGGER.warning(sentence)
     if target == "custom":
@@ -91,6 +88,22 @@ def convert(model, path=None, *, target="portable", quantize=None, batch_size=1)
     if path is not None:
         _write_atomically(path, content)
     return content
+
+
+def contents(model, plan, batch_size, quantize=None, targets=TARGETS):
+    """Converts a planned model for several targets, of which all but the first cost little: `{target: bytes}`."""
+    from fbs_keras.export import composite, tracing
+
+    tracer = tracing.Tracer(quantize)
+    content = to_tflite(_trace(tracer, plan, model, batch_size), quantize)
+    files = {"custom": composite.restore_ops(content, tracer.names)}
+    for target in {*targets} - {"custom"}:
+        files[target] = composite.to_composites(files["custom"], decompose, inlined=target == "builtin")
+        if target == "builtin":
+            files[target] = composite.inline_composites(files[target])
+    for target in targets:
+        _check_ops(composite.ops(composite.read(files[target])), target, tracer.made)
+    return files
 
 
 LANES = 16  # float32 values in a vector of AVX-512, the widest kernels
@@ -114,7 +127,7 @@ def idle_lanes(layers):
     ['k = 20 in conv3 computes as 32 do where vectors hold 16 channels; wrap(..., round_channels=16) makes ...']
     """
     found: dict[int, list[str]] = {}
-    for layer in {id(layer): layer for layer in layers}.values():
+    for layer in dict.fromkeys(layers):
         k = layer.active_channels
         computed = -(-k // LANES) * LANES
         if computed <= layer.filters and 1 - k / computed > MOST_IDLE:  # more than all filters would be no remedy
@@ -127,7 +140,8 @@ def idle_lanes(layers):
     ]
 
 
-def explain(model, batch_size=1):
+@graph.reading_once()
+def explain(model: keras.Model | str | os.PathLike, batch_size: int = 1) -> str:
     """Tells how each layer of a model is exported, which tensors are compact (`32/64`), and why others are not.
 
     Args:
@@ -151,7 +165,7 @@ def explain(model, batch_size=1):
     return str(plan_model(load(model), batch_size))
 
 
-def load(model):
+def load(model: keras.Model | str | os.PathLike) -> keras.Model:
     """Prepares a model for export.
 
     Args:
@@ -240,7 +254,7 @@ def to_tflite(function, quantize=None):
     from fbs_keras.export import composite
 
     # Through a SavedModel, which keeps the functions that are to become custom ops. The converter would make one by
-    # itself, but where that fails it goes another way without a word, and the functions are lost.
+    # itself, but where that fails it silently goes another way, and the functions are lost.
     with _saved_model(function) as folder:
         with messages.held():
             converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=["serving_default"])
@@ -334,7 +348,7 @@ def _load_file(path):
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises anything from KeyError to zipfile's errors
-        reason = str(error).rpartition("Exception encountered: ")[2]  # what went wrong inside, behind pages of config
+        reason = str(error).rpartition("Exception encountered: ")[2]  # what went wrong inside, after pages of config
         raise ValueError(f"{path!r} cannot be loaded as a Keras model: {_first_line(reason or repr(error))}") from error
 
 

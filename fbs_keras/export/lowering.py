@@ -3,7 +3,7 @@
 What the shapes of this file follow from, measured with XNNPACK on one core (M-CifarNet's layers at density 0.5):
 
 - XNNPACK multiplies by a matrix it does not know beforehand only in BATCH_MATMUL. 2-D matmuls become FULLY_CONNECTED,
-  which runs outside of it, or lose the ReLU behind them; all operands here are 3-D.
+  which runs outside of it, or lose the ReLU after them; all operands here are 3-D.
 - GATHER copies whole rows at memory speed but takes 2 ns an element on the last axis. So the filters are transposed to
   `[C_out, KH * KW * C_in]` in every inference (XNNPACK's TRANSPOSE), and whole filters are gathered: 90 us a layer
   where gathering elements took 155 us and the product alone takes 79.
@@ -178,7 +178,7 @@ def add(attributes, *operands):
     Args:
         attributes: `AddAttributes`.
         *operands: Each dense tensor, `[N, ..., C]`, and each compact one, `[N, ..., K]`, with its indices, `[N, K]`
-            int32, behind it.
+            int32, after it.
 
     Returns:
         `[N, ..., C]`.

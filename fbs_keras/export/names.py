@@ -85,7 +85,7 @@ def _scope(name, root):
 
 
 def unique(names):
-    """Makes names unique: the first that has a name keeps it, others get `_1`, `_2` ... behind it.
+    """Makes names unique: the first that has a name keeps it, others get `_1`, `_2` ... after it.
 
     Args:
         names: A list of strings, or of bytes.

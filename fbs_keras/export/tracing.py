@@ -1,7 +1,6 @@
 """A Keras model as one TensorFlow function, with FBS layers as ops and compact tensors between them."""
 
 import dataclasses
-import inspect
 import typing
 
 import keras
@@ -24,6 +23,7 @@ from fbs_keras.export import lowering, quantization
 from fbs_keras.export.names import accept_scopes, renamed
 from fbs_keras.graph.channelwise import is_elementwise
 from fbs_keras.graph.kinds import kind
+from fbs_keras.graph.observing import call
 
 
 @dataclasses.dataclass(frozen=True)  # and no tuple, which Keras would take for a structure of tensors
@@ -50,8 +50,8 @@ class Tracer:
 
     Args:
         quantize: How the constants of our ops are stored, one of `QUANTIZATIONS`. Defaults to `None`, float32.
-        fuse: Whether what there are ops for becomes custom ops; otherwise built-in ops take their place. Defaults to
-            `True`.
+        fuse: Whether steps that have an op of ours become custom ops; otherwise they become built-in ops. Defaults
+            to `True`.
 
     Attributes:
         names: A name for each custom op, in the order of their `CALL` attributes.
@@ -110,7 +110,7 @@ class Tracer:
         inputs = [values[ref] for ref in node.inputs]
         match step.action:
             case steps.FBS:
-                # Of an op's outputs that nobody reads, the runtime gives the delegate no memory.
+                # The runtime gives the delegate no memory for an op's outputs that nobody reads.
                 read = bool(flat.consumers(node.output)) or flat.is_output(node.output)
                 return self.fbs(layer, inputs[0], node.name, step.pool, read)
             case steps.CHANNELWISE:
@@ -132,7 +132,7 @@ class Tracer:
                 return self.add(inputs, step.activation, node.name)
             case steps.FUSED | steps.NOTHING:
                 return inputs[0]
-        return _call(node, [values.dense(ref) for ref in node.inputs])
+        return call(node, {ref: values.dense(ref) for ref in node.inputs})
 
     def _op(self, attributes, tensors, constants, name, read=True):
         """An exported op's outputs; as one custom op, if they are to be fused and the first of them is read."""
@@ -145,7 +145,7 @@ class Tracer:
     def fbs(self, layer, x, name, pool=1, read=True):
         """Computes what an FBS layer returns, of a tensor or a `Compact`; pooled where `pool` is 2.
 
-        Where not its image is `read` but its mask alone, built-in ops compute that.
+        Where its image is not `read`, but its mask is, built-in ops compute the mask.
         """
         sparse_in = isinstance(x, Compact)
         tensors = [x.values, x.indices] if sparse_in else [tf.cast(x, "float32")]  # as the layer does
@@ -170,10 +170,12 @@ class Tracer:
             with tf.init_scope():
                 scale, shift = (parameters.astype("float32") for parameters in normalization(layer))
             return x.map(lambda values: values * self.gather(scale, x) + self.gather(shift, x))
-        return dataclasses.replace(x, values=_call(node, [x.values for x in inputs]))
+        return dataclasses.replace(
+            x, values=call(node, {ref: x.values for ref, x in zip(node.inputs, inputs, strict=True)})
+        )
 
     def depthwise(self, step, x):
-        """Computes a depthwise convolution of a `Compact`, with the normalisation and the activation behind it."""
+        """Computes a depthwise convolution of a `Compact`, with the normalisation and the activation after it."""
         layer = step.node.layer
         with tf.init_scope():
             folded = depthwise_constants(layer, step.norm)
@@ -339,28 +341,3 @@ class PlainTracer(Tracer):
     def expand(self, x, name):
         rank = len(x.values.shape)
         return tf.pad(x.values, [(0, 0)] * (rank - 1) + [(0, x.channels - x.values.shape[-1])])
-
-
-class GateRecorder(Tracer):
-    """Computes a model as Keras does, by a plan without compact tensors, and records what its gates predict.
-
-    Attributes:
-        gates: `(layer, g)` for each call of an FBS layer that suppresses channels, in order, g `[N, C_out]`.
-    """
-
-    def __init__(self):
-        super().__init__(fuse=False)
-        self.gates = []
-
-    def fbs(self, layer, x, name, pool=1, read=True):
-        if layer.active_channels < layer.filters:
-            self.gates.append((layer, layer.predict_saliency(x).numpy()))
-        return layer(x)
-
-
-def _call(node, inputs):
-    """Calls a layer as `keras.Model.predict` does, which overrides what the graph says about training."""
-    layer = node.layer
-    if isinstance(layer, keras.layers.Layer) and "training" in inspect.signature(layer.call).parameters:
-        node = dataclasses.replace(node, kwargs={**node.kwargs, "training": False})
-    return node.call(dict(zip(node.inputs, inputs, strict=True)))

@@ -1,6 +1,8 @@
 """verify(): does an exported file compute what the Keras model does?"""
 
 import dataclasses
+import os
+from typing import Any
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import numpy as np
 from fbs_keras import graph, runtime
 from fbs_keras.compact.attributes import constants
 from fbs_keras.export.converter import plan_model, read_model
+from fbs_keras.graph import observing
 from fbs_keras.graph.rewriting import as_float32
 
 # Two gates this close, relative to the largest, may swap places by rounding: 1e-6 is what float32 sums over some
@@ -89,7 +92,16 @@ class QuantizedReport:
         return ", ".join(parts)
 
 
-def verify(model, content, x=None, *, labels=None, tolerance=1e-3, use_delegate=None):
+@graph.reading_once()
+def verify(
+    model: keras.Model | str | os.PathLike,
+    content: bytes | str | os.PathLike,
+    x: Any = None,
+    *,
+    labels: Any = None,
+    tolerance: float = 1e-3,
+    use_delegate: bool | None = None,
+) -> Report | QuantizedReport:
     """Compares a Keras model with the file that it was exported to, on the same inputs.
 
     Of a float32 file, first the channels that each FBS layer chose, then the outputs, with those of
@@ -256,21 +268,21 @@ def _compare_half(precision, expected, outputs, same):
 
 
 def _gates(model, x):
-    """The gates of a model's FBS layers as `GateRecorder` records them."""
+    """What the gates of a model predict: `(layer, g)` for each call of an FBS layer that suppresses channels."""
     import tensorflow as tf
 
-    from fbs_keras.export import tracing
-
-    recorder = tracing.GateRecorder()
-    recorder.run(plan_model(model, len(x[0]), compact=False), [tf.convert_to_tensor(array) for array in x])
-    return recorder.gates
+    flat = plan_model(model, len(x[0]), compact=False).graph  # which says what cannot be exported
+    with keras.StatelessScope():  # the losses of this call are not to stay in the user's layers
+        values = observing.tensors(flat, [tf.convert_to_tensor(array) for array in x])
+        found = [(node.layer, g) for node, g in observing.gates(flat, values)]
+    return [(layer, g.numpy()) for layer, g in found if layer.active_channels < layer.filters]
 
 
 def _outputs(model, x):
     """A model's outputs, a list of arrays.
 
-    By Keras itself and not from the recorder, which reads the graph as the exported file's tracer does: a graph read
-    wrongly would be wrong in both.
+    By Keras itself and not from the graph, which the exported file's tracer reads too: a graph read wrongly would be
+    wrong in both.
     """
     import tensorflow as tf
 

@@ -5,36 +5,13 @@ import numpy as np
 from keras import ops
 
 from fbs_keras.graph.kinds import kind, operation
+from fbs_keras.graph.properties import (
+    ACTIVATION_OPERATIONS,
+    ELEMENTWISE_FUNCTIONS,
+    HOMOGENEOUS_FUNCTIONS,
+    properties,
+)
 from fbs_keras.layers.fbs_conv2d import keeps_zero
-
-# Exact kinds, here and below: a subclass may do something else.
-_NOTHING_AT_INFERENCE = (
-    keras.layers.Identity,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout2D,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.AlphaDropout,
-    keras.layers.ActivityRegularization,
-)
-_SPATIAL = (
-    keras.layers.MaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Cropping2D,
-    keras.layers.UpSampling2D,
-)
-_ELEMENTWISE_LAYERS = (keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU)
-# By name, since not every Keras release has all of them. The last line's map zero to something else.
-_ELEMENTWISE_NAMES = (
-    *("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "hard_silu", "mish", "tanh"),
-    *("hard_tanh", "tanh_shrink", "soft_shrink", "hard_shrink", "softsign"),
-    *("sigmoid", "hard_sigmoid", "log_sigmoid", "softplus", "squareplus", "exponential", "sparse_plus"),
-    "sparse_sigmoid",
-)
-_HOMOGENEOUS_NAMES = ("linear", "relu", "leaky_relu")
 
 
 def _functions(names):
@@ -42,13 +19,19 @@ def _functions(names):
     return [getattr(module, name) for module in (keras.activations, ops) for name in names if hasattr(module, name)]
 
 
-_ELEMENTWISE = _functions(_ELEMENTWISE_NAMES)
-_HOMOGENEOUS = _functions(_HOMOGENEOUS_NAMES)
+_ELEMENTWISE = _functions(ELEMENTWISE_FUNCTIONS)
+_HOMOGENEOUS = _functions(HOMOGENEOUS_FUNCTIONS)
 
 
 def treats_elements_apart(activation):
     """Whether an activation function, or an activation layer used as one, is known to treat every element by itself."""
-    return kind(activation) in _ELEMENTWISE_LAYERS or any(activation is known for known in _ELEMENTWISE)
+    return _is_elementwise_layer(activation) or any(activation is known for known in _ELEMENTWISE)
+
+
+def _is_elementwise_layer(layer):
+    """Whether a layer maps each value by itself, whatever its settings: ReLU, LeakyReLU, ELU."""
+    row = properties(layer)
+    return row.role == "elementwise" and row.apart is True
 
 
 def is_elementwise(activation):
@@ -68,15 +51,6 @@ def activation_name(activation):
     return getattr(activation, "__name__", type(activation).__name__)
 
 
-# Operations in a Functional model, such as `keras.ops.relu(x)`, by the names of their classes. All keep zero.
-_OPERATIONS = {
-    "Relu": keras.activations.relu,
-    "Relu6": keras.activations.relu6,
-    "Silu": keras.activations.silu,
-    "HardSilu": keras.activations.hard_silu,
-}
-
-
 def activation_function(layer):
     """The function of an activation layer, where `Conv2D(activation=...)` could name it; else `None`.
 
@@ -87,7 +61,7 @@ def activation_function(layer):
         A Keras activation function such as `keras.activations.relu`, or `None`.
     """
     if not isinstance(layer, keras.layers.Layer):
-        return _OPERATIONS.get(operation(layer))
+        return ACTIVATION_OPERATIONS.get(operation(layer))
     if kind(layer) is keras.layers.Activation:
         return None if layer.activation is keras.activations.softmax else layer.activation
     if kind(layer) is keras.layers.ReLU and not layer.threshold and not layer.negative_slope:
@@ -119,38 +93,40 @@ def is_channelwise(layer, input_shape, channel_axis=-1):
     """
     if not isinstance(layer, keras.layers.Layer):
         return activation_function(layer) is not None
-    rank = len(input_shape)
-    if kind(layer) in (*_NOTHING_AT_INFERENCE, *_ELEMENTWISE_LAYERS):
+    rank, role = len(input_shape), properties(layer).role
+    if role == "nothing" or _is_elementwise_layer(layer):
         return True
-    if kind(layer) in _SPATIAL:
+    if role in ("spatial", "global"):
         return _channels_are_on(channel_axis, layer, rank)
     if kind(layer) is keras.layers.Activation:
         return treats_elements_apart(layer.activation)
-    if kind(layer) is keras.layers.DepthwiseConv2D:
+    if role == "depthwise":
         apart = layer.depth_multiplier == 1 and treats_elements_apart(layer.activation)
         return apart and _channels_are_on(channel_axis, layer, rank)
-    if kind(layer) is keras.layers.BatchNormalization:
+    if role == "norm":
         return layer.axis % rank == channel_axis % rank
     if kind(layer) is keras.layers.Rescaling:
         return isinstance(layer.scale, int | float) and isinstance(layer.offset, int | float)
     others = [size for axis, size in enumerate(input_shape) if axis not in (0, channel_axis % rank)]
-    return kind(layer) is keras.layers.Flatten and all(size == 1 for size in others)
+    return role == "flatten" and all(size == 1 for size in others)
 
 
 def _channels_are_on(channel_axis, layer, rank):
     """Whether a layer takes the same axis for that of the channels."""
-    return channel_axis % rank == (1 if layer.data_format == "channels_first" else rank - 1)
+    first = getattr(layer, "data_format", None) == "channels_first"  # not every layer of one dimension has any
+    return channel_axis % rank == (1 if first else rank - 1)
 
 
 def moves_zero(layer):
     """Whether a channelwise layer may give a channel that is zero another value, as `is_channelwise` knows layers."""
-    if kind(layer) is keras.layers.BatchNormalization:
+    role = properties(layer).role
+    if role == "norm":
         return True
-    if kind(layer) is keras.layers.DepthwiseConv2D:
+    if role == "depthwise":
         return layer.use_bias or not keeps_zero(layer.activation)
     if kind(layer) is keras.layers.Rescaling:
         return layer.offset != 0
-    if kind(layer) in _ELEMENTWISE_LAYERS:
+    if _is_elementwise_layer(layer):
         return not keeps_zero(layer)
     return kind(layer) is keras.layers.Activation and not keeps_zero(layer.activation)
 
@@ -194,9 +170,9 @@ def scales_channels(layer, input_shape, channel_axis=-1):
     >>> scales_channels(keras.layers.ReLU(), shape), scales_channels(keras.layers.ReLU(max_value=6), shape)
     (True, False)
     """
-    if not passes_channels(layer, input_shape, channel_axis) or kind(layer) is keras.layers.DepthwiseConv2D:
+    if not passes_channels(layer, input_shape, channel_axis) or properties(layer).role == "depthwise":
         return False
-    is_activation = kind(layer) in _ELEMENTWISE_LAYERS or activation_function(layer) is not None
+    is_activation = _is_elementwise_layer(layer) or activation_function(layer) is not None
     return not is_activation or is_homogeneous(layer)
 
 

@@ -77,7 +77,7 @@ def _config(layer):
         try:
             return layer.get_config()
         except Exception:
-            # A lambda without source, an object without get_config. Nothing is to be told of these: they are kept.
+            # A lambda without source, an object without get_config. These are kept, and need no report.
             hidden = [
                 (vars(part), key, value)
                 for part in inner_layers(layer)

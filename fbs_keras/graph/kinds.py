@@ -14,7 +14,7 @@ _HARMLESS = frozenset(
         *("save_own_variables", "load_own_variables", "compute_output_shape", "compute_output_spec"),
     )
 )
-_ON_INSTANCES = frozenset(("build", "quantize"))
+_NOT_REPLACED = _HARMLESS | {"build", "quantize"}
 
 
 class Changed:
@@ -76,7 +76,5 @@ def replaced_methods(layer):
     return {
         name
         for name, value in getattr(layer, "__dict__", {}).items()  # a built-in function as activation has none
-        if name not in _HARMLESS | _ON_INSTANCES
-        and callable(value)
-        and inspect.isroutine(getattr(type(layer), name, None))
+        if name not in _NOT_REPLACED and callable(value) and inspect.isroutine(getattr(type(layer), name, None))
     }

@@ -1,8 +1,34 @@
-"""A model over another one's layers that returns what is computed from the tensors in between."""
+"""What a model computes in between: its tensors, what its gates predict, which channels fire for which image."""
+
+import dataclasses
+import inspect
 
 import keras
+import numpy as np
 
 from fbs_keras.graph import reading
+from fbs_keras.layers.fbs_conv2d import FBSConv2D
+
+# A channel fires for an image when it wins with a gate above 0. It does so always where that is for more than this
+# share of all images, never where it is for less than that, and by the image otherwise.
+ALWAYS, NEVER = 0.99, 0.01
+
+
+def always_and_never(rates):
+    """Tells which channels fire always, and which never; the others do so by the image.
+
+    Args:
+        rates: The share of images for which each channel fires, an array.
+
+    Returns:
+        `(always, never)`, masks of the same shape.
+
+    Example:
+
+    >>> always_and_never(np.array([1.0, 0.5, 0.0]))
+    (array([ True, False, False]), array([False, False,  True]))
+    """
+    return rates > ALWAYS, rates < NEVER
 
 
 def observe(model, function):
@@ -46,7 +72,59 @@ class _Observed(keras.layers.Layer):
         self.flat = reading.flatten(model)
 
     def call(self, inputs):
-        values = dict(zip(reading.refs(self.flat.inputs), keras.tree.flatten(inputs), strict=True))
-        for node in self.flat.nodes:
-            values.update(node.outputs(node.call(values)))
-        return self.function(self.flat, values)
+        return self.function(self.flat, tensors(self.flat, keras.tree.flatten(inputs)))
+
+
+def tensors(flat, inputs):
+    """Computes all tensors of a graph as `keras.Model.predict` does.
+
+    Args:
+        flat: The flat graph.
+        inputs: The model's inputs, a list of tensors.
+
+    Returns:
+        `{Ref: tensor}`.
+    """
+    values = dict(zip(reading.refs(flat.inputs), inputs, strict=True))
+    for node in flat.nodes:
+        values.update(node.outputs(call(node, values)))
+    return values
+
+
+def call(node, values):
+    """Calls a layer as `keras.Model.predict` does, which overrides what the graph says about training."""
+    layer = node.layer
+    if isinstance(layer, keras.layers.Layer) and "training" in inspect.signature(layer.call).parameters:
+        node = dataclasses.replace(node, kwargs={**node.kwargs, "training": False})
+    return node.call(values)
+
+
+def gates(flat, values):
+    """Computes what the gates predict, `g = relu(ss(x) @ phi + rho)`.
+
+    Args:
+        flat: The flat graph.
+        values: `{Ref: tensor}` of all tensors.
+
+    Returns:
+        `(node, g)` for each call of an FBS layer, in order, g `[N, filters]`.
+    """
+    return [
+        (node, node.layer.predict_saliency(values[node.inputs[0]]))
+        for node in flat.nodes
+        if isinstance(node.layer, FBSConv2D)
+    ]
+
+
+def fires(layer, g):
+    """Tells which channels of an FBS layer fire for which image: win, with a gate above 0.
+
+    Args:
+        layer: The `FBSConv2D`.
+        g: What its gates predict, an array `[N, filters]`.
+
+    Returns:
+        `[N, filters]`, booleans.
+    """
+    wins = layer.winners(keras.ops.convert_to_tensor(g))
+    return (keras.ops.convert_to_numpy(wins) > 0) & (np.asarray(g) > 0)

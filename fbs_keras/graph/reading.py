@@ -1,11 +1,47 @@
 """A Keras model read as a graph of nodes, through public API only: `get_config` and the live layers."""
 
 import contextlib
+import contextvars
 import dataclasses
 import functools
 import typing
 
 import keras
+
+_memory: contextvars.ContextVar[dict | None] = contextvars.ContextVar("memory", default=None)
+
+
+@contextlib.contextmanager
+def reading_once():
+    """While it lasts, the config of each Functional model, which takes long, is read once; also a decorator.
+
+    For the length of one call of ours, in which nobody changes a graph. A Sequential model, which can change, is read
+    anew each time.
+    """
+    if _memory.get() is not None:
+        yield
+        return
+    token = _memory.set({})
+    try:
+        yield
+    finally:
+        _memory.reset(token)
+
+
+def _once(function):
+    """Makes a function of a model remember its results within `reading_once`."""
+
+    @functools.wraps(function)
+    def remembering(model):
+        memory = _memory.get()
+        if memory is None or isinstance(model, keras.Sequential):
+            return function(model)
+        key = function, id(model)
+        if key not in memory:
+            memory[key] = model, function(model)  # with the model itself, so that no other one gets its id
+        return memory[key][1]
+
+    return remembering
 
 
 class Ref(typing.NamedTuple):
@@ -23,7 +59,7 @@ class Node:
     Attributes:
         layer: The live Keras layer or operation.
         index: The number of this call among the layer's calls in the graph.
-        args, kwargs: The call's arguments, with a `Ref` in the place of each tensor.
+        args, kwargs: The call's arguments, with a `Ref` instead of each tensor.
         scope: In a flat graph, the names of the nested models that the call is in: `"backbone/"`.
     """
 
@@ -160,9 +196,13 @@ def read(model):
     >>> [node.layer.name for node in read(model).nodes]
     ['conv', 'norm', 'relu', 'logits']
     """
-    check_model(model)
-    if isinstance(model, keras.Sequential):
-        return _read_sequential(model)
+    with reading_once():
+        check_model(model)
+        return _read_sequential(model) if isinstance(model, keras.Sequential) else _read_functional(model)
+
+
+@_once
+def _read_functional(model):
     config = _config(model)
     layers = {layer.name: layer for layer in model.operations}
     inputs = _parse_history(config["input_layers"])
@@ -183,8 +223,9 @@ def read(model):
     return Graph(_sort(nodes, set(refs(inputs))), inputs, outputs)
 
 
+@reading_once()
 def flatten(model):
-    """Reads the graph of a model with the nested models' nodes in the place of theirs.
+    """Reads the graph of a model with the nested models' nodes instead of the nested models.
 
     Args:
         model: A built Sequential or Functional Keras model.
@@ -264,6 +305,7 @@ def specs(graph, model):
     return values
 
 
+@_once
 def _config(model):
     """A model's config, with the calls of its layers but without their settings, which not every layer can tell."""
     with _without_settings(getattr(model, "operations", ())):
@@ -290,7 +332,7 @@ def _without_settings(layers):
 
 
 def _read_sequential(model):
-    ref = Ref("/input")  # no layer can be called so
+    ref = Ref("/input")  # no layer can have this name
     inputs, nodes = ref, []
     for layer in model.layers:
         nodes.append(Node(layer, 0, (ref,), {}))

@@ -1,6 +1,7 @@
-"""Copies Keras models layer by layer, with other layers in the place of some."""
+"""Copies Keras models layer by layer, with some layers replaced."""
 
 import contextlib
+import typing
 
 import keras
 
@@ -16,8 +17,8 @@ def rewrite(model, make, skip=(), insert=None):
         make: A function from each layer or operation of the model to the new one in its place, a list of layers each of
             which reads the one before, or `None` for a copy with the same weights. A nested model is not passed to it,
             but its layers are.
-        skip: Layers to leave out, whose input takes the place of their output.
-        insert: Layers to add, `{id of a layer called once: (new layer, Ref)}`: the new layer is called on that layer's
+        skip: Layers to leave out, whose input replaces their output.
+        insert: Layers to add, `{layer called once: (new layer, Ref)}`: the new layer is called on that layer's
             output and the tensor of the same model that the `reading.Ref` names, and takes that output's place. A
             Sequential model that gets one becomes Functional. Defaults to none.
 
@@ -66,7 +67,7 @@ def _freeze_alone(model):
 
 
 def replace(model, make, settings=False):
-    """Copies a model with other layers in the place of some, which take over their weights.
+    """Copies a model with some layers replaced by others, which take over their weights.
 
     Args:
         model: A built Sequential or Functional Keras model.
@@ -89,8 +90,8 @@ class _Rewriting:
     def __init__(self, make, skip, insert):
         self.make = make
         self.insert = insert
-        self.skip = {id(layer) for layer in skip}
-        self.copies: dict[int, keras.layers.Layer] = {}
+        self.skip = set(skip)
+        self.copies: dict[typing.Any, keras.layers.Layer] = {}
         self.replaced: list[tuple] = []
         self.copied: list[tuple] = []
 
@@ -98,13 +99,13 @@ class _Rewriting:
         model_graph = reading.read(model)
         inputs = keras.tree.map_structure(_copy_input, model.inputs[0] if _is_sequential(model) else model.input)
         values = dict(zip(reading.refs(model_graph.inputs), keras.tree.flatten(inputs), strict=True))
-        sequential = _is_sequential(model) and not any(id(node.layer) in self.insert for node in model_graph.nodes)
+        sequential = _is_sequential(model) and not any(node.layer in self.insert for node in model_graph.nodes)
         if sequential:
-            nodes = [node for node in model_graph.nodes if id(node.layer) not in self.skip]
+            nodes = [node for node in model_graph.nodes if node.layer not in self.skip]
             layers = [layer for node in nodes for layer in _as_list(self.copy(node.layer))]
             return keras.Sequential([inputs, *layers], name=model.name)
         for node in model_graph.nodes:
-            if id(node.layer) in self.skip:
+            if node.layer in self.skip:
                 values[node.output] = values[node.inputs[0]]
             else:
                 first, *others = _as_list(self.copy(node.layer))
@@ -113,8 +114,8 @@ class _Rewriting:
                 for layer in others:
                     outputs = layer(outputs)
                 values.update(node.outputs(outputs))
-            if id(node.layer) in self.insert:
-                layer, ref = self.insert[id(node.layer)]
+            if node.layer in self.insert:
+                layer, ref = self.insert[node.layer]
                 values[node.output] = layer([values[node.output], values[ref]])
         outputs = reading.replace_refs(model_graph.outputs, values.__getitem__)
         try:
@@ -124,9 +125,9 @@ class _Rewriting:
             return keras.Model(inputs, outputs, name=model.name)
 
     def copy(self, layer):
-        if id(layer) not in self.copies:
-            self.copies[id(layer)] = self._make_copy(layer)
-        return self.copies[id(layer)]
+        if layer not in self.copies:
+            self.copies[layer] = self._make_copy(layer)
+        return self.copies[layer]
 
     def _make_copy(self, layer):
         if isinstance(layer, keras.Model) and reading.is_readable(layer):

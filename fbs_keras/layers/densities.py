@@ -1,9 +1,8 @@
 """The densities of a model's FBS layers: one for all, or by name, path and pattern."""
 
-import fnmatch
-
 import keras
 
+from fbs_keras import patterns
 from fbs_keras.layers import gating
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
 
@@ -49,7 +48,7 @@ def require_fbs_paths(model):
     return paths
 
 
-def set_density(model, density):
+def set_density(model: keras.Model, density: float | dict[str, float]) -> None:
     """Sets the density of a model's FBS layers; takes effect at once, with no recompilation.
 
     A dict names layers by name (`"conv1"`), by path with the nested models they are in (`"backbone/conv1"`), or by a
@@ -92,36 +91,11 @@ def by_path(density, paths):
     """
     if not isinstance(density, dict):
         return dict.fromkeys(paths, gating.check_density(density))
-    chosen: dict[str, tuple[int, float]] = {}  # how closely a key names the path, and its density
+    values = {}
     for key, value in density.items():
         if not isinstance(key, str):
             raise TypeError(f"densities must be given by layer names or patterns, got {key!r}")
-        value = gating.check_density(value)
-        ranks = {path: rank for path in paths if (rank := closeness(key, path))}
-        if not ranks:
+        values[key] = gating.check_density(value)
+        if patterns.unmatched([key], paths):
             raise ValueError(f"no FBSConv2D layer matches {key!r}; the model has {list(paths)}")
-        for path, rank in ranks.items():
-            if path not in chosen or rank >= chosen[path][0]:
-                chosen[path] = (rank, value)
-    return {path: value for path, (_, value) in chosen.items()}
-
-
-PATTERN, NAME, PATH = 1, 2, 3
-
-
-def closeness(key, path):
-    """How closely a key names a layer: by its `PATH`, its `NAME`, a `PATTERN` for either, or 0, not at all.
-
-    Args:
-        key: A name, path or pattern, as in `set_density`.
-        path: The layer's path.
-
-    Returns:
-        An integer, larger for what is closer.
-    """
-    name = path.rpartition("/")[2]
-    if key == path:
-        return PATH
-    if key == name:
-        return NAME
-    return PATTERN if fnmatch.fnmatchcase(path, key) or fnmatch.fnmatchcase(name, key) else 0
+    return {path: values[key] for path, key in patterns.closest(values, paths).items()}

@@ -5,6 +5,7 @@ Source: Gao, Zhao, Dudziak, Mullins, Xu, "Dynamic Channel Pruning: Feature Boost
 
 import math
 import numbers
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,12 @@ from keras import ops
 ROUNDING = 1e-3
 
 
-def check_density(density):
+def is_number(value: object) -> bool:
+    """Whether a value is a real number, which a bool is not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def check_density(density: Any) -> float:
     """Returns `density` as a float in (0, 1], or raises.
 
     Args:
@@ -33,7 +39,7 @@ def check_density(density):
     >>> check_density(0.5)
     0.5
     """
-    if isinstance(density, bool) or not isinstance(density, numbers.Real):
+    if not is_number(density):
         raise TypeError(f"density must be a number in (0, 1], got {density!r} of type {type(density).__name__}")
     density = float(density)
     if not 0 < density <= 1:
@@ -43,7 +49,7 @@ def check_density(density):
 
 def check_share(value, name):
     """Returns the argument `name` as a float in (0, 1), or raises."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+    if not is_number(value):
         raise TypeError(f"{name} must be a number in (0, 1), got {value!r}")
     value = float(value)
     if not 0 < value < 1:

@@ -1,5 +1,7 @@
 """Suppress: zeroes the channels that an FBS layer further back suppressed."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -9,7 +11,7 @@ class Suppress(keras.layers.Layer):
     """Zeroes the channels that lost in an `FBSConv2D` further back.
 
     Computes `y = x * mask`. Layers that treat every channel by itself but move zero, such as batch normalisation
-    behind a depthwise convolution, give a suppressed channel a value again; behind them this layer makes it zero, so
+    after a depthwise convolution, give a suppressed channel a value again; after them this layer makes it zero, so
     that the channels are those of the `FBSConv2D` all the way, and all layers between can skip the others.
 
     Args:
@@ -35,20 +37,20 @@ class Suppress(keras.layers.Layer):
     Source: ours; the paper has no depthwise convolutions.
     """
 
-    def __init__(self, data_format=None, **kwargs):
+    def __init__(self, data_format: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.data_format = keras.config.image_data_format() if data_format is None else data_format
         if self.data_format not in ("channels_last", "channels_first"):
             raise ValueError(f"data_format must be 'channels_last' or 'channels_first', got {data_format!r}")
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         x, mask = inputs
         others = tuple(range(1, x.ndim - 1)) if self.data_format == "channels_last" else tuple(range(2, x.ndim))
         # A choice, not a product: what a suppressed channel holds may be infinite.
         return ops.where(ops.expand_dims(mask, others) > 0, x, ops.zeros((), x.dtype))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape[0]
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "data_format": self.data_format}

@@ -35,7 +35,14 @@ WEIGHTS = {
 }
 
 
-def MCifarNet(input_shape=(32, 32, 3), classes=10, weight_decay=1e-4, name="mcifarnet", weights=None, density=None):
+def MCifarNet(
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    weight_decay: float = 1e-4,
+    name: str = "mcifarnet",
+    weights: str | None = None,
+    density: float | None = None,
+) -> keras.Model:
     """M-CifarNet: eight 3x3 convolutions with batch norm and ReLU, average pooling and a 1x1 classifier.
 
     On 32x32x3 and 10 classes: 174.30 M MACs, 1,296,074 parameters.

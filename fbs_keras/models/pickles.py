@@ -2,10 +2,10 @@
 
 Python's unpickler runs a program whose instructions import, call and set attributes; restricting it means to foresee
 what each does to each object. This one runs the same program on numbers, strings, tuples, lists and dicts alone. What a
-pickle names stays a `Name`, what it wants made of one becomes what the caller makes of the name and the arguments, or
-an `Opaque`, of which nothing can be had but what it was to be. A state is dropped, or refused.
+pickle names stays a `Name`. Where it asks for an object of that name, the caller decides what is made of the name and
+the arguments: a value, or an `Opaque`, which only says what it was to be. A state is dropped, or refused.
 
-PyTorch's `torch.load(weights_only=True)` does alike, but refuses checkpoints that hold other Python objects beside the
+PyTorch's `torch.load(weights_only=True)` does likewise, but refuses checkpoints that hold other objects besides the
 tensors, bounds neither steps nor depth, and needs PyTorch.
 """
 
@@ -14,8 +14,8 @@ import pickletools
 import reprlib
 import typing
 
-# A tensor takes about 30 steps and 200 bytes; no network of torchvision has 3,000 tensors, and its checkpoint thrice as
-# many. Reading so many steps takes a second or two.
+# A tensor takes about 30 steps and 200 bytes; no network of torchvision has 3,000 tensors, and its checkpoint three
+# times as many. Reading so many steps takes a second or two.
 MOST_STEPS = 500_000
 MOST_BYTES = 2**26
 
@@ -217,7 +217,7 @@ def _put(target, values):
         target.extend(values)
     elif type(target) is dict:
         for key, value in zip(values[::2], values[1::2], strict=True):
-            # Other keys than strings tell nothing here, and hashing what a file made up may take for ever.
+            # Other keys than strings tell nothing here, and hashing what a file made up may take forever.
             key = key if type(key) is str else Opaque(short(key))
             if key in target:
                 raise ValueError(f"it names {short(key)} twice")

@@ -10,14 +10,14 @@ STEMS = ("imagenet", "cifar")
 
 
 def ResNet18(
-    input_shape=(224, 224, 3),
-    classes=1000,
-    include_top=True,
-    stem="imagenet",
-    weight_decay=1e-4,
-    weights=None,
-    name="resnet18",
-):
+    input_shape: tuple[int, ...] = (224, 224, 3),
+    classes: int = 1000,
+    include_top: bool = True,
+    stem: str = "imagenet",
+    weight_decay: float = 1e-4,
+    weights: str | None = None,
+    name: str = "resnet18",
+) -> keras.Model:
     """ResNet-18: a stem, eight blocks of two 3x3 convolutions with a ReLU after the addition, and a classifier.
 
     On 224x224x3 and 1000 classes: 1.814 G MACs. The first convolution of stages 2 to 4 has stride 2, and so has the 1x1
@@ -81,7 +81,7 @@ def ResNet18(
     x = inputs = keras.Input(input_shape, name="image")
     if stem == "imagenet":
         x = conv(x, FILTERS[0], 7, 2, "stem")
-        x, padding = pad(x, 3, 2, "stem_pool")  # zeros are below all that is behind a ReLU
+        x, padding = pad(x, 3, 2, "stem_pool")  # zeros are the least that comes out of a ReLU
         x = layers.MaxPooling2D(3, 2, padding, name="stem_pool")(x)
     else:
         x = conv(x, FILTERS[0], 3, 1, "stem")

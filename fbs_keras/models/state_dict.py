@@ -13,7 +13,7 @@ from fbs_keras.models.tensor_files import Tensor
 
 # What PyTorch puts before every name: DataParallel and DistributedDataParallel, and torch.compile.
 _WRAPPERS = ("module.", "_orig_mod.")
-_AVERAGED = "n_averaged"  # what torch.optim.swa_utils.AveragedModel has beside the model
+_AVERAGED = "n_averaged"  # what torch.optim.swa_utils.AveragedModel has besides the model
 
 _LOGGER = logging.getLogger(__name__)
 

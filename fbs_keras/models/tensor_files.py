@@ -115,7 +115,7 @@ def _call(name, arguments):
 
 
 def _check_state(target, state):
-    """Refuses what PyTorch does not write: state_dict() has its versions beside, old files a parameter's gradient."""
+    """Refuses what PyTorch does not write: state_dict() has versions besides, old files a parameter's gradient."""
     versions = type(target) is dict and type(state) is dict and all(key == "_metadata" for key in state)
     if not versions and not (type(target) is Tensor and type(state) is tuple):
         raise ValueError(f"it gives a state to {kind_of(target)}, as no state dict does")

@@ -1,5 +1,7 @@
 """VGG-16, with batch norm and without."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -13,16 +15,16 @@ SLIM_WIDTHS = (16, 48, 70, 110, 143, 170, 232, 378, 399, 413, 456, 435, 512)
 
 
 def VGG16(
-    input_shape=(224, 224, 3),
-    classes=1000,
-    include_top=True,
-    widths=WIDTHS,
-    weight_decay=1e-4,
-    dropout=0.5,
-    batch_norm=True,
-    weights=None,
-    name="vgg16",
-):
+    input_shape: tuple[int, ...] = (224, 224, 3),
+    classes: int = 1000,
+    include_top: bool = True,
+    widths: Sequence[int] = WIDTHS,
+    weight_decay: float = 1e-4,
+    dropout: float = 0.5,
+    batch_norm: bool = True,
+    weights: str | None = None,
+    name: str = "vgg16",
+) -> keras.Model:
     """VGG-16: thirteen 3x3 convolutions, five max poolings and three dense layers.
 
     On 224x224x3 and 1000 classes: 15.47 G MACs, 15.35 G of them in the convolutions. For weights in the format of
@@ -35,7 +37,7 @@ def VGG16(
         widths: Filters of the thirteen convolutions. Defaults to VGG-16's; `models.vgg16.SLIM_WIDTHS` are the paper's.
         weight_decay: L2 weight of the kernels. Defaults to 1e-4.
         dropout: Rate of the dropout after each hidden dense layer. Defaults to 0.5.
-        batch_norm: Whether batch norm follows each convolution, in the place of a bias. Defaults to `True`.
+        batch_norm: Whether batch norm follows each convolution, instead of a bias. Defaults to `True`.
         weights: Path of a state dict of torchvision's `vgg16_bn`, or `vgg16` with `batch_norm=False`, a `.pth` or
             `.safetensors` file; PyTorch is not needed. The model then computes what torchvision's does, with biases
             before batch norm and an epsilon of 1e-5. Without top, the file's classifier is not read. It expects images

@@ -1,1 +1,1 @@
-"""Channels that go for good: network slimming, and what gates never choose."""
+"""Removes channels for good: network slimming, and what gates never choose."""

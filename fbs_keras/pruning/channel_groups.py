@@ -8,44 +8,10 @@ import numpy as np
 from fbs_keras import graph
 from fbs_keras.graph.channelwise import activation_name, treats_elements_apart
 from fbs_keras.graph.kinds import operation
+from fbs_keras.graph.properties import ELEMENTWISE_OPERATIONS, properties, types
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
 
-# Exact types, here and below: a subclass may do something else.
-_MIXING = (
-    keras.layers.Conv1D,
-    keras.layers.Conv2D,
-    keras.layers.Conv3D,
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-    keras.layers.Dense,
-)
-TRANSPOSED = _MIXING[3:6]
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-# They move or average values within a channel, so that a constant stays that constant, but for padding.
-_SPATIAL = (
-    *(
-        getattr(keras.layers, f"{name}{rank}D")
-        for name in ("MaxPooling", "AveragePooling", "ZeroPadding", "Cropping", "UpSampling", "SpatialDropout")
-        for rank in (1, 2, 3)
-    ),
-    *(keras.layers.Identity, keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.GaussianNoise),
-    keras.layers.ActivityRegularization,
-)
-_GLOBAL = tuple(
-    getattr(keras.layers, f"Global{name}Pooling{rank}D") for name in ("Max", "Average") for rank in (1, 2, 3)
-)
-_ELEMENTWISE = (
-    *(keras.layers.ReLU, keras.layers.LeakyReLU, keras.layers.ELU),
-    *(keras.layers.Add, keras.layers.Subtract, keras.layers.Multiply, keras.layers.Average),
-    *(keras.layers.Maximum, keras.layers.Minimum),
-)
-# The classes of `x + y`, `keras.ops.relu(x)` and so on are not public; their names are stable.
-_ELEMENTWISE_OPS = (
-    *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Maximum", "Minimum", "Negative", "Absolute", "Square"),
-    *("Relu", "Relu6", "Sigmoid", "HardSigmoid", "Silu", "HardSilu", "Tanh", "Gelu", "Elu", "LeakyRelu", "Softplus"),
-    "ZerosLike",
-)
+TRANSPOSED = tuple(each for each in types("mix") if each.__name__.endswith("Transpose"))
 
 
 class Channels(typing.NamedTuple):
@@ -74,8 +40,8 @@ class ChannelGroups:
         kinds: `{Ref: kind}` of the call that computes it: `"mix"`, `"depthwise"`, `"norm"`, `"elementwise"`,
             `"spatial"`, `"concatenate"`, `"pad"`, `"slice"`, `"flatten"`, `"reshape"`.
         layers: `{path: layer}` of the layers that make channels.
-        reads: `{id(layer): ids}`, the channels that a layer's weights or settings depend on.
-        writes: `{id(layer): ids}`, the channels that a layer makes, or makes anew from those that it reads.
+        reads: `{layer: ids}`, the channels that a layer's weights or settings depend on.
+        writes: `{layer: ids}`, the channels that a layer makes, or makes anew from those that it reads.
         norms: `{path: layer}` of the batch norms whose channels are known.
 
     Raises:
@@ -84,7 +50,7 @@ class ChannelGroups:
     Example:
 
     >>> groups = ChannelGroups(model)
-    >>> groups.reason(groups.writes[id(model.get_layer("logits"))])
+    >>> groups.reason(groups.writes[model.get_layer("logits")])
     "it computes the model's output"
     """
 
@@ -94,8 +60,8 @@ class ChannelGroups:
         self.tensors: dict[graph.Ref, Channels] = {}
         self.kinds: dict[graph.Ref, str] = {}
         self.layers: dict[str, typing.Any] = {}
-        self.reads: dict[int, np.ndarray | None] = {}
-        self.writes: dict[int, np.ndarray] = {}
+        self.reads: dict[typing.Any, np.ndarray | None] = {}
+        self.writes: dict[typing.Any, np.ndarray] = {}
         self.norms: dict[str, typing.Any] = {}
         self._parents: list[int] = []
         self._reasons: dict[int, str] = {}
@@ -151,7 +117,7 @@ class ChannelGroups:
 
     def _read(self, layer, ids):
         """Notes what a layer reads: the same channels at each of its calls."""
-        before = self.reads.setdefault(id(layer), ids)
+        before = self.reads.setdefault(layer, ids)
         if before is None or ids is None:
             for known in (before, ids):
                 if known is not None:
@@ -162,7 +128,7 @@ class ChannelGroups:
     def _write(self, layer, ids, path):
         """Notes the channels that a layer makes: the same ones at each of its calls."""
         self.layers.setdefault(path, layer)
-        return self.writes.setdefault(id(layer), ids)
+        return self.writes.setdefault(layer, ids)
 
     def _visit(self, node):
         for ref in node.inputs:
@@ -189,7 +155,7 @@ class ChannelGroups:
             return _OTHER_AXIS
         self._read(layer, None if known is None else known.ids)
         count = layer.units if isinstance(layer, keras.layers.Dense) else layer.filters
-        ids = self.writes[id(layer)] if id(layer) in self.writes else self._new(count)
+        ids = self.writes[layer] if layer in self.writes else self._new(count)
         self.tensors[node.output] = Channels(self._write(layer, ids, node.name), self._axis(layer, node.output))
         if not treats_elements_apart(layer.activation):
             self.keep(ids, f"its activation {activation_name(layer.activation)!r} may mix channels")
@@ -200,8 +166,8 @@ class ChannelGroups:
             return f"its activation {activation_name(node.layer.activation)!r} may mix channels"
 
         def repeat(known):
-            self.writes[id(node.layer)] = np.repeat(known.ids, node.layer.depth_multiplier)
-            return Channels(self.writes[id(node.layer)], known.axis)
+            self.writes[node.layer] = np.repeat(known.ids, node.layer.depth_multiplier)
+            return Channels(self.writes[node.layer], known.axis)
 
         return self._pass_on(node, repeat, self._axis(node.layer, node.inputs[0]), reads=True)
 
@@ -292,10 +258,10 @@ class ChannelGroups:
         if (before or after) and node.layer.mode != "constant":
             return f"it pads channels in mode {node.layer.mode!r}"
         self._read(node.layer, known.ids)
-        ids = self.writes.get(id(node.layer))
+        ids = self.writes.get(node.layer)
         if ids is None:
             ids = np.concatenate([self._new(before), known.ids, self._new(after)])
-            self.writes[id(node.layer)] = ids
+            self.writes[node.layer] = ids
         self.tensors[node.output] = Channels(ids, known.axis)
         return None
 
@@ -323,11 +289,6 @@ class ChannelGroups:
 _OTHER_AXIS = "its channels are on another axis"
 
 
-def to_numpy(value):
-    """Copies a variable or tensor to a float32 array."""
-    return np.asarray(keras.ops.convert_to_numpy(value), "float32")
-
-
 def padding(pad, rank):
     """How much a `keras.ops.pad` adds before and after each of the axes, a list of pairs."""
     pairs = [tuple(pair) for pair in pad.pad_width]
@@ -344,40 +305,36 @@ def flatten(layer, values, axis, shape):
 
 def _kind(node):
     """The kind of a call, see `ChannelGroups`, and why its channels cannot be followed, or `None`."""
-    layer, layer_type = node.layer, type(node.layer)
+    layer, unknown = node.layer, ("", f"{type(node.layer).__name__} may mix channels")
     if isinstance(layer, FBSConv2D):
         raise ValueError(f"layer {node.name!r} is an FBSConv2D already: slim the model first, then wrap it")
     if not isinstance(layer, keras.layers.Layer):
         numbers = all(_is_number(value) for value in keras.tree.flatten((node.args, node.kwargs)))
         name = operation(layer)
-        if name in _ELEMENTWISE_OPS and numbers:
+        if name in ELEMENTWISE_OPERATIONS and numbers:
             return "elementwise", None
         if name in _OPERATIONS and (name != "Pad" or numbers):
             return _OPERATIONS[name], None
-        return "", f"{layer_type.__name__} may mix channels"
-    if layer_type in _ELEMENTWISE:
-        return "elementwise", None
-    if layer_type is keras.layers.Concatenate:
-        return "concatenate", None
+        return unknown
+    row = properties(layer)
+    kind = _KINDS.get(row.role, row.role)
+    if kind == "concatenate" or (kind == "elementwise" and row.apart):
+        return kind, None
     if len(node.inputs) != 1:
-        return "", f"{layer_type.__name__} may mix channels"
-    if layer_type in _MIXING or layer_type in _DEPTHWISE:
-        return "mix" if layer_type in _MIXING else "depthwise", _why_not(layer)
-    for kind, types in _SINGLE:
-        if layer_type in types:
-            return kind, None
-    if layer_type is keras.layers.Activation and treats_elements_apart(layer.activation):
+        return unknown
+    if kind in ("mix", "depthwise"):
+        return kind, _why_not(layer)
+    if kind in ("norm", "spatial", "flatten", "reshape"):
+        return kind, None
+    if kind == "elementwise" and isinstance(layer, keras.layers.Activation) and treats_elements_apart(layer.activation):
         return "elementwise", None
-    return "", f"{layer_type.__name__} may mix channels"
+    return unknown
 
 
+# What is done alike with several roles. A constant stays that constant where values move or are averaged, but for
+# padding.
+_KINDS = {"nothing": "spatial", "global": "spatial", "merge": "elementwise"}
 _OPERATIONS = {"Concatenate": "concatenate", "Pad": "pad", "GetItem": "slice"}
-_SINGLE = (
-    ("norm", (keras.layers.BatchNormalization,)),
-    ("spatial", (*_SPATIAL, *_GLOBAL)),
-    ("flatten", (keras.layers.Flatten,)),
-    ("reshape", (keras.layers.Reshape,)),
-)
 
 
 def _is_number(value):

@@ -1,13 +1,15 @@
 """Copies a model without some of its channels: smaller layers, the weights that stay, the constants of the others."""
 
 import collections
+import typing
 
 import keras
 import numpy as np
 
+from fbs_keras.graph.arrays import to_numpy
 from fbs_keras.graph.copying import remake
 from fbs_keras.graph.rewriting import compile_as, rewrite
-from fbs_keras.pruning.channel_groups import TRANSPOSED, flatten, padding, to_numpy
+from fbs_keras.pruning.channel_groups import TRANSPOSED, flatten, padding
 
 
 def remove_channels(model, groups, kept):
@@ -25,35 +27,35 @@ def remove_channels(model, groups, kept):
 
     >>> groups = ChannelGroups(model)
     >>> kept = np.ones(groups.count, bool)
-    >>> kept[groups.writes[id(model.get_layer("conv0"))][10:]] = False
-    >>> small = remove_channels(model, groups, kept)  # with ten channels behind conv0
+    >>> kept[groups.writes[model.get_layer("conv0")][10:]] = False
+    >>> small = remove_channels(model, groups, kept)  # with ten channels after conv0
     """
     biases, means = _constants(groups, kept)
-    nodes = {id(node.layer): node for node in groups.graph.nodes if node.output in groups.tensors}
+    nodes = {node.layer: node for node in groups.graph.nodes if node.output in groups.tensors}
 
     def make(layer):
-        ids = [side[id(layer)] for side in (groups.reads, groups.writes) if side.get(id(layer)) is not None]
+        ids = [side[layer] for side in (groups.reads, groups.writes) if side.get(layer) is not None]
         if all(kept[side].all() for side in ids):
             return None
         changes: dict = {}
         for name in ("filters", "units"):
             if hasattr(layer, name):
-                changes[name] = int(kept[groups.writes[id(layer)]].sum())
-        if id(layer) in biases:
+                changes[name] = int(kept[groups.writes[layer]].sum())
+        if layer in biases:
             changes["use_bias"] = True
         if isinstance(layer, keras.layers.Reshape):
             shape = [1] * len(layer.target_shape)
-            shape[groups.tensors[nodes[id(layer)].output].axis - 1] = int(kept[groups.reads[id(layer)]].sum())
+            shape[groups.tensors[nodes[layer].output].axis - 1] = int(kept[groups.reads[layer]].sum())
             changes["target_shape"] = tuple(shape)
         if not isinstance(layer, keras.layers.Layer):  # keras.ops.pad
-            changes["pad_width"] = _smaller_padding(nodes[id(layer)], groups, kept[groups.writes[id(layer)]])
+            changes["pad_width"] = _smaller_padding(nodes[layer], groups, kept[groups.writes[layer]])
         return remake(layer, **changes)
 
     slimmed, pairs = rewrite(model, make)
     for old, new in pairs:
         if not isinstance(old, keras.layers.Layer):
             continue
-        for name, value in _weights(old, groups, kept, biases.get(id(old), 0.0), means.get(id(old), 0.0)).items():
+        for name, value in _weights(old, groups, kept, biases.get(old, 0.0), means.get(old, 0.0)).items():
             if getattr(new, name) is not None:
                 getattr(new, name).assign(value)
     compile_as(slimmed, model)
@@ -72,7 +74,7 @@ def _smaller_padding(node, groups, kept):
 def _weights(layer, groups, kept, bias, mean):
     """The weights of a layer without the channels that are not kept, `{name: value}`; `bias`, `mean`: what to add."""
     if isinstance(layer, keras.layers.BatchNormalization):
-        inputs = kept[groups.reads[id(layer)]]
+        inputs = kept[groups.reads[layer]]
         names = [
             name for name in ("gamma", "beta", "moving_mean", "moving_variance") if getattr(layer, name) is not None
         ]
@@ -81,8 +83,8 @@ def _weights(layer, groups, kept, bias, mean):
         }
     if isinstance(layer, keras.layers.Reshape):
         return {}
-    kernel, outputs = to_numpy(layer.kernel), kept[groups.writes[id(layer)]]
-    reads = groups.reads.get(id(layer))
+    kernel, outputs = to_numpy(layer.kernel), kept[groups.writes[layer]]
+    reads = groups.reads.get(layer)
     axis_in, axis_out = (-1, -2) if type(layer) in TRANSPOSED else (-2, -1)
     if reads is not None:
         kernel = np.compress(kept[reads], kernel, axis=kernel.ndim + axis_in)
@@ -97,12 +99,12 @@ def _constants(groups, kept):
 
     Returns:
         `(biases, means)`: what to add to a layer's bias, in a shared layer the mean over its calls, or to the moving
-        mean of the batch norm behind it, by `id`.
+        mean of the batch norm after it, by layer.
     """
-    shifts: dict[int, list] = {}  # of a layer's outputs, at each of its calls
-    means: dict[int, np.ndarray] = {}
+    shifts: dict[typing.Any, list] = {}  # of a layer's outputs, at each of its calls
+    means: dict[typing.Any, np.ndarray] = {}
     values: dict = {}  # of each tensor, the mean of its removed channels, [1, channels]; of others, anything
-    calls = collections.Counter(id(node.layer) for node in groups.graph.nodes)
+    calls = collections.Counter(node.layer for node in groups.graph.nodes)
     for node in groups.graph.nodes:
         layer, output, kind = node.layer, node.output, groups.kinds.get(node.output)
         known = groups.tensors.get(node.inputs[0]) if kind == "mix" else None
@@ -110,10 +112,10 @@ def _constants(groups, kept):
             shift = _through(np.where(kept[known.ids], 0, values[node.inputs[0]]), layer)[0]
             norm = _only_norm(output, groups)
             linear = layer.activation is keras.activations.linear and not layer.use_bias
-            if linear and norm is not None and calls[id(layer)] == calls[id(norm)] == 1:
-                means[id(norm)] = -shift
+            if linear and norm is not None and calls[layer] == calls[norm] == 1:
+                means[norm] = -shift
             else:
-                shifts.setdefault(id(layer), []).append(shift)
+                shifts.setdefault(layer, []).append(shift)
         if output not in groups.tensors:
             continue
         inputs = [values.get(ref, np.zeros((1, 1), "float32")) for ref in node.inputs]

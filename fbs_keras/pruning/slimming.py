@@ -1,31 +1,35 @@
 """Network slimming: L1 on batch norm's gammas in training, then the channels with the smallest are removed for good."""
 
 import math
-import numbers
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 from keras import ops
 
+from fbs_keras import graph, patterns
+from fbs_keras.graph.arrays import to_numpy
+from fbs_keras.layers import gating
 from fbs_keras.layers.fbs_conv2d import check_count
-from fbs_keras.pruning.channel_groups import TRANSPOSED, ChannelGroups, flatten, padding, to_numpy
+from fbs_keras.pruning.channel_groups import TRANSPOSED, ChannelGroups, flatten, padding
 from fbs_keras.pruning.channel_removal import remove_channels
 
 # Gammas below it are reported as near zero: a hundredth of what they start from.
 NEAR_ZERO = 0.01
 
 
+@graph.reading_once()
 def slim(
-    model,
-    keep=None,
+    model: keras.Model,
+    keep: float | None = None,
     *,
-    threshold=None,
-    widths=None,
-    include=None,
-    exclude=None,
-    min_channels=1,
-    print_fn=None,
-):
+    threshold: float | None = None,
+    widths: dict[str, int] | None = None,
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    min_channels: int = 1,
+    print_fn: Callable[[str], object] | None = None,
+) -> keras.Model:
     """Returns a smaller copy of a model, without the channels whose batch norm scales them to almost nothing.
 
     A channel c of a layer with batch norm is ranked by `|gamma_c|`, among the channels of all layers, and removed if
@@ -39,10 +43,10 @@ def slim(
     What is kept whole: the model's output, what enters a nested model, and what a grouped or separable convolution
     or a layer that mixes channels or is unknown reads. Depthwise convolutions lose the channels that they read.
 
-    A removed channel is on average `beta` behind its batch norm, exactly so where gamma is 0; without batch norm it is
-    taken for its layer's bias. What that brings about behind the activation is added to the bias of the layers that
+    A removed channel is on average `beta` after its batch norm, exactly so where gamma is 0; without batch norm it is
+    taken for its layer's bias. What that brings about after the activation is added to the bias of the layers that
     read it, or taken from the mean of their batch norm. So the function stays the same where the removed gammas, or
-    filters, are 0, but at the borders of zero padding, behind a gate that multiplies the channel, and in a transposed
+    filters, are 0, but at the borders of zero padding, after a gate that multiplies the channel, and in a transposed
     convolution or a shared layer that read it.
 
     Fine-tune the result, then `fbs_keras.wrap` it to skip channels by the input on top.
@@ -53,11 +57,12 @@ def slim(
         keep: The fraction of ranked channels to keep, in (0, 1]. A model without gammas is ranked by the size of its
             filters, `sum |kernel|`, relative to the layer's mean.
         threshold: Or remove every channel with a |gamma| below this, a number not below 0.
-        widths: Or keep so many channels, the first by rank: `{layer name: channels}`, others stay as they are. Layers
-            without gamma are ranked by the size of their filters.
-        include: Names of the only layers to slim; a name or a list of names. Defaults to all that can be.
-        exclude: Names of layers to leave alone. Defaults to none.
-        min_channels: With `keep` or `threshold`, each layer keeps at least so many channels. Defaults to 1.
+        widths: Or keep this many channels, the first by rank: `{name, path or pattern: channels}` as in
+            `fbs_keras.set_density`; others stay as they are. Layers without gamma are ranked by the size of their
+            filters.
+        include: The only layers to slim: names, paths or patterns likewise, one or a list. Defaults to all that can be.
+        exclude: Layers to leave alone, likewise. Defaults to none.
+        min_channels: With `keep` or `threshold`, each layer keeps at least this many channels. Defaults to 1.
         print_fn: Called with a line for each layer, which says how many channels stay and why. Defaults to no report.
 
     Returns:
@@ -100,7 +105,7 @@ def slim(
     kept = ~removed[roots]
     if print_fn is not None:
         for path, layer in groups.layers.items():
-            print_fn(_line(groups, path, groups.writes[id(layer)], kept))
+            print_fn(_line(groups, path, groups.writes[layer], kept))
     return remove_channels(model, groups, kept)
 
 
@@ -110,7 +115,7 @@ def _check_arguments(keep, threshold, widths, min_channels):
         named = [*given, *(["widths"] if widths is not None else [])]
         raise ValueError(f"expected exactly one of keep, threshold and widths, got {' and '.join(named) or 'none'}")
     for name, value in given.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        if not gating.is_number(value):
             raise TypeError(f"{name} must be a number, got {value!r}")
     if keep is not None and not 0 < keep <= 1:
         raise ValueError(f"keep must be in (0, 1], got {keep}")
@@ -123,30 +128,30 @@ def _check_arguments(keep, threshold, widths, min_channels):
         check_count(width, f"widths[{name!r}]")
 
 
-def _named(groups, names, argument):
-    """The layers that some names mean, `{path: layer}`: a path, or a layer's own name."""
-    names = [names] if isinstance(names, str) else list(names or ())
-    found = {path: layer for path, layer in groups.layers.items() if path in names or layer.name in names}
-    known = {name for path, layer in found.items() for name in (path, layer.name)}
-    unknown = [name for name in names if name not in known]
+def _keys(groups, names, argument):
+    """The names, paths or patterns of an argument, a list; raises where one names no layer."""
+    keys = patterns.as_keys(names, argument)
+    unknown = patterns.unmatched(keys, groups.layers)
     if unknown:
         raise ValueError(f"{argument} must name layers with channels, got {unknown[0]!r}; there are {[*groups.layers]}")
-    return found
+    return keys
 
 
 def _restrict(groups, include, exclude):
     """Keeps the layers whole that the user did not choose."""
-    for layer in _named(groups, exclude, "exclude").values():
-        groups.keep(groups.writes[id(layer)], "excluded")
+    exclude = _keys(groups, exclude or (), "exclude")
+    for path, layer in groups.layers.items():
+        if patterns.chosen(exclude, path):
+            groups.keep(groups.writes[layer], "excluded")
     if include is None:
         return
-    chosen = _named(groups, include, "include")
+    include = _keys(groups, include, "include")
     for path, layer in groups.layers.items():
-        if path not in chosen:
-            groups.keep(groups.writes[id(layer)], f"it is joined to {path!r}, which is not in include")
-    for path, layer in chosen.items():
-        ids = groups.writes[id(layer)]
-        if not groups.is_free(ids).any():
+        if not patterns.chosen(include, path):
+            groups.keep(groups.writes[layer], f"it is joined to {path!r}, which is not in include")
+    for path, layer in groups.layers.items():
+        ids = groups.writes[layer]
+        if patterns.chosen(include, path) > patterns.PATTERN and not groups.is_free(ids).any():
             raise ValueError(f"{path!r} is in include but cannot be slimmed: {groups.reason(ids)}")
 
 
@@ -155,7 +160,7 @@ def _gammas(groups, roots):
     scores = np.full(len(roots), np.nan)
     for norm in groups.norms.values():
         if norm.scale:
-            np.fmax.at(scores, roots[groups.reads[id(norm)]], np.abs(to_numpy(norm.gamma)))
+            np.fmax.at(scores, roots[groups.reads[norm]], np.abs(to_numpy(norm.gamma)))
     scores[roots[_unscaled(groups)]] = np.nan
     return scores
 
@@ -197,10 +202,10 @@ def _filter_sizes(groups, roots):
     """The largest `sum |kernel|` of each group's filters, relative to their layer's mean; NaN where there is none."""
     scores = np.full(len(roots), np.nan)
     for layer in groups.layers.values():
-        if id(layer) in groups.reads and not isinstance(layer, keras.layers.Dense):
+        if layer in groups.reads and not isinstance(layer, keras.layers.Dense):
             kernel = np.moveaxis(to_numpy(layer.kernel), -2 if type(layer) in TRANSPOSED else -1, 0)
             size = np.abs(kernel).reshape(len(kernel), -1).sum(axis=1)
-            np.fmax.at(scores, roots[groups.writes[id(layer)]], size / (size.mean() or 1.0))
+            np.fmax.at(scores, roots[groups.writes[layer]], size / (size.mean() or 1.0))
     return scores
 
 
@@ -213,7 +218,7 @@ def _removed_by_rank(groups, roots, scores, keep, threshold, min_channels):
         groups.keep([root], "no gamma scales it before it is read")
     removed = np.zeros(len(roots), bool)
     if not len(ranked):
-        lines = [_line(groups, path, groups.writes[id(layer)], ~removed) for path, layer in groups.layers.items()]
+        lines = [_line(groups, path, groups.writes[layer], ~removed) for path, layer in groups.layers.items()]
         raise ValueError("\n".join(["the model has nothing to slim:", *(f"  {line}" for line in lines)]))
     if threshold is not None:
         removed[ranked[scores[ranked] < threshold]] = True
@@ -221,7 +226,7 @@ def _removed_by_rank(groups, roots, scores, keep, threshold, min_channels):
         order = ranked[np.argsort(-scores[ranked], kind="stable")]
         removed[order[max(1, round(keep * len(order))) :]] = True
     for layer in groups.layers.values():
-        own = roots[groups.writes[id(layer)]]
+        own = roots[groups.writes[layer]]
         gone = own[removed[own]]
         missing = min(min_channels, len(own)) - (len(own) - len(gone))
         if missing > 0:
@@ -237,9 +242,8 @@ def _removed_by_width(groups, roots, scores, widths):
     removed = np.zeros(len(roots), bool)
     decided: dict[int, str] = {}
     wanted = [
-        (name, path, roots[groups.writes[id(layer)]], width)
-        for name, width in widths.items()
-        for path, layer in _named(groups, name, "widths").items()
+        (name, path, roots[groups.writes[groups.layers[path]]], widths[name])
+        for path, name in patterns.closest(_keys(groups, [*widths], "widths"), groups.layers).items()
     ]
     for name, path, own, width in sorted(wanted, key=lambda item: len(item[2])):
         if width > len(own):
@@ -275,12 +279,12 @@ def _line(groups, path, ids, kept):
 class SlimmingRegularizer(keras.callbacks.Callback):
     """Adds an L1 penalty on batch norms' gammas to the loss, so that `fbs_keras.slim` can tell channels apart.
 
-    Adds `weight * sum_l ||gamma_l||_1` over the batch norms whose channels `slim` can remove, while `fit` runs: the
-    model is as before behind it, and a file saved meanwhile holds nothing of it. Logs, at each epoch's end,
+    Adds `weight * sum_l ||gamma_l||_1` over the batch norms whose channels `slim` can remove, while `fit` runs.
+    After it the model is as before, and a file saved meanwhile holds nothing of it. Logs, at each epoch's end,
     `gamma_mean`, the mean |gamma|, and `gamma_near_zero`, the share of them below 0.01.
 
     In a custom loop, call `set_model(model)` and `on_train_begin()` before the first step is traced, `on_train_end()`
-    behind the last, and add `sum(model.losses)` to the loss.
+    after the last, and add `sum(model.losses)` to the loss.
 
     Args:
         weight: A number not below 0. Defaults to 1e-5, that of the FBS paper's authors; Liu et al. take 1e-4 or 1e-5.
@@ -298,23 +302,21 @@ class SlimmingRegularizer(keras.callbacks.Callback):
     Source: Liu et al., "Learning Efficient Convolutional Networks through Network Slimming", ICCV 2017, equation 1.
     """
 
-    def __init__(self, weight=1e-5, print_fn=None):
+    def __init__(self, weight: float = 1e-5, print_fn: Callable[[str], object] | None = None):
         super().__init__()
-        if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
+        if not gating.is_number(weight):
             raise TypeError(f"weight must be a number not below 0, got {weight!r}")
         weight = float(weight)
         if not 0 <= weight < math.inf:
             raise ValueError(f"weight must be finite and not below 0, got {weight}")
         self.weight = weight
         self.print_fn = print_fn
-        self._norms = {}
+        self._norms: dict = {}
 
     def on_train_begin(self, logs=None):
         groups = ChannelGroups(self.model)
         self._norms = {
-            path: norm
-            for path, norm in groups.norms.items()
-            if norm.scale and groups.is_free(groups.reads[id(norm)]).any()
+            path: norm for path, norm in groups.norms.items() if norm.scale and groups.is_free(groups.reads[norm]).any()
         }
         if not self._norms:
             raise ValueError(

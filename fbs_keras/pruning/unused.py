@@ -1,11 +1,16 @@
-"""remove_unused(): takes away for good the channels that FBS layers never use."""
+"""remove_unused(): removes for good the channels that FBS layers never use."""
 
+import typing
+from collections.abc import Callable
+
+import keras
 import numpy as np
 from keras import ops
 
 from fbs_keras import graph
 from fbs_keras.graph.channelwise import activation_name, passes_apart, passes_channels
 from fbs_keras.graph.copying import remake
+from fbs_keras.graph.observing import NEVER
 from fbs_keras.graph.readers import kernel_readers
 from fbs_keras.graph.rewriting import compile_as, rewrite
 from fbs_keras.layers import gating
@@ -13,7 +18,10 @@ from fbs_keras.layers.densities import require_fbs_paths
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
 
 
-def remove_unused(model, below=0.01, *, print_fn=None):
+@graph.reading_once()
+def remove_unused(
+    model: keras.Model, below: float = NEVER, *, print_fn: Callable[[str], object] | None = None
+) -> keras.Model:
     """Returns a smaller copy of a trained model, without the channels that its gates hardly ever choose.
 
     A channel goes, with its filter, its gate and the weights that read it, where the share of training images for which
@@ -54,8 +62,8 @@ def remove_unused(model, below=0.01, *, print_fn=None):
     require_fbs_paths(model)
     flat = graph.flatten(model)
     shapes = {ref: tuple(spec.shape) for ref, spec in graph.specs(flat, model).items()}
-    outputs: dict[int, np.ndarray] = {}  # which channels stay, by id of the layer that makes or reads them
-    inputs: dict[int, np.ndarray] = {}
+    outputs: dict[typing.Any, np.ndarray] = {}  # which channels stay, by the layer that makes or reads them
+    inputs: dict[typing.Any, np.ndarray] = {}
     for node in flat.nodes:
         layer = node.layer
         if not isinstance(layer, FBSConv2D):
@@ -66,22 +74,22 @@ def remove_unused(model, below=0.01, *, print_fn=None):
         if isinstance(readers, list) and not apart:
             readers = f"its activation {activation_name(layer.activation)!r} may mix channels"
         if isinstance(readers, list):
-            outputs[id(layer)] = kept
-            inputs.update((id(reader), kept) for reader in readers)
+            outputs[layer] = kept
+            inputs.update((reader, kept) for reader in readers)
         if print_fn is not None:
             print_fn(_line(node, readers, kept))
 
     def make(layer):
-        if id(layer) not in outputs and id(layer) not in inputs:
+        if layer not in outputs and layer not in inputs:
             return None
-        if id(layer) not in outputs:
+        if layer not in outputs:
             return remake(layer)
-        filters = int(outputs[id(layer)].sum())
+        filters = int(outputs[layer].sum())
         return remake(layer, filters=filters, density=layer.active_channels / filters)
 
     small, pairs = rewrite(model, make)
     for old, new in pairs:
-        _carry_over(old, new, inputs.get(id(old)), outputs.get(id(old)))
+        _carry_over(old, new, inputs.get(old), outputs.get(old))
     compile_as(small, model)
     return small
 
@@ -110,7 +118,7 @@ def _carry_over(old, new, inputs, outputs):
     for weight, smaller in zip(old.weights, new.weights, strict=True):
         value = ops.convert_to_numpy(weight)
         if weight.name in ("kernel", "gate_kernel"):
-            if inputs is not None:  # behind a Flatten, every C-th row is of one channel
+            if inputs is not None:  # after a Flatten, every C-th row is of one channel
                 rows = value.reshape(*value.shape[:-2], -1, len(inputs), value.shape[-1])[..., inputs, :]
                 value = rows.reshape(*value.shape[:-2], -1, value.shape[-1])
             value = value if outputs is None else value[..., outputs]

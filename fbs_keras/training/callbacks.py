@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-import numbers
 import statistics
 import warnings
+from collections.abc import Callable
 
 import keras
 from keras import ops
 
+from fbs_keras.graph.observing import always_and_never
+from fbs_keras.layers import gating
 from fbs_keras.layers.densities import fbs_layers, fbs_paths, set_density
 from fbs_keras.layers.fbs_conv2d import current_density
 from fbs_keras.training import schedules
@@ -64,7 +66,7 @@ class DensityScheduler(keras.callbacks.Callback):
     Source: paper, section 4.1.
     """
 
-    def __init__(self, schedule, unit=None):
+    def __init__(self, schedule: Callable, unit: str | None = None):
         super().__init__()
         if not callable(schedule):
             raise TypeError(
@@ -77,8 +79,8 @@ class DensityScheduler(keras.callbacks.Callback):
             raise ValueError(f"unit must be 'epoch' or 'step', got {unit!r}")
         self.schedule = schedule
         self.unit = unit
-        self.density = None
-        self._first_step = None
+        self.density: float | dict[str, float] | None = None
+        self._first_step: int | None = None
         self._steps = 0  # of training at the present density
         self._warned = False
 
@@ -164,7 +166,7 @@ class GateStatistics:
         return 1.0 - self.never - self.always
 
 
-def gate_statistics(model):
+def gate_statistics(model: keras.Model) -> list[GateStatistics]:
     """Reads what the gates of each FBS layer did lately in training.
 
     Args:
@@ -180,14 +182,14 @@ def gate_statistics(model):
     """
     rows = []
     for path, layer in fbs_paths(model):
-        usage = ops.convert_to_numpy(layer.usage)
+        always, never = always_and_never(ops.convert_to_numpy(layer.usage))
         rows.append(
             GateStatistics(
                 name=path,
                 density=current_density(layer),
                 saliency=float(ops.convert_to_numpy(layer.saliency).mean()),
-                never=float((usage < 0.01).mean()),
-                always=float((usage > 0.99).mean()),
+                never=float(never.mean()),
+                always=float(always.mean()),
             )
         )
     return rows
@@ -217,7 +219,7 @@ class SaliencyRegularizer(keras.callbacks.Callback):
     Source: paper, section 3.4, equation 9.
     """
 
-    def __init__(self, weight=1e-8, print_fn=None):
+    def __init__(self, weight: float | Callable[[int], float] = 1e-8, print_fn: Callable[[str], object] | None = None):
         super().__init__()
         if not callable(weight):
             _check_weight(weight)
@@ -246,7 +248,7 @@ class SaliencyRegularizer(keras.callbacks.Callback):
 
 
 def _check_weight(weight):
-    if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
+    if not gating.is_number(weight):
         raise TypeError(f"weight must be a number not below 0 or a function of the epoch, got {weight!r}")
     weight = float(weight)
     if not (math.isfinite(weight) and weight >= 0):

@@ -1,10 +1,14 @@
-"""fit_gates(): starts gates that choose by the image, from what each channel does for the layers behind it."""
+"""fit_gates(): starts gates that choose by the image, from what each channel does for the layers after it."""
+
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from fbs_keras import graph
+from fbs_keras.graph.arrays import to_numpy
 from fbs_keras.graph.channelwise import passes_scale, scales_channels
 from fbs_keras.graph.observing import observe
 from fbs_keras.graph.readers import kernel_readers
@@ -18,12 +22,15 @@ LARGEST = 4.0
 RIDGE = 1e-3
 
 
-def fit_gates(model, images, *, spread=0.02, print_fn=None):
+@graph.reading_once()
+def fit_gates(
+    model: keras.Model, images: Any, *, spread: float = 0.02, print_fn: Callable[[str], object] | None = None
+) -> None:
     """Fits the gates of a wrapped model, so that they predict how much each channel matters for an image.
 
     `fbs_keras.wrap` starts gates that are the same for every image. With those, the channels of the smallest gamma drop
     out for all images as the density falls. This gives them a start that tells images apart: channel c of a layer
-    matters for an image by what it brings into the layer behind it, whose kernel is W,
+    matters for an image by what it brings into the layer after it, whose kernel is W,
 
         T_c = sqrt(mean_{h,w} y_c^2 * sum W_c^2),    r_c = min(T_c / mean(T), 4),
 
@@ -67,7 +74,7 @@ def fit_gates(model, images, *, spread=0.02, print_fn=None):
     spread = gating.check_share(spread, "spread")
     paths = require_fbs_paths(model)
     for path, layer in paths:
-        if layer.gate_layer is None and _array(layer.gate_kernel).any():
+        if layer.gate_layer is None and to_numpy(layer.gate_kernel, "float64").any():
             raise ValueError(
                 f"the gates of {path!r} are trained or fitted already (phi is not 0), and would be lost; "
                 "expected a model as fbs_keras.wrap returns it with init='preserve'"
@@ -93,7 +100,7 @@ def _fit(model, flat, shapes, images, spread):
     readers = {node.name: _readers(node, flat, shapes) for node in nodes}
     fitted = [node for node in nodes if not isinstance(readers[node.name], str)]
     seen = _observe(model, fitted, images) if fitted else {}
-    scales = {node.name: _array(node.layer.gate_bias) for node in fitted}
+    scales = {node.name: to_numpy(node.layer.gate_bias, "float64") for node in fitted}
     r2 = {}
     for node in fitted:
         s, energy = seen[node.name]
@@ -156,18 +163,14 @@ def _regress(s, importance):
 
 def _squares(layer, channels):
     """The sum of the squares of a layer's weights on each input channel."""
-    kernel = _array(layer.kernel)
+    kernel = to_numpy(layer.kernel, "float64")
     return np.sum(kernel.reshape(-1, channels, kernel.shape[-1]) ** 2, axis=(0, 2))
 
 
 def _scale_inputs(layer, scale):
     """Makes a layer compute of x what it computed of `scale * x`."""
-    kernel = _array(layer.kernel)
+    kernel = to_numpy(layer.kernel, "float64")
     shape = (-1, len(scale), kernel.shape[-1])
     layer.kernel.assign((kernel.reshape(shape) * scale[:, None]).reshape(kernel.shape))
     if isinstance(layer, FBSConv2D):
-        layer.gate_kernel.assign(_array(layer.gate_kernel) * scale[:, None])
-
-
-def _array(variable):
-    return np.asarray(ops.convert_to_numpy(variable), "float64")
+        layer.gate_kernel.assign(to_numpy(layer.gate_kernel, "float64") * scale[:, None])

@@ -5,6 +5,7 @@ then falls to its own.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 from fbs_keras.layers.gating import check_density
 
@@ -27,7 +28,7 @@ class Constant:
     def __post_init__(self):
         _each(check_density, self.density)
 
-    def __call__(self, time):
+    def __call__(self, time: int) -> float | dict[str, float]:
         return self.density
 
 
@@ -65,7 +66,7 @@ class StepDown:
         if self.every < 1:
             raise ValueError(f"every must be at least 1, got {self.every}")
 
-    def __call__(self, time):
+    def __call__(self, time: int) -> float | dict[str, float]:
         begin = self.every if self.begin is None else self.begin
         drops = max(0, (time - begin) // self.every + 1)
         density = round(self.start - self.drop * drops, 6)
@@ -102,7 +103,7 @@ class Polynomial:
         if self.finish <= self.begin:
             raise ValueError(f"finish must be after begin = {self.begin}, got {self.finish}")
 
-    def __call__(self, time):
+    def __call__(self, time: int) -> float | dict[str, float]:
         progress = min(1.0, max(0.0, (time - self.begin) / (self.finish - self.begin)))
         left = (1 - progress) ** self.power
         return _each(lambda end: end + (self.start - end) * left, self.end)
@@ -123,7 +124,7 @@ def _check_range(start, end):
     _each(check, end)
 
 
-def density_at(schedule, time):
+def density_at(schedule: Callable, time: int) -> float | dict[str, float] | None:
     """The density that a schedule asks for at a time, or `None` where it leaves it as it is.
 
     Args:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 
 import keras
 
@@ -15,17 +16,22 @@ class Scope:
 
     Attributes:
         prefix: The names of the models that it is in, and its own: `"backbone/"`; empty for the whole model.
+        model: That model.
         graph: Its `graph.Graph`.
-        tensors: The shape and dtype of each tensor, `{Ref: KerasTensor}`.
-        calls: The calls of each layer in it, `{id: list of Node}`.
-        owners: In how many models, of the whole model and those nested in it, each layer stands, `{id: count}`.
+        calls: The calls of each layer in it, `{layer: list of Node}`.
+        owners: In how many models, of the whole model and those nested in it, each layer stands, `{layer: count}`.
     """
 
     prefix: str
+    model: keras.Model
     graph: graph.Graph
-    tensors: dict
     calls: dict
     owners: collections.Counter
+
+    @functools.cached_property
+    def tensors(self):
+        """The shape and dtype of each tensor, `{Ref: KerasTensor}`."""
+        return graph.specs(self.graph, self.model)
 
     def only_reader(self, node):
         """The call that alone reads a call's output, of a layer that is called only there and plainly; else `None`."""
@@ -33,7 +39,7 @@ class Scope:
         if len(readers) != 1 or self.graph.is_output(node.output):
             return None
         reader = readers[0]
-        if len(self.calls[id(reader.layer)]) > 1 or self.owners[id(reader.layer)] > 1:
+        if len(self.calls[reader.layer]) > 1 or self.owners[reader.layer] > 1:
             return None
         # Not called with training=True, say, which the FBS layer would not do.
         plain = reader.args == (node.output,) and all(value is None for value in reader.kwargs.values())
@@ -47,20 +53,20 @@ def scopes(model):
         model: A built Sequential or Functional Keras model.
 
     Returns:
-        `{id of the model: Scope}`, the whole model first. A nested subclassed model is none.
+        `{model: Scope}`, the whole model first. A nested subclassed model is none.
     """
-    found: dict[int, Scope] = {}
-    owners: collections.Counter[int] = collections.Counter()
+    found: dict[keras.layers.Layer, Scope] = {}
+    owners: collections.Counter[keras.layers.Layer] = collections.Counter()
 
     def visit(owner, prefix):
         model_graph = graph.read(owner)
-        calls: dict[int, list[graph.Node]] = {}
+        calls: dict[keras.layers.Layer, list[graph.Node]] = {}
         for node in model_graph.nodes:
-            calls.setdefault(id(node.layer), []).append(node)
+            calls.setdefault(node.layer, []).append(node)
         owners.update(calls.keys())
-        found[id(owner)] = Scope(prefix, model_graph, graph.specs(model_graph, owner), calls, owners)
+        found[owner] = Scope(prefix, owner, model_graph, calls, owners)
         for layer in (nodes[0].layer for nodes in calls.values()):
-            if isinstance(layer, keras.Model) and graph.is_readable(layer) and id(layer) not in found:
+            if isinstance(layer, keras.Model) and graph.is_readable(layer) and layer not in found:
                 visit(layer, f"{prefix}{layer.name}/")
 
     visit(model, "")
@@ -68,7 +74,7 @@ def scopes(model):
 
 
 def chain_behind(node, scope, channel_axis):
-    """Lists the calls behind `node` that treat every channel by itself, each the only reader of the one before.
+    """Lists the calls after `node` that treat every channel by itself, each the only reader of the one before.
 
     Args:
         node: The call that ends an FBS layer.
@@ -88,10 +94,10 @@ def chain_behind(node, scope, channel_axis):
 
 
 def needs_suppression(chain, reads_rows):
-    """Whether the losers of an FBS layer are to be zeroed at the end of the chain behind it, because it pays.
+    """Whether the losers of an FBS layer are to be zeroed at the end of the chain after it, because it pays.
 
     Layers that move zero fill the channels that the FBS layer suppressed. Zeroed at the end, they need not be computed
-    in a depthwise convolution of the chain, nor read by a convolution behind it.
+    in a depthwise convolution of the chain, nor read by a convolution after it.
 
     Args:
         chain: From `chain_behind`.

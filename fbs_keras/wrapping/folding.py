@@ -5,6 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from fbs_keras.graph.arrays import to_numpy
+
 # A gate starts no lower than this where beta is larger, so that beta / rho stays near beta ...
 SMALLEST_GATE = 1e-3
 # ... nor, for a gamma of zero, than this: gradients reach it, and it changes the output by less than rounding does.
@@ -21,13 +23,13 @@ _EVEN = tuple(getattr(keras.regularizers, name) for name in ("L1", "L2", "L1L2")
 
 @dataclasses.dataclass(frozen=True)
 class Folding:
-    """How a convolution and the batch norm behind it become one FBS layer.
+    """How a convolution and the batch norm after it become one FBS layer.
 
     Attributes:
         rho: What its gates start as, `[C]`.
         r: What each of the convolution's filters is multiplied by, `[C]`.
         arguments: Arguments of the FBS layer: regularizers, constraints, and what is trained.
-        notes: What the FBS layer cannot do as the layers did, a tuple of strings to be told.
+        notes: What the FBS layer cannot do as the layers did, a tuple of strings to report.
         reason: Why the convolution is better left alone, or `""`.
     """
 
@@ -60,7 +62,7 @@ def fold(conv, norm, init):
 
     Args:
         conv: A built `Conv2D` or `SeparableConv2D`.
-        norm: The `BatchNormalization` behind it, or `None`.
+        norm: The `BatchNormalization` after it, or `None`.
         init: `"preserve"` or `"paper"`, as in `fbs_keras.wrap`.
 
     Returns:
@@ -121,7 +123,7 @@ def fold(conv, norm, init):
 
 
 def folded_weights(conv, norm, folding):
-    """Computes the weights of the FBS layer that a convolution and its batch norm become.
+    """Tells the weights of the FBS layer that a convolution and its batch norm become.
 
     Args:
         conv: As in `fold`.
@@ -129,26 +131,37 @@ def folded_weights(conv, norm, folding):
         folding: What it returned.
 
     Returns:
-        `{name: array}`: `kernel`, `gate_bias`, `bias`; with a norm also `moving_mean` and `moving_variance`.
+        `{name: function that computes it}`: `kernel`, `gate_bias`, `bias`; with a norm also `moving_mean` and
+        `moving_variance`. Of a large model no two kernels need be there at once.
     """
     rho, r, count = folding.rho, folding.r, conv.filters
-    weights = {"kernel": array(gated_kernel(conv)) * r, "gate_bias": rho}
-    bias = array(conv.bias if conv.use_bias else None, 0.0, count)
+
+    def shift():
+        return array(conv.bias if conv.use_bias else None, 0.0, count)
+
+    weights = {"kernel": lambda: _scaled(gated_kernel(conv), r), "gate_bias": lambda: rho}
     if norm is None:
-        return {**weights, "bias": bias / rho}
+        return {**weights, "bias": lambda: shift() / rho}
     return {
         **weights,
-        "bias": array(norm.beta if norm.center else None, 0.0, count) / rho,
-        "moving_mean": r * (array(norm.moving_mean) - bias),
-        "moving_variance": array(norm.moving_variance),
+        "bias": lambda: array(norm.beta if norm.center else None, 0.0, count) / rho,
+        "moving_mean": lambda: r * (array(norm.moving_mean) - shift()),
+        "moving_variance": lambda: array(norm.moving_variance),
     }
 
 
 def array(variable, default=0.0, size=0):
-    """A variable's value in double precision, or an array of `size` defaults in the place of `None`."""
+    """A variable's value in double precision, or an array of `size` defaults instead of `None`."""
     if variable is None:
         return np.full(size, default)
-    return np.asarray(keras.ops.convert_to_numpy(variable), "float64")
+    return to_numpy(variable, "float64")
+
+
+def _scaled(kernel, r):
+    """A kernel with its filters multiplied by `r`: in double precision, which takes long, only where that rounds."""
+    if np.all(np.abs(r) == 1):
+        return keras.ops.stop_gradient(keras.ops.multiply(kernel, keras.ops.convert_to_tensor(r, kernel.dtype)))
+    return array(kernel) * r
 
 
 def _filter_sizes(kernel):

@@ -7,11 +7,11 @@ import typing
 
 import keras
 
-from fbs_keras import graph
+from fbs_keras import graph, patterns
 from fbs_keras.graph.channelwise import activation_function, is_elementwise, passes_channels
 from fbs_keras.graph.copying import remake
 from fbs_keras.graph.kinds import replaced_methods
-from fbs_keras.layers.densities import PATTERN, closeness
+from fbs_keras.graph.properties import inherited
 from fbs_keras.layers.fbs_conv2d import FBSConv2D, keeps_zero
 from fbs_keras.wrapping.chains import chain_behind, needs_suppression, scopes
 from fbs_keras.wrapping.folding import Folding, fold, is_separable
@@ -28,7 +28,7 @@ class Decision:
         norm: The batch normalisation that the FBS layer takes in, or `None`.
         activation: The activation layer that the FBS layer takes in, or `None`.
         group_size: The FBS layer's.
-        chain: The layers behind it that treat its channels apart; a `Suppress` behind the last zeroes the losers
+        chain: The layers after it that treat its channels apart; a `Suppress` after the last zeroes the losers
             again. Empty where none is needed.
         passes: For a depthwise convolution: the path of the convolution whose channels it computes, or `""`.
         folding: For a convolution that could be wrapped: how, a `folding.Folding`.
@@ -63,7 +63,7 @@ class Decision:
         parts = [part.name for part in (self.layer, self.norm, self.activation) if part is not None]
         line = f"{self.path}: FBSConv2D of {' + '.join(parts)}"
         if is_separable(self.layer):
-            line += " behind its depthwise convolution"
+            line += " after its depthwise convolution"
         if self.chain:
             line += f", channels pass through {' + '.join(layer.name for layer in self.chain)}"
         return ", ".join((line, *self.notes))
@@ -92,11 +92,11 @@ def plan(model, *, include=None, exclude=None, group_size=1, init="preserve"):
     >>> [decision.path for decision in plan(model) if not decision.wrapped]
     ['logits']
     """
-    include = None if include is None else _names(include, "include")
-    exclude = _names(exclude or (), "exclude")
+    include = None if include is None else patterns.as_keys(include, "include")
+    exclude = patterns.as_keys(exclude or (), "exclude")
     places = scopes(model)
-    decisions = list({id(decision.layer): decision for decision in _decide(model, places, init)}.values())
-    unknown = [key for key in (*exclude, *(include or ())) if not any(closeness(key, item.path) for item in decisions)]
+    decisions = list({decision.layer: decision for decision in _decide(model, places, init)}.values())
+    unknown = patterns.unmatched([*exclude, *(include or ())], [decision.path for decision in decisions])
     if unknown:
         raise ValueError(
             f"include and exclude must name convolutions of model {model.name!r}, got {unknown[0]!r}; "
@@ -110,25 +110,14 @@ def plan(model, *, include=None, exclude=None, group_size=1, init="preserve"):
     return [_depthwise(decision, chosen, flat) for decision in decisions]
 
 
-def _names(names, argument):
-    if isinstance(names, str):
-        return [names]
-    if not isinstance(names, list | tuple | set | frozenset):
-        raise TypeError(f"{argument} must be a layer name or pattern, or a list of them, got {names!r}")
-    for name in names:
-        if not isinstance(name, str):
-            raise TypeError(f"{argument} must hold layer names, got {name!r} of type {type(name).__name__}")
-    return list(names)
-
-
 def _choose(decision, include, exclude, flat, tensors):
     """Applies the user's choice to what could be done with a convolution."""
-    if any(closeness(key, decision.path) for key in exclude):
+    if patterns.chosen(exclude, decision.path):
         return dataclasses.replace(decision, reason="excluded")
-    chosen = PATTERN if include is None else max((closeness(key, decision.path) for key in include), default=0)
+    chosen = patterns.PATTERN if include is None else patterns.chosen(include, decision.path)
     if not chosen:
         return dataclasses.replace(decision, reason="not in include")
-    if chosen == PATTERN:
+    if chosen == patterns.PATTERN:
         return _unless_useless(decision, flat, tensors)
     if decision.reason:
         raise ValueError(f"{decision.path!r} is in include but cannot be wrapped: {decision.reason}")
@@ -176,10 +165,10 @@ def _grouped(decision, group_size):
 
 def _decide(model, places, init):
     """Yields a `Decision` for each convolution of a model and of the models nested in it."""
-    scope = places[id(model)]
+    scope = places[model]
     for nodes in scope.calls.values():
         layer = nodes[0].layer
-        if id(layer) in places:
+        if layer in places:
             yield from _decide(layer, places, init)
         elif isinstance(layer, keras.layers.Layer) and "Conv" in type(layer).__name__:
             path = f"{scope.prefix}{layer.name}"
@@ -204,8 +193,8 @@ def _why_not(layer, nodes, scope):
         return f"it has a depth_multiplier of {layer.depth_multiplier}"
     if len(nodes) > 1:
         return f"it is shared by {len(nodes)} calls"
-    if scope.owners[id(layer)] > 1:
-        return f"it is shared by {scope.owners[id(layer)]} models"
+    if scope.owners[layer] > 1:
+        return f"it is shared by {scope.owners[layer]} models"
     if getattr(layer, "quantization_mode", None) is not None:
         return f"it is quantized ({layer.quantization_mode}); wrap the model first, and quantize in fbs_keras.convert"
     if getattr(layer, "lora_enabled", False):
@@ -235,9 +224,9 @@ def _has_state(activation, channels):
 
 
 def _followers(node, scope):
-    """The batch norm and the activation that an FBS layer in the place of `node` takes in.
+    """The batch norm and the activation that the FBS layer that replaces `node` takes in.
 
-    Behind a layer that regularizes its output nothing is taken in, for the FBS layer's output is what it would see;
+    After a layer that regularizes its output nothing is taken in, for the FBS layer's output is what it would see;
     nor is what computes in another dtype than the convolution, unless the last that is taken in computes in its dtype.
 
     Args:
@@ -284,16 +273,16 @@ def _channel_axis(layer):
 
 
 def _chained(decision, decisions, places):
-    """Adds the chain behind an FBS layer, where zeroing the losers at its end pays."""
+    """Adds the chain after an FBS layer, where zeroing the losers at its end pays."""
     # The mask that an FBS layer then returns too would be regularized with its output.
     if not decision.wrapped or getattr(decision.last, "activity_regularizer", None) is not None:
         return decision
-    scope = next(scope for scope in places.values() if id(decision.layer) in scope.calls)
-    (last,) = scope.calls[id(decision.last)]
+    scope = next(scope for scope in places.values() if decision.layer in scope.calls)
+    (last,) = scope.calls[decision.last]
     chain = chain_behind(last, scope, _channel_axis(decision.layer))
-    gated = {id(other.layer) for other in decisions if other.wrapped}
+    gated = {other.layer for other in decisions if other.wrapped}
     readers = scope.graph.consumers(chain[-1].output) if chain else []
-    reads_rows = any(id(node.layer) in gated or isinstance(node.layer, FBSConv2D) for node in readers)
+    reads_rows = any(node.layer in gated or isinstance(node.layer, FBSConv2D) for node in readers)
     if not needs_suppression(chain, reads_rows):
         return decision
     return dataclasses.replace(decision, chain=tuple(node.layer for node in chain))
@@ -302,17 +291,17 @@ def _chained(decision, decisions, places):
 def _chosen_channels(decisions, flat, tensors):
     """Which convolution chooses the channels of a tensor: `{Ref: path}` for those where some are zero."""
     starts = {
-        id(decision.last): decision.path
+        decision.last: decision.path
         for decision in decisions
         if decision.wrapped or isinstance(decision.layer, FBSConv2D)
     }
-    chained = {id(layer) for decision in decisions for layer in decision.chain}
+    chained = {layer for decision in decisions for layer in decision.chain}
     chosen: dict[graph.Ref, str] = {}
     for node in flat.nodes:
         layer, read = node.layer, node.inputs[0] if len(node.inputs) == 1 else None
-        if id(layer) in starts:
-            chosen[node.output] = starts[id(layer)]
-        elif read in chosen and (id(layer) in chained or passes_channels(layer, tensors[read].shape)):
+        if layer in starts:
+            chosen[node.output] = starts[layer]
+        elif read in chosen and (layer in chained or passes_channels(layer, tensors[read].shape)):
             chosen[node.output] = chosen[read]
     return chosen
 
@@ -329,28 +318,6 @@ def _depthwise(decision, chosen, flat):
     if dense:
         return dataclasses.replace(decision, reason=f"it reads {dense[0]!r}, all of whose channels are active")
     return dataclasses.replace(decision, reason="", passes=" and ".join(sorted({chosen[ref] for ref in read})))
-
-
-# Layers that leave what a channel means as it is: a convolution whose values go through these alone is the output.
-_PASSING = (
-    keras.layers.Flatten,
-    keras.layers.Reshape,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.AveragePooling2D,
-    keras.layers.MaxPooling2D,
-    keras.layers.UpSampling2D,
-    keras.layers.Resizing,
-    keras.layers.Permute,
-    keras.layers.ZeroPadding2D,
-    keras.layers.Cropping2D,
-    keras.layers.Rescaling,
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout2D,
-    keras.layers.Identity,
-    keras.layers.Activation,
-    keras.layers.Softmax,
-)
 
 
 def _computes_output(decision, flat):
@@ -371,9 +338,9 @@ def _computes_output(decision, flat):
         if len(consumers) != 1 or len(consumers[0].inputs) != 1:
             return False
         layer = consumers[0].layer
-        if isinstance(layer, keras.layers.Layer) and not isinstance(layer, _PASSING):
+        if isinstance(layer, keras.layers.Layer) and not inherited(layer).same_meaning:
             return False
         if isinstance(layer, keras.layers.Activation) and is_elementwise(layer.activation):
-            return False  # features, behind a ReLU that the FBS layer could not take in
+            return False  # features, after a ReLU that the FBS layer could not take in
         ref = consumers[0].output
     return True

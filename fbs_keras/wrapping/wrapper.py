@@ -1,6 +1,7 @@
 """wrap(): turns the convolutions of a Keras model into FBS layers, keeping its weights and its function."""
 
 import itertools
+from collections.abc import Callable, Iterable
 
 import keras
 
@@ -18,17 +19,18 @@ from fbs_keras.wrapping.planning import plan
 INITS = ("preserve", "paper")
 
 
+@graph.reading_once()
 def wrap(
-    model,
-    density=1.0,
+    model: keras.Model,
+    density: float | dict[str, float] = 1.0,
     *,
-    include=None,
-    exclude=None,
-    init="preserve",
-    group_size=1,
-    round_channels=1,
-    print_fn=None,
-):
+    include: str | Iterable[str] | None = None,
+    exclude: str | Iterable[str] | None = None,
+    init: str = "preserve",
+    group_size: int = 1,
+    round_channels: int = 1,
+    print_fn: Callable[[str], object] | None = None,
+) -> keras.Model:
     """Returns a copy of a model in which convolutions are FBS layers, with the weights carried over.
 
     Each `Conv2D`, with the batch normalisation and the ReLU that follow it, becomes one `FBSConv2D`. With
@@ -43,9 +45,9 @@ def wrap(
     gamma's sign or size changes what a rule would see, the convolution is left alone or the report says so: see
     `print_fn`. The optimizer of a compiled model starts anew.
 
-    A `SeparableConv2D` becomes a `DepthwiseConv2D` and an `FBSConv2D`. A depthwise convolution behind an FBS layer
-    computes that layer's channels. Where it, or a batch normalisation behind it, gives suppressed channels a value
-    again, a `Suppress` layer behind them zeroes these; likewise where batch normalisation comes before a convolution
+    A `SeparableConv2D` becomes a `DepthwiseConv2D` and an `FBSConv2D`. A depthwise convolution after an FBS layer
+    computes that layer's channels. Where it, or a batch normalisation after it, gives suppressed channels a value
+    again, a `Suppress` layer after them zeroes these; likewise where batch normalisation comes before a convolution
     that is gated. A Sequential model that gets one becomes Functional.
 
     What stays as it is: convolutions with groups, those called more than once, those on maps so small that the gate
@@ -101,12 +103,18 @@ def wrap(
     if not any(decision.wrapped for decision in decisions):
         found = "\n".join(f"  {decision}" for decision in decisions) or "  it has no convolution"
         raise ValueError(f"model {model.name!r} has nothing to wrap:\n{found}")
-    chosen = {id(decision.layer): decision for decision in decisions if decision.wrapped}
+    chosen = {decision.layer: decision for decision in decisions if decision.wrapped}
     densities = by_path(density, [decision.path for decision in chosen.values()])
     names = _layer_names(model)
+    built: list = []  # what to call when the new layers are built
 
     def make(layer):
-        return _new_layers(chosen[id(layer)], densities, round_channels, init, names) if id(layer) in chosen else None
+        if layer not in chosen:
+            return None
+        decision = chosen[layer]
+        new = _new_layers(decision, densities, round_channels, init, names)
+        built.append(_start_with(new[-1], folded_weights(layer, decision.norm, decision.folding)))
+        return new
 
     wrapped, pairs = rewrite(
         model,
@@ -114,15 +122,13 @@ def wrap(
         skip=[
             part for decision in chosen.values() for part in (decision.norm, decision.activation) if part is not None
         ],
-        insert={
-            id(decision.chain[-1]): _suppression(decision, names) for decision in chosen.values() if decision.chain
-        },
+        insert={decision.chain[-1]: _suppression(decision, names) for decision in chosen.values() if decision.chain},
     )
-    for old, new in pairs:
-        *depthwise, fbs = new
+    for restore_initializers in built:
+        restore_initializers()
+    for old, (*depthwise, _) in pairs:
         for layer in depthwise:
             layer.kernel.assign(array(old.depthwise_kernel))
-        _carry_over(chosen[id(old)], fbs)
     compile_as(wrapped, model)
     return wrapped
 
@@ -141,7 +147,7 @@ def _unused(name, names):
 
 
 def _new_layers(decision, densities, round_channels, init, names):
-    """Makes the layers in the place of a decided convolution, with its settings but not yet its weights."""
+    """Makes the layers that replace a decided convolution, with its settings but not yet its weights."""
     fbs = _fbs_layer(decision, densities, round_channels, init)
     return [_depthwise_layer(decision.layer, names), fbs] if is_separable(decision.layer) else [fbs]
 
@@ -166,7 +172,7 @@ def _geometry(conv):
 
 
 def _suppression(decision, names):
-    """The layer behind a chain that zeroes the losers again, and the winners that it reads."""
+    """The layer after a chain that zeroes the losers again, and the winners that it reads."""
     conv = decision.layer
     policy = getattr(decision.chain[-1], "dtype_policy", conv.dtype_policy)  # an operation such as ops.relu has none
     layer = Suppress(data_format=conv.data_format, dtype=policy, name=_unused(f"{conv.name}_suppress", names))
@@ -206,10 +212,25 @@ def _fbs_layer(decision, densities, round_channels, init):
     return layer
 
 
-def _carry_over(decision, layer):
-    """Sets the FBS layer's weights so that at density 1 it computes what convolution, norm and activation did."""
-    # As new arrays: on JAX a shared one is deleted under one model when the other one trains.
-    for name, value in folded_weights(decision.layer, decision.norm, decision.folding).items():
-        owner = layer.norm if name.startswith("moving_") else layer
-        if getattr(owner, name) is not None:
-            getattr(owner, name).assign(value)
+def _start_with(layer, values):
+    """Makes an FBS layer's weights start, when it is built, as those that it takes over: random ones take long to make.
+
+    Args:
+        layer: The FBS layer, not built.
+        values: `folded_weights`, with which it computes at density 1 what convolution, norm and activation did.
+
+    Returns:
+        A function that gives the layer its own initializers back.
+    """
+    own = []
+    for name, value in values.items():
+        owner, attribute = layer.norm if name.startswith("moving_") else layer, f"{name}_initializer"
+        own.append((owner, attribute, getattr(owner, attribute)))
+        # As new arrays: on JAX a shared one is deleted under one model when the other one trains.
+        setattr(owner, attribute, lambda shape, dtype=None, value=value: keras.ops.convert_to_tensor(value(), dtype))
+
+    def restore():
+        for owner, attribute, initializer in own:
+            setattr(owner, attribute, initializer)
+
+    return restore

@@ -119,7 +119,7 @@ class TestParse:
         assert_same(benchmark_model.parse(report), expected)
 
     def test_carriage_returns(self):
-        """Old versions of adb end lines so."""
+        """Old versions of adb end lines this way."""
         report, expected = REPORTS["percentiles"]
         assert_same(benchmark_model.parse(report.replace("\n", "\r\n")), expected)
 

@@ -89,7 +89,7 @@ def fbs(**settings):
     )
 
 
-# (image, FBS layer, what is behind it, whether the FBS layer takes in the next layer)
+# (image, FBS layer, what comes after it, whether the FBS layer takes in the next layer)
 POOLING = {
     "2x2": ((10, 12, 3), fbs(), [lambda: layers.MaxPooling2D(2)], True),
     "2x2, odd sizes": ((9, 11, 3), fbs(), [lambda: layers.MaxPooling2D((2, 2), strides=2)], True),
@@ -288,7 +288,7 @@ def test_says_why_tensors_are_expanded():
         "sum         add          1x10x11x4/8, 1x10x11x8 -> 1x10x11x8",
         "other       fbs          1x10x11x8 -> 1x10x11x4/8",
         "moved       dense        1x10x11x4/8 -> 1x10x11x8"
-        "  (expanded: BatchNormalization moves zero, and no Suppress with the same winners is behind it)",
+        "  (expanded: BatchNormalization moves zero, and no Suppress with the same winners comes after it)",
         "(output)    dense        1x10x11x4/8 -> 1x10x11x8  (expanded: the model's output)",
     ]
 

@@ -1,4 +1,4 @@
-"""Calls of every form behind FBS layers: several outputs, structures, keywords, constants, the same tensor twice."""
+"""Calls of every form after FBS layers: several outputs, structures, keywords, constants, the same tensor twice."""
 
 import keras
 import numpy as np

@@ -57,7 +57,8 @@ def test_computes_what_keras_does(name):
     x = small_models.noise(model)
     expected = small_models.expected(model, x)
     assert all(np.abs(y).max() > 1e-3 for y in expected)
-    portable, builtin = convert(model), convert(model, target="builtin")
+    files = small_models.files(name)
+    portable, builtin = files["portable"], files["builtin"]
     assert_close(run(portable, x), expected)
     assert_close(run(builtin, x), expected)
     main, *decompositions = op_names(portable)
@@ -91,7 +92,7 @@ def _steps(model):
 def test_batch_of_three(name, target):
     model = small_models.make(name)
     x = small_models.noise(model, 6)
-    content = convert(model, target=target, batch_size=3)
+    content = small_models.files(name, batch_size=3)[target]
     assert_close(run(content, x), small_models.expected(model, x))
 
 
@@ -113,7 +114,7 @@ def test_with_the_delegate(name, batch_size):
     model = small_models.make(name)
     x = small_models.noise(model)
     for target in ("portable", "custom"):
-        interpreter = FBSInterpreter(convert(model, target=target, batch_size=batch_size))
+        interpreter = FBSInterpreter(small_models.files(name, batch_size=batch_size)[target])
         assert interpreter.partitions.claimed == interpreter.partitions.fbs_ops > 0
         outputs = interpreter.predict(x)
         assert_close(outputs if isinstance(outputs, list) else [outputs], small_models.expected(model, x))
@@ -252,6 +253,25 @@ def test_mixed_precision_is_exported_in_float32():
     x = small_models.noise(model)
     assert_close(run(convert(model), x), small_models.expected(float32, x))
     assert model.layers[0].compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("function", [convert, explain, lambda model: verify(model, convert(small_models.plain()))])
+def test_reads_a_models_config_once(function):
+    class Counting(keras.Model):
+        reads = 0
+
+        def get_config(self):
+            self.reads += 1
+            return super().get_config()
+
+    plain = small_models.plain()
+    model = Counting(plain.inputs, plain.outputs)
+    model.reads = 0
+    try:
+        function(model)
+    except ValueError as error:  # a file of other weights
+        assert "differ" in str(error)
+    assert model.reads == 1
 
 
 def test_leaves_the_model_as_it_was():
@@ -586,3 +606,12 @@ def test_ops_are_named_after_their_layers(target):
     model = small_models.make("nested_sum")
     (operation,) = [node.name for node in graph.flatten(model).nodes if type(node.layer).__name__ == "Add"]
     assert {operation, f"{model.layers[-1].name}/dense"} <= names(model)
+
+
+@pytest.mark.parametrize("target", ["portable", "builtin"])
+def test_loops_stay(target):
+    """A recurrent layer is a WHILE, whose subgraphs it knows by number."""
+    x = keras.Input((6, 6, 3))
+    y = layers.Reshape((4, 16))(fbs_keras.FBSConv2D(4, 3, density=0.5)(x))
+    model = keras.Model(x, layers.LSTM(3)(y))
+    assert verify(model, convert(model, target=target)).difference < 1e-4

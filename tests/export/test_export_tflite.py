@@ -1,22 +1,19 @@
-"""Tests of scripts/export_tflite.py, run as a user does."""
+"""Tests of scripts/export_tflite.py."""
 
-import pathlib
-import subprocess
-import sys
+import functools
 
 import small_models
+from commands import run, run_alone
 
-SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "export_tflite.py"
-
-
-def export(*arguments):
-    return subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True)
+export = functools.partial(run, "export_tflite.py")
 
 
 def test_exports_and_verifies(tmp_path):
+    """As a user does it, in a process of its own."""
     small_models.make("sequential").save(tmp_path / "model.keras")
     output = tmp_path / "model.tflite"
-    done = export(f"--model={tmp_path / 'model.keras'}", f"--output={output}", "--verify", "--explain")
+    arguments = [f"--model={tmp_path / 'model.keras'}", f"--output={output}", "--verify", "--explain"]
+    done = run_alone("export_tflite.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert "channelwise  1x4x5x4/8 -> 1x4/8" in done.stdout
     assert "(expanded: of a single pixel" in done.stdout

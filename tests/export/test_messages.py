@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from fbs_keras.export import messages
+from fbs_keras.export import converter, messages
 
 PROGRESS = """\
 W0000 00:00:1796066566.158580   13902 tf_tfl_flatbuffer_helpers.cc:364] Ignored output_format.
@@ -56,6 +56,17 @@ def test_finds_the_error(line, error, capfd):
         raise ValueError
     assert said.error == error
     assert capfd.readouterr().err == ""
+
+
+def test_a_failed_conversion_says_what_was_written(capfd):
+    class Failing:
+        def convert(self):
+            os.write(2, b"I0000 00:00:1.1  12 pass.cc:3] Running\n<unknown>:0: error: 'tf.Foo' op has no shape\nmine\n")
+            raise RuntimeError("Could not translate MLIR to FlatBuffer.")
+
+    with pytest.raises(ValueError, match=r"to TFLite: Could not translate .*\. \('tf\.Foo' op has no shape\)"):
+        converter._run(Failing())
+    assert capfd.readouterr().err == "mine\n"
 
 
 def test_several_threads(capfd):

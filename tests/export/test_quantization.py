@@ -114,7 +114,7 @@ def test_stock_runtime(name, quantize):
     """Portable and built-in files compute the same, about what Keras does."""
     model = small_models.make(name)
     x = small_models.noise(model, 3)
-    portable, builtin = (run(convert(model, target=t, quantize=quantize), x) for t in ("portable", "builtin"))
+    portable, builtin = (run(small_models.files(name, quantize)[target], x) for target in ("portable", "builtin"))
     for got, same, expected in zip(portable, builtin, small_models.expected(model, x), strict=True):
         np.testing.assert_allclose(got, same, rtol=1e-5, atol=1e-6 * np.abs(expected).max())
         assert np.median(signal_to_noise(expected, got)) > {"float16": 50, "dynamic_int8": 30}[quantize]
@@ -129,7 +129,7 @@ def test_with_the_delegate(name, quantize, batch_size):
     model = small_models.make(name)
     x = small_models.noise(model, 3)
     for target in ("portable", "custom"):
-        interpreter = fbs_keras.Interpreter(convert(model, target=target, quantize=quantize, batch_size=batch_size))
+        interpreter = fbs_keras.Interpreter(small_models.files(name, quantize, batch_size)[target])
         assert interpreter.partitions.claimed == interpreter.partitions.fbs_ops > 0
         outputs = interpreter.predict(x)
         outputs = outputs if isinstance(outputs, list) else [outputs]
@@ -166,21 +166,23 @@ def test_pooling_is_part_of_the_int8_op(name, expected, batch_size, monkeypatch)
     monkeypatch.setitem(small_models.MODELS, "masked_pooling", masked)
     model = small_models.make(name)
     x = small_models.noise(model, 3)
-    content = convert(model, quantize="dynamic_int8", batch_size=batch_size)
+    settings = {"quantize": "dynamic_int8", "batch_size": batch_size}
+    plan = converter.plan_model(model, batch_size, pools=True)
+    files = converter.contents(model, plan, **settings)
+    content, builtin, custom = (files[target] for target in converter.TARGETS)
     assert pools(content) == (expected, False, True)
     assert pools(convert(model, quantize="float16"))[:2] == ([None] * len(expected), True)
     plan_model = converter.plan_model
     monkeypatch.setattr(converter, "plan_model", lambda *arguments, **_: plan_model(*arguments))
-    apart = convert(model, quantize="dynamic_int8", batch_size=batch_size)
+    apart = convert(model, **settings)
     assert pools(apart) == ([1] * len(expected), True, False)
     monkeypatch.undo()
     (portable,), (wanted,) = run(content, x), small_models.expected(model, x)
-    for same in (apart, convert(model, target="builtin", quantize="dynamic_int8", batch_size=batch_size)):
+    for same in (apart, builtin):
         np.testing.assert_array_equal(run(same, x)[0], portable)
     assert np.median(signal_to_noise(wanted, portable)) > 30
     assert verify(model, content, x).signal_to_noise > 30
     need_delegate()
-    custom = convert(model, target="custom", quantize="dynamic_int8", batch_size=batch_size)
     outputs = [run(file, x, use_delegate=True)[0] for file in (content, apart, custom)]
     np.testing.assert_array_equal(outputs[0], outputs[1])
     np.testing.assert_array_equal(outputs[0], outputs[2])
@@ -259,7 +261,9 @@ def test_no_more_noise_than_xnnpack(shape, worse):
 
 
 def test_sizes():
-    model = fbs_keras.wrap(fbs_keras.models.MCifarNet(), density=0.5)
+    convolutions = [layers.Conv2D(128, 3, activation="relu") for _ in range(3)]
+    head = [layers.GlobalAveragePooling2D(), layers.Dense(10)]
+    model = fbs_keras.wrap(keras.Sequential([keras.Input((16, 16, 3)), *convolutions, *head]), density=0.5)
     for layer in model.layers:
         if isinstance(layer, fbs_keras.FBSConv2D):  # random, since equal constants are stored once
             layer.gate_kernel.assign(keras.random.normal(layer.gate_kernel.shape))

@@ -4,6 +4,7 @@ import pytest
 from keras import layers
 from model_table import MODELS, arrays, images, randomise
 
+import fbs_keras
 from fbs_keras import graph
 from fbs_keras.graph.reading import Ref
 
@@ -107,3 +108,51 @@ def test_a_nested_model_casts_integers_that_it_reads():
     values = {next(graph.refs(flat.inputs)): np.full((1, 4, 4, 3), 200, "uint8")}
     values.update(flat.nodes[0].outputs(flat.nodes[0].call(values)))
     assert keras.backend.standardize_dtype(values[flat.nodes[0].output].dtype) == "float32"
+
+
+class Counting(keras.Model):
+    """A Functional model that counts how often its config is read."""
+
+    reads = 0
+
+    def get_config(self):
+        self.reads += 1
+        return super().get_config()
+
+
+def counting_model():
+    inner_inputs, inputs = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    x = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(8, 3)(inner_inputs)))
+    inner = Counting(inner_inputs, layers.Conv2D(4, 3)(x), name="inner")
+    return Counting(inputs, layers.Dense(2)(layers.Flatten()(inner(inputs))))
+
+
+@pytest.mark.parametrize(
+    ("function", "wrapped"),
+    [
+        (graph.read, False),
+        (graph.flatten, False),
+        (fbs_keras.wrap, False),
+        (lambda model: fbs_keras.slim(model, 0.5), False),
+        (fbs_keras.count_macs, True),
+        (fbs_keras.remove_unused, True),
+        (lambda model: fbs_keras.fit_gates(model, np.random.default_rng(0).normal(size=(4, 8, 8, 3))), True),
+        (lambda model: fbs_keras.density_for_macs(model, 1.1), True),
+    ],
+    ids=["read", "flatten", "wrap", "slim", "count_macs", "remove_unused", "fit_gates", "density_for_macs"],
+)
+def test_a_config_is_read_once(function, wrapped):
+    model = fbs_keras.wrap(counting_model()) if wrapped else counting_model()
+    nested = next(layer for layer in model.layers if isinstance(layer, Counting))
+    model.reads = nested.reads = 0
+    function(model)
+    assert (model.reads, nested.reads <= 1) == (1, True)
+
+
+def test_within_reading_once_what_can_change_is_read_anew():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3)])
+    with graph.reading_once():
+        counts = [len(graph.flatten(model).nodes)]
+        model.add(layers.Dense(2))
+        counts.append(len(graph.flatten(model).nodes))
+    assert counts == [1, 2]

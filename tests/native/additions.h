@@ -66,7 +66,7 @@ static void add_by_definition(const FbsAddShape* s, const Operands* operands, fl
   }
 }
 
-/* The status of a run on so many threads. */
+/* The status of a run on this many threads. */
 static int run(const FbsAddShape* s, FbsPath path, const Operands* operands, float* y, int32_t threads) {
   char message[256];
   const char* refusal = fbs_add_check(s, message, sizeof message);

@@ -1,7 +1,8 @@
 /* Times sums of dense and compact tensors next to memcpy of as many bytes as they read and write, halved, for each path
  * of this CPU:
  *
- *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_add.c tflite/core/[a-z]*.c -lm -lpthread -o bench_add
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_add.c tflite/core/[a-z]*.c tflite/core/kernels/[a-z]*.c \
+ *       -lm -lpthread -o bench_add
  *   ./bench_add [threads]
  */
 #define _POSIX_C_SOURCE 200809L

@@ -1,6 +1,7 @@
 /* Times the convolution on a table of layers, for each path of this CPU:
  *
- *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d.c tflite/core/[a-z]*.c -lm -lpthread -o bench_conv2d
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d.c tflite/core/[a-z]*.c tflite/core/kernels/[a-z]*.c \
+ *       -lm -lpthread -o bench_conv2d
  *   ./bench_conv2d [threads] [path] [method] [part of a layer's name] [copies of the weights]
  *
  * The runs take turns with the copies, so that many of them are not in the caches when their turn comes, as in a

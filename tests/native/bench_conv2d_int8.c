@@ -1,14 +1,14 @@
 /* Times the int8 convolution on a table of layers, for each path of this CPU:
  *
- *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d_int8.c tflite/core/[a-z]*.c -lm -lpthread -o bench_int8
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_conv2d_int8.c tflite/core/[a-z]*.c \
+ *       tflite/core/kernels/[a-z]*.c -lm -lpthread -o bench_int8
  *   ./bench_int8 [threads] [path] [part of a layer's name] [copies of the weights]
  *
  * The runs take turns with the copies, as in bench_conv2d.c. `gate` is the part of a run that chooses the channels and
- * finds the range, `quantise` and `pack` those of the convolution; `multiply` is the rest (with
- * winners in groups, packing too). GMAC/s counts the active
- * MACs over the whole run, `of peak` is their share of what the instruction reaches in registers at the same time; R is
- * against XNNPACK's dense convolution with dynamic-range weights, where its time is known: for the machine of
- * docs/kernels.md. Medians.
+ * finds the range, `quantise` and `pack` are those of the convolution, and `multiply` is the rest (with winners in
+ * groups, packing too). GMAC/s counts the active MACs over the whole run. `of peak` is their share of what the
+ * instruction reaches in registers at the same time. R is against XNNPACK's dense convolution with dynamic-range
+ * weights, where its time is known: for the machine of docs/kernels_notebook.md. Medians.
  */
 #include <stdio.h>
 #include <stdlib.h>

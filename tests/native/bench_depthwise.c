@@ -1,7 +1,7 @@
 /* Times depthwise convolutions, all channels and half of them, for each path of this CPU:
  *
- *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_depthwise.c tflite/core/[a-z]*.c -lm -lpthread -o
- * bench_depthwise
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/bench_depthwise.c tflite/core/[a-z]*.c tflite/core/kernels/[a-z]*.c \
+ *       -lm -lpthread -o bench_depthwise
  *   ./bench_depthwise [threads]
  */
 #define _POSIX_C_SOURCE 200809L

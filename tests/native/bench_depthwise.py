@@ -1,4 +1,4 @@
-"""Times depthwise convolutions in the delegate against XNNPACK, each the only op of a file (docs/kernels.md).
+"""Times depthwise convolutions in the delegate against XNNPACK, each the only op of a file (docs/kernels_notebook.md).
 
 python tests/native/bench_depthwise.py [avx2|avx512|...]
 """

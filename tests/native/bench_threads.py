@@ -1,4 +1,6 @@
-"""Times two threads and 64 against one while others use the cores, in the delegate and in XNNPACK (docs/kernels.md).
+"""Times two threads and 64 against one while others use the cores, in the delegate and in XNNPACK.
+
+docs/kernels_notebook.md has what was measured.
 
     python tests/native/bench_threads.py [--seconds S] [--other another/libfbs_delegate.so] [condition ...]
 

@@ -1,6 +1,5 @@
-/* A host of the delegate other than LiteRT: a TfLiteContext of our own around one FBS op, which no file format stands
- * in front of. Every buffer is exactly as large as its tensor, and memory that the delegate asks for is counted.
- */
+/* A host of the delegate other than LiteRT: a TfLiteContext of our own around one FBS op, without a file.
+ * Every buffer is exactly as large as its tensor, and memory that the delegate asks for is counted. */
 #ifndef FBS_TESTS_NATIVE_DELEGATE_HOST_H_
 #define FBS_TESTS_NATIVE_DELEGATE_HOST_H_
 

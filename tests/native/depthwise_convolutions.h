@@ -45,7 +45,7 @@ static void free_operands(Operands* operands) {
   free(operands->indices);
 }
 
-/* The status of a run on so many threads. */
+/* The status of a run on this many threads. */
 static int run(const FbsDepthwiseShape* s, FbsPath path, const Operands* operands, float* y, int32_t threads) {
   char message[256];
   const char* refusal = fbs_depthwise_check(s, message, sizeof message);

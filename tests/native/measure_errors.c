@@ -1,6 +1,7 @@
 /* How far each method's outputs are from those in double precision, on each path of this CPU:
  *
- *   cc -std=gnu11 -O3 -I tflite/core tests/native/measure_errors.c tflite/core/[a-z]*.c -lm -lpthread -o measure_errors
+ *   cc -std=gnu11 -O3 -I tflite/core tests/native/measure_errors.c tflite/core/[a-z]*.c tflite/core/kernels/[a-z]*.c \
+ *       -lm -lpthread -o measure_errors
  *   ./measure_errors
  *
  * 3x3 convolutions of 14x14 pixels, stride 1, with SAME padding; weights of a standard normal distribution, and

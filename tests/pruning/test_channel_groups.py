@@ -11,7 +11,7 @@ def conv(filters, name=None, **arguments):
 
 
 def groups_of(groups, model, name):
-    return groups.roots(groups.writes[id(model.get_layer(name))]).tolist()
+    return groups.roots(groups.writes[model.get_layer(name)]).tolist()
 
 
 def test_an_addition_joins_and_a_concatenation_puts_side_by_side():
@@ -23,8 +23,8 @@ def test_an_addition_joins_and_a_concatenation_puts_side_by_side():
     assert groups_of(groups, model, "a") == groups_of(groups, model, "b")
     assert groups_of(groups, model, "c") == groups_of(groups, model, "a") + groups_of(groups, model, "d")
     assert len(set(groups_of(groups, model, "c"))) == 8
-    assert groups.is_free(groups.writes[id(model.get_layer("c"))]).all()
-    assert groups.roots(groups.reads[id(model.get_layer("last"))]).tolist() == groups_of(groups, model, "c")
+    assert groups.is_free(groups.writes[model.get_layer("c")]).all()
+    assert groups.roots(groups.reads[model.get_layer("last")]).tolist() == groups_of(groups, model, "c")
 
 
 PASSED_ON = {
@@ -41,15 +41,15 @@ def test_layers_that_pass_channels_on(name):
     parts = [type(layer).from_config(layer.get_config()) for layer in PASSED_ON[name]]
     model = keras.Sequential([keras.Input((8, 8, 3)), conv(6, "first"), *parts, conv(2, "last")])
     groups = ChannelGroups(model)
-    assert groups.reads[id(model.layers[-1])].tolist() == groups.writes[id(model.layers[0])].tolist()
-    assert groups.is_free(groups.writes[id(model.layers[0])]).all()
+    assert groups.reads[model.layers[-1]].tolist() == groups.writes[model.layers[0]].tolist()
+    assert groups.is_free(groups.writes[model.layers[0]]).all()
 
 
 def test_what_the_depth_multiplier_makes_belongs_to_its_input():
     model = keras.Sequential([keras.Input((8, 8, 3)), conv(3), layers.DepthwiseConv2D(3, depth_multiplier=2), conv(1)])
     groups = ChannelGroups(model)
-    ids = groups.writes[id(model.layers[0])]
-    assert groups.reads[id(model.layers[-1])].tolist() == np.repeat(ids, 2).tolist()
+    ids = groups.writes[model.layers[0]]
+    assert groups.reads[model.layers[-1]].tolist() == np.repeat(ids, 2).tolist()
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
@@ -62,7 +62,7 @@ def test_a_padding_puts_new_channels_beside_those_it_reads(data_format):
     x = ops.pad(x[(slice(None), *[slice(None, None, 2) if i != axis else slice(None) for i in (1, 2, 3)])], widths)
     model = keras.Model(inputs, conv(2, "last", data_format=data_format)(x))
     groups = ChannelGroups(model)
-    read = groups.roots(groups.reads[id(model.get_layer("last"))]).tolist()
+    read = groups.roots(groups.reads[model.get_layer("last")]).tolist()
     assert read[2:6] == groups_of(groups, model, "a")
     assert len(set(read)) == len(read) == 9
     assert groups.is_free(read).all()
@@ -94,7 +94,7 @@ KEPT = [
 def test_what_is_not_known_keeps_its_input_whole(make, reason):
     model = keras.Sequential([keras.Input((8, 8, 3)), conv(6), *make(), layers.GlobalMaxPooling2D(), layers.Dense(2)])
     groups = ChannelGroups(model)
-    ids = groups.writes[id(model.layers[0])]
+    ids = groups.writes[model.layers[0]]
     assert not groups.is_free(ids).any()
     assert groups.reason(ids) == reason
 
@@ -116,7 +116,7 @@ def test_operations_that_pad_or_slice(operation, reason):
     inputs = keras.Input((8, 8, 3))
     x = operation(conv(6, "first")(inputs))
     groups = ChannelGroups(keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x))))
-    (ids,) = (groups.writes[id(layer)] for path, layer in groups.layers.items() if path == "first")
+    (ids,) = (groups.writes[layer] for path, layer in groups.layers.items() if path == "first")
     assert groups.reason(ids).endswith(reason) and bool(groups.reason(ids)) is bool(reason)
 
 
@@ -125,7 +125,7 @@ def test_what_is_added_to_the_input_stays():
     x = conv(3, "first")(inputs)
     model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(layers.Add(name="add")([inputs, x]))))
     groups = ChannelGroups(model)
-    assert groups.reason(groups.writes[id(model.get_layer("first"))]) == (
+    assert groups.reason(groups.writes[model.get_layer("first")]) == (
         "'add' reads it: it joins it to channels that stay"
     )
 
@@ -137,7 +137,7 @@ def test_a_shared_layer_reads_the_same_channels_everywhere():
     model = keras.Model(inputs, layers.GlobalMaxPooling2D()(conv(2)(x)))
     groups = ChannelGroups(model)
     assert groups_of(groups, model, "a") == groups_of(groups, model, "b")
-    assert groups.is_free(groups.writes[id(shared)]).all()
+    assert groups.is_free(groups.writes[shared]).all()
 
 
 @pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])

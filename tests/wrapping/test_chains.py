@@ -71,5 +71,5 @@ def test_scopes_of_nested_models():
     model = keras.Model(inputs, inner(inner(inputs)))
     found = scopes(model)
     assert [scope.prefix for scope in found.values()] == ["", "inner/"]
-    assert list(found) == [id(model), id(inner)]
-    assert found[id(model)].owners[id(inner.layers[0])] == 1
+    assert list(found) == [model, inner]
+    assert found[model].owners[inner.layers[0]] == 1

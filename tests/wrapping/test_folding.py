@@ -1,4 +1,4 @@
-"""What hangs on the layers that wrap() merges is carried over exactly, refused, or told in the report."""
+"""What hangs on the layers that wrap() merges is carried over exactly, refused, or said in the report."""
 
 import keras
 import numpy as np
@@ -121,7 +121,7 @@ CASES = {
     ),
     "separable": (
         [separable(depthwise_regularizer="l2", pointwise_regularizer="l1", depthwise_constraint="non_neg"), norm()],
-        "conv: FBSConv2D of conv + norm behind its depthwise convolution",
+        "conv: FBSConv2D of conv + norm after its depthwise convolution",
         True,
     ),
     "activation with weights": ([conv(), layers.Activation(layers.PReLU())], "conv: FBSConv2D of conv", True),

@@ -12,7 +12,7 @@ REPORTS = {
         "shared: left alone: it is shared by 2 calls",
         "taken: FBSConv2D of taken",
         "sigmoid: left alone: its activation 'sigmoid' moves zero, so no channel could be skipped",
-        "separable: FBSConv2D of separable behind its depthwise convolution",
+        "separable: FBSConv2D of separable after its depthwise convolution",
         "grouped: left alone: it has 2 groups",
         "last: FBSConv2D of last",
         "head: left alone: it computes the model's output",
@@ -37,11 +37,11 @@ REPORTS = {
     ],
     "separable": [
         "stem: FBSConv2D of stem",
-        "first: FBSConv2D of first + first_bn + relu behind its depthwise convolution",
+        "first: FBSConv2D of first + first_bn + relu after its depthwise convolution",
         "projection: FBSConv2D of projection",
-        "second: FBSConv2D of second + second_bn behind its depthwise convolution",
+        "second: FBSConv2D of second + second_bn after its depthwise convolution",
         "multiplied: left alone: it has a depth_multiplier of 2",
-        "dilated: FBSConv2D of dilated behind its depthwise convolution",
+        "dilated: FBSConv2D of dilated after its depthwise convolution",
     ],
     "orders": [
         "relu_first: FBSConv2D of relu_first, channels pass through norm_second",

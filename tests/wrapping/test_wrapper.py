@@ -409,7 +409,7 @@ LIVE = {
 
 @pytest.mark.parametrize("name", LIVE)
 def test_functions_that_keras_does_not_know(name):
-    """In the gated layer, in an activation behind it, and in a layer beside."""
+    """In the gated layer, in an activation after it, and in a layer beside."""
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(8, 3, activation=LIVE[name])(inputs)
     x = layers.Activation(LIVE[name])(layers.BatchNormalization()(layers.Conv2D(8, 3)(x)))

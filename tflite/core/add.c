@@ -80,7 +80,7 @@ static void add_channels(const FbsAddition* all, int64_t begin, int64_t end) {
 }
 
 /* The pixels of an image whose vectors end within it: a stretch of fewer values than a vector goes on into the pixels
- * behind its own. */
+ * after its own. */
 static int64_t vector_pixels(const FbsAddShape* s, const FbsKernels* kernels) {
   if (kernels == NULL) return 0;
   int32_t least = kernels->lanes;

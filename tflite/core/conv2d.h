@@ -29,7 +29,7 @@ FbsConv2d* fbs_conv2d_create(const FbsConv2dShape* shape, const FbsConv2dWeights
                              const FbsConv2dOptions* options);
 void fbs_conv2d_destroy(FbsConv2d* plan);
 
-/* Bytes of scratch memory that a run on so many threads needs; plans that run one after another may share it. 64-byte
+/* Bytes of scratch memory that a run on this many threads needs; plans that run one after another may share it. 64-byte
  * aligned by the caller. */
 size_t fbs_conv2d_workspace_size(const FbsConv2d* plan, int32_t threads);
 

@@ -22,7 +22,7 @@ static bool read_text(const char* path, char* text, size_t size) {
   return length > 0;
 }
 
-/* The number that *text begins with, which is moved behind it; 0 for none, and for more than a quota can be. */
+/* The number that *text begins with, which is moved past it; 0 for none, and for more than a quota can be. */
 static int64_t read_number(const char** text) {
   int64_t number = 0;
   for (; **text >= '0' && **text <= '9'; ++*text) {

@@ -20,7 +20,7 @@ typedef struct {
   const FbsKernels* kernels;
   int32_t taps, pixels;
   int32_t vectors, odd_pixels; /* what the output pixels are cut into */
-  int32_t tiles, tile_vectors; /* at most so many vectors in each of the tiles */
+  int32_t tiles, tile_vectors; /* at most this many vectors in each of the tiles */
   int32_t* offsets;            /* see FbsMultiplication */
   float* weights;              /* [out_channels][taps][in_channels] */
   Layout layout;

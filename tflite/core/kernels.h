@@ -159,7 +159,7 @@ typedef struct {
 
   FbsWinogradKernels winograd2, winograd4;
 
-  /* Output channels that are multiplied at once with so many vectors of pixels, at most `lanes`; 0: no such tile. */
+  /* Output channels that are multiplied at once with this many vectors of pixels, at most `lanes`; 0: no such tile. */
   int32_t pixel_tile_channels[kFbsMaxPixelVectors + 1];
 
   /* Fills a tile's windows, for blocks begin..end of the taps * ceil(depth / lanes) blocks that each tap's input

@@ -4,7 +4,7 @@
 
 #include "kernels.h"
 
-/* Vectors that hold so many channels, the last one perhaps partly used. */
+/* Vectors that hold this many channels, the last one perhaps partly used. */
 int32_t fbs_vectors_of(int32_t channels, int32_t lanes);
 
 /* Covers the `count` winners of each packed vector with as few stretches of `width` neighbouring columns as possible:

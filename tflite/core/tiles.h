@@ -9,7 +9,7 @@ typedef struct {
   const FbsPanel* panels;
   int32_t count;              /* of panels */
   int32_t pixels;             /* of the output, all of which every panel takes */
-  const int32_t* tile_pixels; /* [vectors + 1]: most windows in a tile that is so many vectors wide */
+  const int32_t* tile_pixels; /* [vectors + 1]: most windows in a tile that is this many vectors wide */
   int32_t windows;            /* that a pixel takes: 4 with max pooling, else 1 */
 
   /* Tiles begin..end of the `tiles` nearly equal ones that the pixels are cut into, for one panel. `vectors` are those

@@ -17,26 +17,44 @@
 /* Guards FbsDelegate.session, should two interpreters be built with one delegate at the same time. */
 static pthread_mutex_t prepare_mutex = PTHREAD_MUTEX_INITIALIZER;
 
-/* The indices of the FBS nodes in the execution plan; free() it. */
+/* Whether one of the node's outputs is marked as a variable. No converter writes such a file: variables are inputs,
+ * which an op updates. LiteRT gives such an output no memory in time, and its own ops do not look. */
+static bool writes_variable(const TfLiteContext* context, const TfLiteNode* node) {
+  for (int i = 0; i < node->outputs->size; ++i) {
+    const int tensor = node->outputs->data[i];
+    if (tensor >= 0 && (size_t)tensor < context->tensors_size && context->tensors[tensor].is_variable) return true;
+  }
+  return false;
+}
+
+/* The indices of the FBS nodes in the execution plan; free() it. NULL after an error, which has been reported. */
 static TfLiteIntArray* find_nodes(TfLiteContext* context) {
   TfLiteIntArray* plan;
   if (context->GetExecutionPlan(context, &plan) != kTfLiteOk) return NULL;
   TfLiteIntArray* nodes = malloc(sizeof *nodes + (size_t)plan->size * sizeof *nodes->data);
-  if (nodes == NULL) return NULL;
+  if (nodes == NULL) {
+    context->ReportError(context, "FBS: out of memory. ");
+    return NULL;
+  }
   /* Copied, because the runtime may move its plan at the next call. */
   nodes->size = plan->size;
   memcpy(nodes->data, plan->data, (size_t)plan->size * sizeof *nodes->data);
 
   int found = 0;
+  int variable = -1;
   for (int i = 0; i < nodes->size; ++i) {
     TfLiteNode* node;
     TfLiteRegistration* registration;
     const void* attributes;
     size_t size;
-    if (context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration) == kTfLiteOk &&
-        fbs_op_match(node, registration, &attributes, &size) != NULL) {
-      nodes->data[found++] = nodes->data[i];
-    }
+    if (context->GetNodeAndRegistration(context, nodes->data[i], &node, &registration) != kTfLiteOk) continue;
+    if (writes_variable(context, node)) variable = nodes->data[i];
+    if (fbs_op_match(node, registration, &attributes, &size) != NULL) nodes->data[found++] = nodes->data[i];
+  }
+  if (found > 0 && variable >= 0) {
+    context->ReportError(context, "FBS: node %d writes a variable tensor; the file is damaged. ", variable);
+    free(nodes);
+    return NULL;
   }
   nodes->size = found;
   return nodes;
@@ -48,7 +66,7 @@ static TfLiteStatus delegate_prepare(TfLiteContext* context, TfLiteDelegate* bas
   FbsSession* session = fbs_session_create(&delegate->options);
   TfLiteIntArray* one = malloc(sizeof *one + sizeof *one->data);
   TfLiteStatus status = nodes != NULL && session != NULL && one != NULL ? kTfLiteOk : kTfLiteError;
-  if (status != kTfLiteOk) context->ReportError(context, "FBS: out of memory. ");
+  if (session == NULL || one == NULL) context->ReportError(context, "FBS: out of memory. ");
 
   /* One call for each node, so that each op stays a node of its own: TFLite then plans the memory of the tensors
    * between neighbouring ops, which it leaves to the delegate when it merges them, and its profiler shows every layer.

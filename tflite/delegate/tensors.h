@@ -9,7 +9,7 @@
 
 enum { kFbsNoTensor = -1 };
 
-/* A type beside TFLite's: float32 or float16. */
+/* A type besides TFLite's: float32 or float16. */
 enum { kFbsFloat = -1 };
 
 /* Bytes of an element of the types that ops take. */

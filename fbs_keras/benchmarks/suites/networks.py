@@ -188,7 +188,7 @@ def make_candidates(
     ]
     if quantize == "dynamic_int8":
         candidates = [each for each in candidates if not each.name.endswith("direct")]
-    conv = {dense: report.dense, open_: report.dense, static: static_macs, gated: report.conv}
+    conv: dict[Any, int] = {dense: report.dense, open_: report.dense, static: static_macs, gated: report.conv}
     macs = {each.name: (conv[each.model], each.macs) for each in candidates}
     return candidates, macs, (report.peak_dense, report.peak_fbs)
 

@@ -263,7 +263,7 @@ def compare(name: str, folder: Path, input_shape: tuple[int, ...] | None = None,
             "too little to compare anything by"
         )
     export.convert(fbs, folder / "fbs.tflite")
-    reports = [
+    reports: list[Any] = [  # `Report`s, since the file is not quantised
         export.verify(fbs, folder / "fbs.tflite", x, tolerance=TOLERANCE, use_delegate=use_delegate)
         for use_delegate in (False, True)
     ]
@@ -338,7 +338,7 @@ def measure(
 
 
 def measure_apart(name: str, **options: Any) -> ZooResult:
-    """`measure` in a process of its own; what fails, or does not fit into memory, is told in `error`."""
+    """`measure` in a process of its own; what fails, or does not fit into memory, is in `error`."""
     command = [sys.executable, "-m", "fbs_keras.benchmarks.suites.zoo", json.dumps({"name": name} | options)]
     process = subprocess.run(command, capture_output=True, text=True)
     if process.returncode == 0:
@@ -351,7 +351,7 @@ def measure_apart(name: str, **options: Any) -> ZooResult:
     return ZooResult(name, error=error, commit=measurement.environment()["commit"])
 
 
-# Reasons of `wrap`, in the few words of the table; others are told up to the first of ":;,".
+# Reasons of `wrap`, in the few words of the table; others are cut at the first of ":;,".
 _SHORT = (
     (r"it reads .*, all of whose channels are active", "depthwise"),
     (r"its map of (\d+x\d+) is so small.*", r"on \1"),

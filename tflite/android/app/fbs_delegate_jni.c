@@ -19,7 +19,7 @@ static void throw_java(JNIEnv* env, const char* name, const char* text) {
   if (type != NULL) (*env)->ThrowNew(env, type, text);
 }
 
-/* Copies count strings of Java's to the heap, with a NULL behind the last. Returns NULL, with an exception pending, if
+/* Copies count strings of Java's to the heap, with a NULL after the last. Returns NULL, with an exception pending, if
  * one is null or memory runs out. */
 static char** copy_strings(JNIEnv* env, jobjectArray array, jsize count);
 

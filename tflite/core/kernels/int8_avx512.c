@@ -36,7 +36,7 @@
 #define STRETCH INT32_MAX /* one for each vector: lines of 64 columns are cut below */
 #define ORIGIN 0
 #define PACK_PANEL
-#define QUADS 32 /* 96 of 192 channels take 1.7 us so, and 1.8 with 16 (Zen 5) */
+#define QUADS 32 /* 96 of 192 channels take 1.7 us, and 1.8 with 16 (Zen 5) */
 /* 24 of the 32 registers hold sums; 10 pixels' pointers fill the general registers. */
 #define MAX_VECTORS 4
 #define TILE_PIXELS {0, 10, 10, 8, 6}
@@ -130,7 +130,7 @@ INLINE __m512i pack_bytes(const __m512i* v) {
 
 /* The weights of 64 winners in a row are gathered from the row's lines, each of which one permutation brings into
  * place, and then interleaved with those of three other rows. Where all rows begin at the same place of a line of the
- * cache, the lines are those: 96 of 192 channels take 1.7 us so, 2.1 from the first winner's column on, and 2.3 with
+ * cache, the lines are those: 96 of 192 channels take 1.7 us then, 2.1 from the first winner's column on, and 2.3 with
  * two permutations for each vector of winners (Zen 5). */
 static void pack_panel(const int8_t* const* rows, int64_t quads, const FbsStretch* stretches, const int32_t* first,
                        int32_t vectors, int8_t* packed, int32_t* sums) {

@@ -4,8 +4,8 @@
  *   Y = A^T [ (G w G^T) . (B^T d B) ] A
  *
  * (Lavin and Gray, 2016, section 4) with the points 0, 1, -1 and infinity for m = 2, and 0, +-1/sqrt(2), +-sqrt(2) and
- * infinity for m = 4, which round a third as much as +-1 and +-2 for as many operations (docs/kernels.md). It needs
- * SUB(a, b) from the instruction set besides what template.h does.
+ * infinity for m = 4, which round a third as much as +-1 and +-2 for as many operations (docs/kernels_notebook.md). It
+ * needs SUB(a, b) from the instruction set besides what template.h does.
  */
 
 enum { kMostPoints = 6 }; /* a, for m = 4 */

@@ -1,10 +1,10 @@
-"""Training on what a teacher says of the images too: Hinton et al., "Distilling the Knowledge in a Neural Network"."""
+"""Training on labels and on what a teacher predicts: Hinton et al., "Distilling the Knowledge in a Neural Network"."""
 
 import numpy as np
 
 
 class SoftLabels:
-    """Batches with labels that a teacher has a share in: `(1 - weight) * labels + weight * softmax(teacher(images))`.
+    """Batches with labels that are partly a teacher's: `(1 - weight) * labels + weight * softmax(teacher(images))`.
 
     The loss of these labels is the usual sum of the loss of the labels and the distance from the teacher.
 

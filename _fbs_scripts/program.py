@@ -1,4 +1,4 @@
-"""What the scripts share: a quiet start of TensorFlow, and errors in one line."""
+"""How a program starts and ends: TensorFlow starts quietly, models are loaded and saved, errors take one line."""
 
 import errno
 import os
