@@ -7,6 +7,7 @@ import keras
 
 from fbs_keras import graph
 from fbs_keras.compact import sparsity, steps
+from fbs_keras.compact.attributes import predicts_gate
 from fbs_keras.graph.quantized import check_not_quantized
 from fbs_keras.layers.fbs_conv2d import FBSConv2D, current_density
 from fbs_keras.layers.suppress import Suppress
@@ -243,7 +244,7 @@ def _count(step, shapes, sizes, active, own_gate=None):
     if isinstance(layer, FBSConv2D):
         conv = dense * active_in * active_out // (channels_in * channels_out)
         if own_gate is None:  # of another saliency than the op's, g is a plain layer's
-            own_gate = (active_in if layer.gate_input == "mean" else channels_in) * channels_out
+            own_gate = (active_in if predicts_gate(layer) else channels_in) * channels_out
         gate = own_gate + channels_out * positions
         density = current_density(layer)
     return LayerMacs(

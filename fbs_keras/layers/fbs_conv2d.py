@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import types
+import typing
 
 import keras
 import numpy as np
@@ -102,6 +103,7 @@ class FBSConv2D(keras.layers.Conv2D):
     """
 
     lora_rank: int | None  # Conv2D's
+    gate_kernel: typing.Any  # None with a gate of the user's own, as is gate_bias
 
     def __init__(
         self,
