@@ -1,5 +1,8 @@
 """Gates of a user's own in exported files: trained a step, and equal to Keras with the delegate and without."""
 
+import pathlib
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -119,3 +122,23 @@ def test_names_the_layer_whose_gate_tflite_has_no_op_for():
     model = keras.Model(image, fbs_keras.FBSConv2D(8, 3, density=0.5, gate=gate, name="odd")(image))
     with pytest.raises(ValueError, match="odd"):
         convert(model)
+
+
+def test_the_document(tmp_path, monkeypatch):
+    """The examples of docs/gates.md run as they stand, one after the other."""
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "gates.md").read_text(encoding="utf-8")
+    define, train, wrapped = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    images, labels = random.normal(size=(8, 16, 16, 3)).astype("float32"), np.arange(8) % 3
+    names = {"images": images, "labels": labels}
+    exec(define + train, names)
+    expected = names["model"].predict(images, verbose=0)
+    got = Interpreter("model.tflite", use_delegate=False).predict(images)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    plain = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(8, 3), layers.BatchNormalization(), layers.ReLU()])
+    plain.layers[1].gamma.assign(random.uniform(0.5, 2, 8))
+    names["wrapped"] = fbs_keras.wrap(plain, density=0.5)
+    exec(wrapped, names)
+    expected = names["wrapped"].predict(images[:, :8, :8], verbose=0)
+    np.testing.assert_allclose(names["gated"].predict(images[:, :8, :8], verbose=0), expected, rtol=1e-5, atol=1e-6)
