@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # Ours in custom files; portable ones hold composites, whose names begin so.
-FBS_OPS = ("FbsConv2D", "FbsConv2DInt8", "FbsDepthwiseConv2D", "FbsAdd")
+FBS_OPS = (
+    *("FbsConv2D", "FbsConv2DInt8", "FbsGatedConv2D", "FbsGatedConv2DInt8"),
+    *("FbsDepthwiseConv2D", "FbsAdd"),
+)
 FBS_COMPOSITE = b"fbs."
 
 # Of what a gate consists where an FBS model was exported to built-in ops alone: the mean of |x|, and who wins.

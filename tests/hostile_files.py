@@ -434,6 +434,43 @@ def _(writer, op):
     writer.run_with = [np.ones(op.x_shape, np.float32)]
 
 
+# g as an operand: what the op's parse and checks do by themselves; it shares the rest with the op above.
+for label, settings in {"g": {}, "g, int8": {"quantize": "int8"}}.items():
+    gated = {"gated": True, **settings}
+    kind, count = ("FbsGatedConv2DInt8", 5) if settings else ("FbsGatedConv2D", 4)
+    scales = "weight_scales, " if settings else ""
+    attribute(f"{label}: version 2", f"{kind} 'conv0': the file holds version 2", gated, version=2)
+    attribute(f"{label}: version 2, composite", f"{kind} 'conv0': the file holds", gated, "composite", version=2)
+    attribute(f"{label}: k above the channels", r"k must be in \[1, 16\], the channels", gated, k=17)
+    attribute(f"{label}: sparse_in without indices", f"expected {count + 1} inputs .* got {count}", gated, sparse_in=1)
+    for sizes in ((1, 15), (2, 16), (16, 1)):
+        message = rf"g must be \[1, 16\], a number for each filter and example, got \[{sizes[0]}, {sizes[1]}\]"
+        shape(f"{label}: {sizes}", "g", sizes, message, gated)
+    for sizes in ((16,), (1, 1, 16)):
+        shape(f"{label}: {sizes}", "g", sizes, f"g must have 2 dimensions, got {len(sizes)}", gated)
+
+    @row(f"{label}: missing", rf"expected {count} inputs \(x, g, weights, {scales}bias\).*, got {count - 1}", gated)
+    def _(writer, op):
+        del writer.nodes[0].inputs[1]
+
+    @row(f"{label}: with a gate", f"expected {count} inputs .*, got {count + 2}", gated)
+    def _(writer, op):
+        writer.nodes[0].inputs += [writer.constant(name, getattr(op, name)) for name in ("gate_kernel", "gate_bias")]
+
+    @row(f"{label}: int32", "g must be float32 .1., got TFLite's type 2", gated)
+    def _(writer, op):
+        writer.named("g").type = INT32
+
+    @row(f"{label}: optional", "g must be a tensor of the graph, got index -1", gated)
+    def _(writer, op):
+        writer.nodes[0].inputs[1] = -1
+
+    # LiteRT gives no delegate a node that reads what it writes.
+    @row(f"{label}: is y too", f"unresolved custom op: {kind}", gated)
+    def _(writer, op):
+        writer.nodes[0].outputs[0] = writer.nodes[0].inputs[1]
+
+
 # Weights of 8 bits: what the op's parse and checks do by themselves; they share the rest with the op above.
 INT8 = {"quantize": "int8"}
 FLOAT16 = {"quantize": "float16"}

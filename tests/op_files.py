@@ -77,7 +77,7 @@ class Op(Windowed):
     """One FBS convolution. `active` is how many of `in_channels` the input holds; None: it is dense.
 
     `quantize`: how the file stores the weights: None, "float16", or "int8", which is the op fbs.conv2d_int8. `pool`: of
-    that op; the files have this attribute only where it is not 1.
+    that op; the files have this attribute only where it is not 1. `gated`: the form of the op that takes g.
     """
 
     batch: int = 1
@@ -96,6 +96,7 @@ class Op(Windowed):
     seed: int = 0
     quantize: str | None = None
     pool: int = 1
+    gated: bool = False
 
     def __post_init__(self):
         random = np.random.default_rng(self.seed)
@@ -118,6 +119,8 @@ class Op(Windowed):
             self.weight_scales = np.abs(self.weights).max((0, 1)) / np.float32(127)
             self.weights = np.rint(self.weights / self.weight_scales).astype(np.int8)
             self.constants.insert(1, "weight_scales")
+        if self.gated:
+            self.constants = self.constants[:-2]
 
     @property
     def sparse_in(self):
@@ -148,25 +151,30 @@ class Op(Windowed):
         return self.batch, height // self.pool, width // self.pool, self.k
 
     def inputs(self, seed=1):
-        """Random x, and in_indices where the op takes them."""
+        """Random x, in_indices where the op takes them, and g where it does: eighths, some negative, some equal."""
         random = np.random.default_rng(seed)
         x = random.normal(size=self.x_shape).astype(np.float32)
-        if not self.sparse_in:
-            return [x]
-        indices = [random.permutation(self.in_channels)[: self.active] for _ in range(self.batch)]
-        return [x, np.array(indices, np.int32)]
+        inputs = [x]
+        if self.sparse_in:
+            indices = [random.permutation(self.in_channels)[: self.active] for _ in range(self.batch)]
+            inputs.append(np.array(indices, np.int32))
+        if self.gated:
+            inputs.append((random.integers(-4, 16, (self.batch, self.filters)) / 8).astype(np.float32))
+        return inputs
 
-    def reference(self, x, in_indices=None):
+    def reference(self, x, *others):
         """The equations of docs/design.md in float64: y, and out_indices in ascending order (None when y is dense)."""
-        x = x.astype(np.float64)
-        if in_indices is None:
-            in_indices = np.tile(np.arange(self.in_channels), (len(x), 1))
+        x, others = x.astype(np.float64), list(others)
+        in_indices = others.pop(0) if self.sparse_in else np.tile(np.arange(self.in_channels), (len(x), 1))
+        given = others.pop(0).astype(np.float64) if self.gated else [None] * len(x)
         (out_h, out_w), _ = self.windows()
         y = np.zeros((len(x), out_h, out_w, self.k))
         out_indices = np.zeros((len(x), self.k), np.int32)
-        for image, rows, result, winners in zip(x, in_indices, y, out_indices, strict=True):
-            saliency = np.abs(image).mean(axis=(0, 1))
-            gate = np.maximum(saliency @ self.gate_kernel[rows].astype(np.float64) + self.gate_bias, 0)
+        for image, rows, gate, result, winners in zip(x, in_indices, given, y, out_indices, strict=True):
+            if gate is None:
+                saliency = np.abs(image).mean(axis=(0, 1))
+                gate = saliency @ self.gate_kernel[rows].astype(np.float64) + self.gate_bias
+            gate = np.maximum(gate, 0)
             score = gate.reshape(-1, self.group_size).mean(axis=1)
             groups = np.sort(np.argsort(-score, kind="stable")[: self.k // self.group_size])
             winners[:] = (groups[:, None] * self.group_size + np.arange(self.group_size)).ravel()
@@ -295,11 +303,12 @@ def name_of(op):
         return "FbsAdd", "fbs.add"
     if isinstance(op, Depthwise):
         return "FbsDepthwiseConv2D", "fbs.depthwise_conv2d"
-    return ("FbsConv2DInt8", "fbs.conv2d_int8") if op.quantize == "int8" else ("FbsConv2D", "fbs.conv2d")
+    gated, int8 = op.gated, op.quantize == "int8"
+    return f"Fbs{'Gated' * gated}Conv2D{'Int8' * int8}", f"fbs.{'gated_' * gated}conv2d{'_int8' * int8}"
 
 
 class Writer:
-    """Builds a model whose main graph is a chain of FBS convolutions, a depthwise convolution or a sum.
+    """Builds a model whose main graph is a chain of FBS convolutions, of one kind, a depthwise convolution or a sum.
 
     Every part stays open to change until `pack`.
     """
@@ -346,6 +355,8 @@ class Writer:
         x = self.tensor("x", ops[0].x_shape)
         indices = self.tensor("in_indices", ops[0].x_shape[::3], INT32) if ops[0].sparse_in else None
         self.graph.inputs = [x] if indices is None else [x, indices]
+        if ops[0].gated:
+            self.graph.inputs.append(self.tensor("g", (ops[0].batch, ops[0].filters)))
         for number, op in enumerate(ops):
             x, indices = self.node(number, op, x, indices, form)
         self.graph.outputs = [x] if indices is None else [x, indices]
@@ -372,6 +383,8 @@ class Writer:
         """Adds an op; returns its y and its out_indices, or None where y is dense."""
         name = f"conv{number}"
         operands = [x] if indices is None else [x, indices]
+        if op.gated:
+            operands.append(self.graph.inputs[-1])
         for part in op.constants:
             operands.append(self.constant(f"{name}/{part}", getattr(op, part)))
         results = [self.tensor(name, op.y_shape)]

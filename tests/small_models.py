@@ -4,6 +4,7 @@ import functools
 
 import keras
 import numpy as np
+from gates import GATES
 from keras import layers
 
 from fbs_keras import FBSConv2D, Suppress
@@ -37,6 +38,22 @@ def one(**settings):
     def body(x):
         x = FBSConv2D(8, **settings)(x)
         x = FBSConv2D(12, **settings)(x)
+        return layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
+
+    return lambda: functional(body)
+
+
+def gated(name, **settings):
+    """FBS layers with gates of `gates.GATES`: of a dense tensor, of compact ones and of a sum."""
+
+    def layer(filters, **others):
+        return FBSConv2D(filters, **{"padding": "same", "density": 0.5, **settings, **others, **GATES[name](filters)})
+
+    def body(x):
+        x = layer(8, kernel_size=3)(x)
+        y = layer(8, kernel_size=1, activation=None)(x)
+        x = layer(12, kernel_size=3, strides=2)(layers.ReLU()(layers.Add()([x, y])))
+        x = layers.MaxPooling2D(2)(layer(8, kernel_size=3)(x))
         return layers.Dense(5)(layers.GlobalAveragePooling2D()(x))
 
     return lambda: functional(body)
@@ -314,6 +331,10 @@ MODELS = {
     "round_channels": one(density=0.3, round_channels=4),
     "round_channels_of_groups": one(density=0.3, round_channels=6, group_size=4),
     "group_size_density_one": one(group_size=4, density=1.0),
+    "gate_bottleneck": gated("bottleneck"),
+    "gate_max": gated("max", group_size=2),
+    "gate_image": gated("image"),
+    "gate_density_one": gated("class", density=1.0),
     "no_norm": one(normalize=False),
     "no_bias": one(use_bias=False),
     "neither": one(normalize=False, use_bias=False),

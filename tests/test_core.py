@@ -212,8 +212,8 @@ class Options(ctypes.Structure):
 PATHS = {name: value for value, name in enumerate(["auto", "reference", "plain", "avx2", "avx512", "neon"])}
 
 
-def run_core(core, path, shape, weights, x, in_indices):
-    """One run of fbs_conv2d: (y, out_indices)."""
+def run_core(core, path, shape, weights, x, in_indices, g=None):
+    """One run of fbs_conv2d: (y, out_indices). With `g`, the weights lack the gate's."""
     message = ctypes.create_string_buffer(256)
     assert core.fbs_conv2d_check(ctypes.byref(shape), message, ctypes.c_size_t(256)) is None, message.value
     pointers = Weights(*(w.ctypes.data_as(FLOATS) for w in weights))
@@ -229,6 +229,7 @@ def run_core(core, path, shape, weights, x, in_indices):
         threads,
         x.ctypes.data_as(FLOATS),
         None if in_indices is None else in_indices.ctypes.data_as(INTS),
+        None if g is None else g.ctypes.data_as(FLOATS),
         y.ctypes.data_as(FLOATS),
         indices.ctypes.data_as(INTS),
         ctypes.c_void_p(workspace.ctypes.data + -workspace.ctypes.data % 64),
@@ -239,13 +240,13 @@ def run_core(core, path, shape, weights, x, in_indices):
     return y, indices
 
 
-def numpy_layer(shape, weights, x, in_indices):
+def numpy_layer(shape, weights, x, in_indices, g=None):
     """The layer of docs/design.md on dense arrays in float64: channels that are not active are zeros."""
-    kernel, bias, phi, rho = (w.astype(np.float64) for w in weights)
+    kernel, bias, *gate = (w.astype(np.float64) for w in weights)
     dense = np.zeros([*x.shape[:3], shape.in_channels])
     for n in range(shape.batch):
         dense[n][..., np.arange(shape.in_channels) if in_indices is None else in_indices[n]] = x[n]
-    g = np.maximum(np.abs(dense).mean((1, 2)) @ phi + rho, 0)
+    g = np.maximum(np.abs(dense).mean((1, 2)) @ gate[0] + gate[1] if g is None else g.astype(np.float64), 0)
     order = g.reshape(shape.batch, -1, shape.group_size).mean(-1)
     groups = np.sort(np.argsort(-order, axis=-1, kind="stable")[:, : shape.out_active // shape.group_size])
     winners = (groups[:, :, None] * shape.group_size + np.arange(shape.group_size)).reshape(shape.batch, -1)
@@ -281,9 +282,10 @@ LAYERS = {
 }
 
 
+@pytest.mark.parametrize("given", [False, True], ids=["gate", "given g"])
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("layer", LAYERS)
-def test_against_numpy(core, path, layer):
+def test_against_numpy(core, path, layer, given):
     if not core.fbs_path_available(PATHS[path]):
         pytest.skip(f"this CPU has no {path}")
     assert core.fbs_path_name(PATHS[path]).decode() == path
@@ -312,7 +314,10 @@ def test_against_numpy(core, path, layer):
             np.int32
         )
     )
-    y, winners = run_core(core, PATHS[path], shape, weights, x, in_indices)
-    expected_y, expected_winners = numpy_layer(shape, weights, x, in_indices)
+    g = None
+    if given:
+        weights, g = weights[:2], rng.standard_normal((shape.batch, shape.out_channels), np.float32)
+    y, winners = run_core(core, PATHS[path], shape, weights, x, in_indices, g)
+    expected_y, expected_winners = numpy_layer(shape, weights, x, in_indices, g)
     np.testing.assert_array_equal(winners, expected_winners)
     np.testing.assert_allclose(y, expected_y, rtol=1e-5, atol=1e-4)

@@ -79,6 +79,18 @@ QUANTIZED = {
     "float16, sparse in": Op(active=5, quantize="float16"),
     "float16, density 1": Op(k=16, quantize="float16"),
 }
+GATED = {
+    "g": Op(gated=True),
+    "g, sparse in": Op(active=5, gated=True),
+    "g, dense out": Op(k=16, gated=True),
+    "g, groups, batch 3, stride 2": Op(batch=3, active=5, strides=(2, 1), group_size=4, k=8, gated=True),
+    "g, one channel": Op(in_channels=1, filters=1, k=1, gated=True),
+    "g, more than a tile": Op(height=13, width=11, in_channels=48, active=29, filters=96, k=71, gated=True),
+    "g, float16": Op(active=5, quantize="float16", gated=True),
+    "g, int8": Op(active=5, quantize="int8", gated=True),
+    "g, int8, batch 3": Op(batch=3, quantize="int8", gated=True),
+    "g, pooled": Op(k=16, active=5, pool=2, activation="RELU6", quantize="int8", gated=True),
+}
 ADDS = {
     "dense + compact": Add(),
     "compact + dense": Add(active=(10, None)),
@@ -155,7 +167,7 @@ class TestResults:
         except ValueError as error:
             assert f"'{path}' is not available on this CPU" in str(error)
             pytest.skip(f"{path} is not available on this CPU")
-        for name, op in (OPS | QUANTIZED).items():
+        for name, op in (OPS | QUANTIZED | GATED).items():
             interpreter = interpret(op_file(op), delegate, threads)
             for seed in (1, 2):
                 inputs = op.inputs(seed)
@@ -246,7 +258,7 @@ class TestResults:
         "op",
         [
             *(Op(), Op(k=16), Op(active=4), Op(active=4, quantize="int8"), Op(active=4, quantize="int8", pool=2)),
-            Op(quantize="float16"),
+            *(Op(quantize="float16"), Op(active=4, gated=True), Op(active=4, quantize="int8", gated=True)),
         ],
     )
     def test_composite(self, library, op):
@@ -263,16 +275,19 @@ class TestResults:
         check(run(interpreter, [x, indices]), op.reference(x, indices))
 
     @pytest.mark.parametrize(
-        "settings", [{}, {"quantize": "float16"}, {"quantize": "int8"}, {"quantize": "int8", "pool": 2}], ids=str
+        "settings",
+        [{}, {"quantize": "float16"}, {"quantize": "int8"}, {"quantize": "int8", "pool": 2}, {"gated": True}],
+        ids=str,
     )
     def test_resize(self, library, settings):
         """Another batch, another size, and back: Prepare runs again."""
         interpreter = interpret(op_file(Op(**settings)), load(library))
         for sizes in ({}, {"batch": 3}, {"height": 9, "width": 12}, {}):
             op = Op(**settings, **sizes)
-            interpreter.resize_tensor_input(interpreter.get_input_details()[0]["index"], op.x_shape)
-            interpreter.allocate_tensors()
             inputs = op.inputs()
+            for details, value in zip(interpreter.get_input_details(), inputs, strict=True):
+                interpreter.resize_tensor_input(details["index"], value.shape)
+            interpreter.allocate_tensors()
             check(run(interpreter, inputs), op.reference(*inputs))
 
     def test_preserve_all_tensors(self, library):

@@ -74,6 +74,7 @@ class Conv2DAttributes(Attributes):
     custom_name = "FbsConv2D"
     composite_name = "fbs.conv2d"
     constants: typing.ClassVar[tuple[str, ...]] = ("weights", "bias", "gate_kernel", "gate_bias")
+    gated: typing.ClassVar[bool] = False  # whether g is an operand
 
     sparse_in: bool
     k: int
@@ -110,7 +111,7 @@ class Conv2DAttributes(Attributes):
 
     @property
     def operands(self):
-        return ["x", *(["in_indices"] if self.sparse_in else []), *self.constants]
+        return ["x", *(["in_indices"] if self.sparse_in else []), *(["g"] if self.gated else []), *self.constants]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +124,29 @@ class Conv2DInt8Attributes(Conv2DAttributes):
 
     custom_name = "FbsConv2DInt8"
     composite_name = "fbs.conv2d_int8"
-    constants = ("weights", "weight_scales", "bias", "gate_kernel", "gate_bias")
+    constants: typing.ClassVar[tuple[str, ...]] = ("weights", "weight_scales", "bias", "gate_kernel", "gate_bias")
 
     pool: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedConv2DAttributes(Conv2DAttributes):
+    """The attributes of an FBS convolution whose g another layer predicts: those of `Conv2DAttributes`."""
+
+    custom_name = "FbsGatedConv2D"
+    composite_name = "fbs.gated_conv2d"
+    constants = ("weights", "bias")
+    gated = True
+
+
+@dataclasses.dataclass(frozen=True)
+class GatedConv2DInt8Attributes(Conv2DInt8Attributes):
+    """The attributes of such a convolution with int8 weights: those of `Conv2DInt8Attributes`."""
+
+    custom_name = "FbsGatedConv2DInt8"
+    composite_name = "fbs.gated_conv2d_int8"
+    constants = ("weights", "weight_scales", "bias")
+    gated = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,7 +219,8 @@ class DepthwiseConv2DAttributes(Attributes):
         return ["x", "indices", *self.constants]
 
 
-OPS = {op.custom_name: op for op in (Conv2DAttributes, Conv2DInt8Attributes, AddAttributes, DepthwiseConv2DAttributes)}
+CONVOLUTIONS = (Conv2DAttributes, Conv2DInt8Attributes, GatedConv2DAttributes, GatedConv2DInt8Attributes)
+OPS = {op.custom_name: op for op in (*CONVOLUTIONS, AddAttributes, DepthwiseConv2DAttributes)}
 MOST_ADDENDS = 8
 
 
@@ -222,6 +244,11 @@ def _literal(value):
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 
+def predicts_gate(layer):
+    """Whether an FBS layer's op predicts g itself, by the linear gate on the mean |x|; else g is an operand."""
+    return layer.gate_layer is None and layer.gate_input == "mean"
+
+
 def constants(layer):
     """Folds an FBS layer's normalisation away: `norm(conv(x)) + beta = conv(x, weights) + bias`.
 
@@ -230,8 +257,8 @@ def constants(layer):
 
     Returns:
         The op's constants by name, float32 arrays: `weights` `[C_in, KH * KW, C_out]` with `1 / sqrt(var + eps)`
-        folded in, `bias` `[C_out]` = `beta - mean / sqrt(var + eps)`, `gate_kernel` `[C_in, C_out]` and `gate_bias`
-        `[C_out]`.
+        folded in, `bias` `[C_out]` = `beta - mean / sqrt(var + eps)`, and where the op predicts g, `gate_kernel`
+        `[C_in, C_out]` and `gate_bias` `[C_out]`.
     """
     weights, bias = _array(layer.kernel), np.zeros(layer.filters)
     if layer.use_bias:
@@ -241,12 +268,9 @@ def constants(layer):
         weights, bias = weights * scale, bias + shift
     kernel_h, kernel_w, channels, filters = weights.shape
     weights = weights.reshape(kernel_h * kernel_w, channels, filters).transpose(1, 0, 2)
-    folded = {
-        "weights": weights,
-        "bias": bias,
-        "gate_kernel": _array(layer.gate_kernel),
-        "gate_bias": _array(layer.gate_bias),
-    }
+    folded = {"weights": weights, "bias": bias}
+    if predicts_gate(layer):
+        folded |= {"gate_kernel": _array(layer.gate_kernel), "gate_bias": _array(layer.gate_bias)}
     return {name: np.ascontiguousarray(value, "float32") for name, value in folded.items()}
 
 

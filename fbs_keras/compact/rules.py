@@ -122,13 +122,15 @@ def _fbs(call):
     layer = call.layer
     if not isinstance(layer, FBSConv2D):
         return None
+    # The gate alone does: the convolution reads the compact tensor.
+    reason = "its gate reads all channels" if layer.gate_input == "x" and call.compact else ""
     if layer.active_channels == layer.filters:
-        return _with_pooling(call, call.step(FBS))
+        return _with_pooling(call, call.step(FBS, reason=reason))
     whole = call.outputs[0]
     chosen = dataclasses.replace(whole, active=layer.active_channels, winners=call.winners)
     # After an activation that may mix channels the output is dense; the mask is not.
     outputs = [chosen if is_elementwise(layer.activation) else whole, chosen][: len(call.outputs)]
-    return _with_pooling(call, call.step(FBS, *outputs))
+    return _with_pooling(call, call.step(FBS, *outputs, reason=reason))
 
 
 def _with_pooling(call, step):

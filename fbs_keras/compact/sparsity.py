@@ -79,8 +79,8 @@ def _check_unchanged(node):
     if changes:
         raise ValueError(
             f"layer {node.name!r} ({type(node.layer).__name__}) overrides {', '.join(changes)} of FBSConv2D, so that "
-            "the exported op would not compute what it does; use an FBSConv2D in its place, or export the model by "
-            "model.export(format='litert'), which skips no channels"
+            "the exported op would not compute what it does; use an FBSConv2D in its place, with another gate by "
+            "FBSConv2D(gate=layer), or export the model by model.export(format='litert'), which skips no channels"
         )
 
 

@@ -29,7 +29,7 @@ def density_for_macs(
     and `tau`, the same for all layers, is as large as the budget allows. Shares are compared, not the saliencies
     themselves, since their scales differ from layer to layer. Where no layer is more concentrated than another, the
     densities are uniform. The saliencies are the running averages of training (`FBSConv2D.saliency`), or before any
-    training `relu(rho)`, which `fbs_keras.wrap` sets to batch norm's |gamma|.
+    training `relu(rho)`, which `fbs_keras.wrap` sets to batch norm's |gamma|; with a `gate` of the layer's own, ones.
 
     MACs are those of `fbs_keras.count_macs`, gates included. The model is not changed: pass the result to
     `fbs_keras.set_density`, or to a schedule as the density to end at.
@@ -114,7 +114,7 @@ def _by_shares(layers, min_density):
 def _saliency(layer):
     """Mean predicted saliency of each group of channels, in float64; ones where all are zero."""
     g = ops.convert_to_numpy(layer.saliency)
-    if not g.any():  # not trained yet
+    if not g.any() and layer.gate_layer is None:  # not trained yet
         g = np.maximum(ops.convert_to_numpy(layer.gate_bias), 0)
     g = np.asarray(g, "float64").reshape(-1, layer.group_size).mean(axis=1)
     return g if g.any() else np.ones_like(g)

@@ -7,6 +7,7 @@ import keras
 
 from fbs_keras import graph
 from fbs_keras.compact import sparsity, steps
+from fbs_keras.compact.attributes import predicts_gate
 from fbs_keras.graph.quantized import check_not_quantized
 from fbs_keras.layers.fbs_conv2d import FBSConv2D, current_density
 from fbs_keras.layers.suppress import Suppress
@@ -119,7 +120,8 @@ def count_macs(model: keras.Model) -> MacReport:
     that are not gated compute all their output channels, from the active ones of their input where they can read
     these: depthwise and separable convolutions, and 1x1 convolutions and Dense layers on several pixels. A
     channels-first model cannot be exported; it is counted with all channels after batch normalisation,
-    concatenations and excitation.
+    concatenations and excitation. A `gate` of the layer's own costs what it would cost as a model, and the linear one
+    of another saliency `C_in * C_out`.
 
     Args:
         model: A built Sequential or Functional Keras model with fixed spatial dimensions.
@@ -145,16 +147,21 @@ def count_macs(model: keras.Model) -> MacReport:
 
 
 def read_sizes(model):
-    """Reads what a count needs of a model but its densities, which takes most of the time: graph and tensors."""
+    """Reads what a count needs of a model but its densities, which takes most of the time: graph, tensors and gates."""
     model_graph = graph.flatten(model)
     check_not_quantized(model)
     tensors = graph.specs(model_graph, model)
     for ref, tensor in tensors.items():
         _check_fixed(tensor.shape, ref, model)
-    return model_graph, tensors
+    gates = {
+        node.output: _read_gate(node.layer, tensors[node.inputs[0]].shape)
+        for node in model_graph.nodes
+        if isinstance(node.layer, FBSConv2D) and node.layer.gate_layer is not None
+    }
+    return model_graph, tensors, gates
 
 
-def report(model_graph, tensors):
+def report(model_graph, tensors, gates):
     """Counts what `read_sizes` read, at the densities of the moment."""
     shapes = {ref: tuple(tensor.shape[1:]) for ref, tensor in tensors.items()}
     channels = _channel_sizes(model_graph, shapes)
@@ -164,7 +171,9 @@ def report(model_graph, tensors):
         node = step.node
         for ref, tensor in node.outputs(step.outputs).items():
             active[ref] = tensor.active or channels[ref]
-        row = _count(step, shapes, channels, active)
+        own_gate, unknown = gates.get(node.output, (None, []))
+        uncounted += [f"{node.name}/{name}" for name in unknown]
+        row = _count(step, shapes, channels, active, own_gate)
         if row is not None:
             rows.append(row)
         elif _has_kernel(node.layer):
@@ -198,8 +207,28 @@ def _channel_sizes(model_graph, shapes):
     }
 
 
-def _count(step, shapes, sizes, active):
-    """The `LayerMacs` of a call, or `None` for a layer without MACs."""
+def _read_gate(layer, input_shape):
+    """The MACs of the gate that an FBS layer has of its own, and the names of what in it cannot be counted."""
+    gate, shape = layer.gate_layer, layer.gate_input_shape(input_shape)[1:]
+    macs = _dense_macs(gate, 1, math.prod(shape[:-1]))  # g has one position
+    if macs is not None:
+        return macs, []
+    try:
+        model = gate
+        if not (isinstance(gate, keras.Model) and graph.is_readable(gate)):
+            inputs = keras.Input(shape)
+            model = keras.Model(inputs, gate.call(inputs))  # into a layer that calls others
+        counts = report(*read_sizes(model))
+        nodes = graph.flatten(model).nodes
+    except Exception:  # whatever the layer does with what is no array
+        return 0, [gate.name] if _has_kernel(gate) else []
+    known = {id(weight) for node in nodes for weight in getattr(node.layer, "weights", [])}
+    others = [weight for weight in gate.trainable_weights if len(weight.shape) > 1 and id(weight) not in known]
+    return counts.dense, [*counts.uncounted, *([gate.name] if others else [])]
+
+
+def _count(step, shapes, sizes, active, own_gate=None):
+    """The `LayerMacs` of a call, or `None` for a layer without MACs; `own_gate`: MACs of an FBS layer's own gate."""
     node, layer = step.node, step.node.layer
     if not node.inputs or not isinstance(layer, keras.layers.Layer):
         return None
@@ -214,7 +243,9 @@ def _count(step, shapes, sizes, active):
     conv, gate, density = dense * active_in // channels_in, 0, None
     if isinstance(layer, FBSConv2D):
         conv = dense * active_in * active_out // (channels_in * channels_out)
-        gate = active_in * channels_out + channels_out * positions
+        if own_gate is None:  # of another saliency than the op's, g is a plain layer's
+            own_gate = (active_in if predicts_gate(layer) else channels_in) * channels_out
+        gate = own_gate + channels_out * positions
         density = current_density(layer)
     return LayerMacs(
         name=node.name,

@@ -55,7 +55,7 @@ def convert(
             delegate quantises the activations of each FBS layer by their range and multiplies in int8; built-in ops
             multiply its weights in float32.
             What is no FBS layer goes through TFLite's own quantisation of this kind, "float16" or "dynamic range".
-            Gates are computed in float32 under all three.
+            The linear gate is computed in float32 under all three; a layer's own `gate` is no FBS layer.
         batch_size: The file's batch size, a positive integer. Defaults to 1, whatever batch the model was built with:
             like Keras, which gives a Sequential model the size of the first batch, we do not hold it to that.
 

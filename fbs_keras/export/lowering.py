@@ -76,14 +76,14 @@ def custom_op(attributes, call, tensors, constants):
     return tf.function(op, autograph=False, experimental_implements=attributes.implements(call))(*tensors, *bits)
 
 
-def fbs_conv2d(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias, weight_scales=None):
+def fbs_conv2d(attributes, x, in_indices, weights, bias, gate_kernel=None, gate_bias=None, weight_scales=None, g=None):
     """Computes one FBS convolution for its active channels, in TFLite's built-in ops.
 
         s = mean_{h,w} |x|;  g = relu(s @ gate_kernel[in_indices] + gate_bias);  out_indices = the k largest of g
         y = act(g[out_indices] * (conv(x, weights[in_indices, :, out_indices]) + bias[out_indices]))
 
-    int8 weights stand for `weights * weight_scales`. x stays float32 with them: built-in ops have no product of an int8
-    matrix that is not known beforehand.
+    With the operand g, relu(g) takes the place of the first line's. int8 weights stand for `weights * weight_scales`. x
+    stays float32 with them: built-in ops have no product of an int8 matrix that is not known beforehand.
 
     Args:
         attributes: `Conv2DAttributes`.
@@ -91,16 +91,18 @@ def fbs_conv2d(attributes, x, in_indices, weights, bias, gate_kernel, gate_bias,
         in_indices: `[N, K_in]` int32, the channels that `x` holds; `None` when it holds all.
         weights: `[C_in, KH * KW, C_out]`, float32, float16 or int8.
         bias: `[C_out]`.
-        gate_kernel: `[C_in, C_out]`, float32 or float16.
-        gate_bias: `[C_out]`.
+        gate_kernel: `[C_in, C_out]`, float32 or float16; not with g.
+        gate_bias: `[C_out]`; not with g.
         weight_scales: `[C_out]`, with int8 weights only.
+        g: `[N, C_out]`, for `Attributes` that are `gated`.
 
     Returns:
         `(y, out_indices)`: `[N, OH, OW, k]`, and `[N, k]` int32, best first; `None` when k equals C_out.
     """
-    s = tf.reduce_mean(tf.abs(x), axis=[1, 2])
-    g = tf.nn.relu(rows(s, in_indices, gate_kernel) + gate_bias)
-    pi, out_indices = _winners(g, attributes)
+    if g is None:
+        s = tf.reduce_mean(tf.abs(x), axis=[1, 2])
+        g = rows(s, in_indices, gate_kernel) + gate_bias
+    pi, out_indices = _winners(tf.nn.relu(g), attributes)
 
     index, out_height, out_width = patch_index(x.shape[1], x.shape[2], attributes)
     cols = _patches(x, index, out_height * out_width)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fbs_keras.compact.attributes import Conv2DAttributes, Conv2DInt8Attributes
+from fbs_keras.compact.attributes import CONVOLUTIONS, Conv2DInt8Attributes, predicts_gate
 
 QUANTIZATIONS = (None, "float16", "dynamic_int8")
 
@@ -19,20 +19,21 @@ def check_quantize(quantize):
 
 
 def conv2d_attributes(layer, sparse_in, quantize, pool=1):
-    """The attributes of an FBS layer's op: `Conv2DInt8Attributes` for `"dynamic_int8"`, else `Conv2DAttributes`.
+    """The attributes of an FBS layer's op, one of `CONVOLUTIONS`: of int8 weights for `"dynamic_int8"`.
 
-    `pool`, other than 1, is for the former only.
+    `pool`, other than 1, is for those only.
     """
-    if quantize == "dynamic_int8":
-        return Conv2DInt8Attributes.from_layer(layer, sparse_in, pool=pool)
-    return Conv2DAttributes.from_layer(layer, sparse_in)
+    int8, gated = quantize == "dynamic_int8", not predicts_gate(layer)
+    (op,) = (op for op in CONVOLUTIONS if (issubclass(op, Conv2DInt8Attributes), op.gated) == (int8, gated))
+    return op.from_layer(layer, sparse_in, **({"pool": pool} if int8 else {}))
 
 
 def conv2d_constants(constants, quantize):
     """Quantises the constants of an FBS layer's op. Biases and the gate's bias stay float32: they are few.
 
     Args:
-        constants: `weights`, `bias`, `gate_kernel` and `gate_bias`, float32, as from `attributes.constants`.
+        constants: `weights`, `bias`, and `gate_kernel` and `gate_bias` where the op predicts g, float32, as from
+            `attributes.constants`.
         quantize: `None`, which changes nothing; `"float16"`, for `weights` and `gate_kernel`; or `"dynamic_int8"`:
             `weights` int8, one scale for each output channel, and `gate_kernel` float16.
 
@@ -44,7 +45,7 @@ def conv2d_constants(constants, quantize):
     """
     if quantize is None:
         return constants
-    half = {"gate_kernel": to_float16(constants["gate_kernel"], "gate_kernel")}
+    half = {name: to_float16(constants[name], name) for name in ("gate_kernel",) if name in constants}
     if quantize == "float16":
         return {**constants, "weights": to_float16(constants["weights"], "weights"), **half}
     weights, scales = to_int8(constants["weights"])

@@ -18,6 +18,7 @@ from fbs_keras.compact.attributes import (
     depthwise_constants,
     normalization,
     op_activation,
+    predicts_gate,
 )
 from fbs_keras.export import lowering, quantization
 from fbs_keras.export.names import accept_scopes, renamed
@@ -112,7 +113,8 @@ class Tracer:
             case steps.FBS:
                 # The runtime gives the delegate no memory for an op's outputs that nobody reads.
                 read = bool(flat.consumers(node.output)) or flat.is_output(node.output)
-                return self.fbs(layer, inputs[0], node.name, step.pool, read)
+                image = values.dense(node.inputs[0]) if layer.gate_input == "x" else None
+                return self.fbs(layer, inputs[0], node.name, step.pool, read, image)
             case steps.CHANNELWISE:
                 return self.channelwise(node, inputs)
             case steps.DEPTHWISE:
@@ -142,13 +144,16 @@ class Tracer:
         self.names.append(name)
         return lowering.custom_op(attributes, len(self.names) - 1, tensors, values)
 
-    def fbs(self, layer, x, name, pool=1, read=True):
+    def fbs(self, layer, x, name, pool=1, read=True, image=None):
         """Computes what an FBS layer returns, of a tensor or a `Compact`; pooled where `pool` is 2.
 
-        Where its image is not `read`, but its mask is, built-in ops compute the mask.
+        Where its image is not `read`, but its mask is, built-in ops compute the mask. `image` is x as a tensor, for a
+        gate that reads all of it.
         """
         sparse_in = isinstance(x, Compact)
         tensors = [x.values, x.indices] if sparse_in else [tf.cast(x, "float32")]  # as the layer does
+        if not predicts_gate(layer):
+            tensors.append(self.gate(layer, x, name, image))
         with tf.init_scope():  # out of the function being traced, where variables have values
             attributes = quantization.conv2d_attributes(layer, sparse_in, self.quantize, pool)
             constants = self.constants(layer)
@@ -162,6 +167,15 @@ class Tracer:
                 y = self.expand(y, f"{name}/dense")
             y = y.map(layer.activation) if isinstance(y, Compact) else layer.activation(y)
         return (y, mask) if layer.return_mask else y
+
+    def gate(self, layer, x, name, image):
+        """Computes g, `[N, C_out]`, of a layer whose op does not predict it, in ordinary ops."""
+        if layer.gate_input == "x":
+            return layer.predict_from(layer.read_gate_input(image))
+        if not isinstance(x, Compact):
+            return layer.predict_from(layer.read_gate_input(x))
+        s = x.map(layer.read_gate_input)  # the other channels are zero, and so is their saliency
+        return layer.predict_from(self.expand(s, f"{name}/saliency"))
 
     def channelwise(self, node, inputs):
         """Calls a layer on `Compact`s that hold the same channels."""
@@ -307,13 +321,14 @@ class PlainTracer(Tracer):
         super().__init__(fuse=False)
         self.static = static
 
-    def fbs(self, layer, x, name, pool=1, read=True):
-        """`activation(rho * (norm(conv(x)) + beta))` as one convolution."""
+    def fbs(self, layer, x, name, pool=1, read=True, image=None):
+        """`activation(rho * (norm(conv(x)) + beta))` as one convolution; rho is 1 for a gate that has none."""
         values = x.values if isinstance(x, Compact) else tf.cast(x, "float32")
         with tf.init_scope():
             k = layer.active_channels if self.static else layer.filters
             folded = self.constants(layer)
-            rho = np.maximum(folded["gate_bias"], 0)
+            rho = np.ones(layer.filters, "float32") if layer.gate_bias is None else layer.gate_bias.numpy()
+            rho = np.maximum(rho, 0)
             kernel = (folded["weights"] * rho).reshape(-1, *layer.kernel_size, layer.filters).transpose(1, 2, 0, 3)
             kernel, bias = kernel[:, :, : values.shape[-1], :k], (folded["bias"] * rho)[:k]
         y = tf.nn.conv2d(values, kernel, layer.strides, layer.padding.upper(), dilations=layer.dilation_rate)

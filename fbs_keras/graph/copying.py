@@ -108,15 +108,14 @@ def _live(layer, config):
 
 
 def _attribute(layer, key):
-    """What a layer was given as the argument `key`, under one of the names by which Keras' layers keep it."""
-    names = (key, f"_{key}", f"forward_{key}")
-    return next((part for name in names if (part := getattr(layer, name, None)) is not None), None)
+    """What a layer was given as the argument `key`, under one of the names by which layers keep it; no own method."""
+    names = (key, f"_{key}", f"forward_{key}", f"{key}_layer")
+    found = (getattr(layer, name, None) for name in names)
+    return next((part for part in found if part is not None and getattr(part, "__self__", None) is not layer), None)
 
 
 def _stands_for(value, part, layer):
-    """Whether a value in a config is an object, no method of the layer itself, or what Keras writes for it."""
-    if getattr(part, "__self__", None) is layer:
-        return False
+    """Whether a value in a config is an object, or what Keras writes for it."""
     if isinstance(value, str):
         return value in ("linear", getattr(part, "__name__", None))  # `linear` where `_config` hid it
     return value is part or isinstance(value, dict)

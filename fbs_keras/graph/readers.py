@@ -25,6 +25,8 @@ def kernel_readers(node, flat, shapes, passes, nested=True):
     """
     if kind(node.layer) is not FBSConv2D:
         return f"it is a {type(node.layer).__name__}, which may do more than FBSConv2D"
+    if node.layer.gate_layer is not None:
+        return f"its gate is a layer, {node.layer.gate_layer.name!r}, whose outputs stay what they are"
     if has_other_weights(node.layer):
         return "it has other weights than FBSConv2D's, such as LoRA's"
     calls = _calls(node.layer, flat)
@@ -53,6 +55,10 @@ def _readers(ref, flat, shapes, passes, source, nested):
             calls = _calls(layer, flat)
             if calls > 1:
                 return f"{node.name} reads it, which is called {calls} times"
+            if getattr(layer, "gate_layer", None) is not None:
+                return (
+                    f"{node.name} reads it, whose gate is a layer, {layer.gate_layer.name!r}, that reads all channels"
+                )
             if has_other_weights(layer):
                 return f"{node.name} reads it, which has more weights than kernel and bias"
             found.append(layer)

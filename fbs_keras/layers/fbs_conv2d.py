@@ -3,12 +3,13 @@
 import contextlib
 import functools
 import types
+import typing
 
 import keras
 import numpy as np
 from keras import ops
 
-from fbs_keras.layers import gating
+from fbs_keras.layers import gates, gating
 
 # What a file holds of an FBSConv2D, in this order; batch norm's averages are stored with the layer in it.
 STORED = ("kernel", "bias", "gate_kernel", "gate_bias", "density", "saliency_weight", "usage", "saliency")
@@ -29,6 +30,10 @@ class FBSConv2D(keras.layers.Conv2D):
 
     where `norm` is batch normalisation without gamma, whose place `pi` takes. All but the k winning channels of `y`
     are zero: `fbs_keras.convert` writes a model that skips them, here they are computed and masked.
+
+    With `gate`, a layer of your own takes the place of `s @ phi + rho`, and `gate_input` is what it reads:
+
+        g  = relu(gate(s))
 
     Args:
         filters: Integer, the number of output channels.
@@ -61,6 +66,11 @@ class FBSConv2D(keras.layers.Conv2D):
         frozen: Names of weights that are not trained though the layer is: `"kernel"`, `"bias"`, `"gate_kernel"`,
             `"gate_bias"`. Setting `layer.trainable` sets it for all weights. Defaults to none.
         return_mask: Whether to return the winners too, for a `Suppress` layer further on. Defaults to `False`.
+        gate: A Keras layer or model that predicts g, `(batch, filters)`, in float32, such as a Sequential model of two
+            Dense layers. There is no phi and rho then. Defaults to `None`: `s @ phi + rho`, which our delegate computes
+            as a part of the convolution; another gate runs as ordinary layers do.
+        gate_input: What the gate reads: `"mean"` (default), s as above, `(batch, channels)`; `"max"`, s with
+            `max_{h,w} |x|` instead; or, for a `gate` of your own, `"x"`, the layer's whole input.
         **kwargs: `name`, `dtype`, `trainable`, as for any Keras layer; `lora_rank` and `lora_alpha`, as for `Conv2D`.
             Under half precision, only the convolution and the output are in it: all between is float32.
 
@@ -72,10 +82,11 @@ class FBSConv2D(keras.layers.Conv2D):
         `(batch, filters)`, 1 for a winner and 0 for a suppressed channel.
 
     Raises:
-        TypeError: If `density` is not a number, or `group_size` or `round_channels` no integer.
+        TypeError: If `density` is not a number, `group_size` or `round_channels` no integer, or `gate` no layer.
         ValueError: If `density` is not in (0, 1], `groups` is not 1, `group_size` does not divide `filters`,
-            `round_channels` is not positive, `frozen` names another weight, `activation` moves zero, or `dtype` is a
-            policy of quantized weights.
+            `round_channels` is not positive, `frozen` names another weight, `activation` moves zero, `dtype` is a
+            policy of quantized weights, `gate_input` is unknown, or phi or rho have a regularizer or constraint beside
+            a `gate`; when it is built, if `gate` cannot read its input or returns another shape.
 
     Example:
 
@@ -83,10 +94,16 @@ class FBSConv2D(keras.layers.Conv2D):
     >>> layer(keras.random.normal((8, 32, 32, 16))).shape
     (8, 32, 32, 64)
 
+    A bottleneck, which starts with all gates near 1:
+
+    >>> gate = keras.Sequential([keras.layers.Dense(4, "relu"), keras.layers.Dense(64, bias_initializer="ones")])
+    >>> layer = fbs_keras.FBSConv2D(64, 3, padding="same", density=0.5, gate=gate)
+
     Source: Gao et al., "Dynamic Channel Pruning: Feature Boosting and Suppression", ICLR 2019, section 3.
     """
 
     lora_rank: int | None  # Conv2D's
+    gate_kernel: typing.Any  # None with a gate of the user's own, as is gate_bias
 
     def __init__(
         self,
@@ -121,6 +138,8 @@ class FBSConv2D(keras.layers.Conv2D):
         norm_trainable=True,
         frozen=(),
         return_mask=False,
+        gate=None,
+        gate_input="mean",
         **kwargs,
     ):
         super().__init__(
@@ -168,6 +187,10 @@ class FBSConv2D(keras.layers.Conv2D):
         self.gate_bias_regularizer = keras.regularizers.get(gate_bias_regularizer)
         self.gate_kernel_constraint = keras.constraints.get(gate_kernel_constraint)
         self.gate_bias_constraint = keras.constraints.get(gate_bias_constraint)
+        self.gate_layer = gates.check_gate(gate, gate_input)
+        if self.gate_layer is not None:
+            gates.check_no_rules(self)
+        self.gate_input = gate_input
         self.group_size = group_size
         self.round_channels = round_channels
         self.normalize = normalize
@@ -210,10 +233,28 @@ class FBSConv2D(keras.layers.Conv2D):
         lora_rank = self.lora_rank
         self.lora_rank: int | None = None
         super().build(input_shape)
+        self.gate_kernel = self.gate_bias = None
+        if self.gate_layer is None:
+            self._add_linear_gate(input_shape[self.channel_axis])
+        else:
+            gates.build_gate(self, self.gate_input_shape((None, *input_shape[1:])), self._gate_dtype)
+        self.usage = self._add_state("usage", 1.0, (self.filters,))
+        self.saliency = self._add_state("saliency", 0.0, (self.filters,))
+        if self.norm is not None:
+            self.norm.build(super().compute_output_shape(input_shape))
+        if lora_rank:
+            alpha = {"lora_alpha": self.lora_alpha} if hasattr(self, "lora_alpha") else {}  # not in Keras 3.8
+            self.enable_lora(lora_rank, **alpha)
+        weights = self._stored_weights()
+        for name in self.frozen:
+            if name in weights:
+                weights[name].trainable = False
+
+    def _add_linear_gate(self, channels):
         # autocast=False: half precision would decide between channels by rounding.
         self.gate_kernel = self.add_weight(
             name="gate_kernel",
-            shape=(input_shape[self.channel_axis], self.filters),
+            shape=(channels, self.filters),
             initializer=self.gate_kernel_initializer,
             regularizer=self.gate_kernel_regularizer,
             constraint=self.gate_kernel_constraint,
@@ -227,17 +268,10 @@ class FBSConv2D(keras.layers.Conv2D):
             constraint=self.gate_bias_constraint,
             autocast=False,
         )
-        self.usage = self._add_state("usage", 1.0, (self.filters,))
-        self.saliency = self._add_state("saliency", 0.0, (self.filters,))
-        if self.norm is not None:
-            self.norm.build(super().compute_output_shape(input_shape))
-        if lora_rank:
-            alpha = {"lora_alpha": self.lora_alpha} if hasattr(self, "lora_alpha") else {}  # not in Keras 3.8
-            self.enable_lora(lora_rank, **alpha)
-        weights = self._stored_weights()
-        for name in self.frozen:
-            if name in weights:
-                weights[name].trainable = False
+
+    def gate_input_shape(self, input_shape):
+        """The shape of what the gate reads, given that of the layer's input."""
+        return tuple(input_shape) if self.gate_input == "x" else (input_shape[0], input_shape[self.channel_axis])
 
     def compute_output_shape(self, input_shape):
         shape = super().compute_output_shape(input_shape)
@@ -245,13 +279,27 @@ class FBSConv2D(keras.layers.Conv2D):
 
     def _widen(self, x):
         """Casts to the dtype of all that is not the convolution itself: float32, or float64 under that policy."""
+        return ops.cast(x, self._gate_dtype)
+
+    @property
+    def _gate_dtype(self):
         # Not by keras.backend.result_type: of float64 and float32 it makes float32 on PyTorch.
-        return ops.cast(x, "float64" if self.compute_dtype == "float64" else "float32")
+        return "float64" if self.compute_dtype == "float64" else "float32"
+
+    def read_gate_input(self, x):
+        """Computes what the gate reads: the saliencies of the input channels, `[N, channels]`, or x itself."""
+        x = self._widen(x)
+        return x if self.gate_input == "x" else gating.SALIENCIES[self.gate_input](x, self.data_format)
+
+    def predict_from(self, s):
+        """Computes g, `[N, filters]`, in float32 or better, of what `read_gate_input` returns."""
+        if self.gate_layer is not None:
+            return ops.relu(self._widen(self.gate_layer(s)))
+        return gating.predict(s, self._widen(self.gate_kernel), self._widen(self.gate_bias))
 
     def predict_saliency(self, x):
-        """Computes `g = relu(ss(x) @ phi + rho)`, `[N, filters]`, in float32 or better."""
-        s = gating.saliency(self._widen(x), self.data_format)
-        return gating.predict(s, self._widen(self.gate_kernel), self._widen(self.gate_bias))
+        """Computes `g = relu(ss(x) @ phi + rho)`, or by another gate, `[N, filters]`, in float32 or better."""
+        return self.predict_from(self.read_gate_input(x))
 
     def winners(self, g):
         """Marks the k winners of each row of g with 1, the others with 0, `[N, filters]`."""
@@ -318,7 +366,8 @@ class FBSConv2D(keras.layers.Conv2D):
 
     def _stored_weights(self):
         """The layer's own weights but for LoRA's, by name, in the order of a file."""
-        own = {weight.name: weight for weight in reversed(self.weights)}
+        of_gate = {id(weight) for weight in ([] if self.gate_layer is None else self.gate_layer.weights)}
+        own = {weight.name: weight for weight in reversed(self.weights) if id(weight) not in of_gate}
         return {name: own[name] for name in STORED if name in own}
 
     def save_own_variables(self, store):
@@ -374,6 +423,8 @@ class FBSConv2D(keras.layers.Conv2D):
             "norm_trainable": self.norm_trainable and (self.norm is None or self.norm.trainable or not self.trainable),
             "frozen": self._frozen_now(),
             "return_mask": self.return_mask,
+            "gate": None if self.gate_layer is None else keras.saving.serialize_keras_object(self.gate_layer),
+            "gate_input": self.gate_input,
         }
 
 

@@ -113,6 +113,26 @@ def saliency(x, data_format="channels_last"):
     return mean(ops.abs(x), (1, 2) if data_format == "channels_last" else (2, 3))
 
 
+def peak_saliency(x, data_format="channels_last"):
+    """Computes each channel's largest value, `max_{h,w} |x|`: as `saliency`, but blind to how large an object is.
+
+    Args:
+        x: Feature maps, `[N, H, W, C]`, or `[N, C, H, W]` for `"channels_first"`.
+        data_format: `"channels_last"` (default) or `"channels_first"`.
+
+    Returns:
+        `[N, C]`.
+
+    Source: ours; the paper compares no saliencies.
+    """
+    return ops.max(ops.abs(x), axis=(1, 2) if data_format == "channels_last" else (2, 3))
+
+
+# What a gate may read but x itself, by the name in `FBSConv2D(gate_input=...)`. A channel of zeros has saliency 0 in
+# each, so that the exported file computes them from the channels that a compact tensor holds.
+SALIENCIES = {"mean": saliency, "max": peak_saliency}
+
+
 def predict(s, phi, rho):
     """Predicts the output channels' saliencies from the input's, `g(x) = ReLU(ss(x) @ phi + rho)`.
 

@@ -30,7 +30,8 @@ def remove_unused(
     computes all channels and masks the losers. Where a removed channel won, the next one in the order does: train on.
 
     FBS layers whose output is read by anything but convolutions and dense layers, an addition say, stay as they are;
-    also those whose activation mixes channels, as log_softmax does. A function that is not Keras's is tried on random
+    also those with a `gate` of their own, those that such a gate reads, and those whose activation mixes channels, as
+    log_softmax does. A function that is not Keras's is tried on random
     values.
 
     Args:

@@ -42,7 +42,8 @@ def fit_gates(
     activations with f(u x) = u f(x) for u > 0, such as ReLU. At density 1 the model computes what it did, but for
     boosts of some `spread`; which channels win does not depend on `spread`.
 
-    Layers whose output is read by anything but convolutions and dense layers, an addition say, are left alone.
+    Layers whose output is read by anything but convolutions and dense layers, an addition say, are left alone; so are
+    those with a `gate` of their own, and those whose output such a gate reads.
 
     Args:
         model: What `fbs_keras.wrap` returned with `init="preserve"`, its gates untrained; it is changed. Its densities
@@ -73,7 +74,7 @@ def fit_gates(
     spread = gating.check_share(spread, "spread")
     paths = require_fbs_paths(model)
     for path, layer in paths:
-        if to_numpy(layer.gate_kernel, "float64").any():
+        if layer.gate_layer is None and to_numpy(layer.gate_kernel, "float64").any():
             raise ValueError(
                 f"the gates of {path!r} are trained or fitted already (phi is not 0), and would be lost; "
                 "expected a model as fbs_keras.wrap returns it with init='preserve'"
@@ -134,7 +135,7 @@ def _observe(model, nodes, images):
         for node in nodes:
             x, y = (ops.cast(values[ref], "float32") for ref in (node.inputs[0], node.output))
             form = node.layer.data_format
-            seen[node.name] = (gating.saliency(x, form), gating.saliency(ops.square(y), form))
+            seen[node.name] = (node.layer.read_gate_input(x), gating.saliency(ops.square(y), form))
         return seen
 
     empty = images is None or any(0 in getattr(each, "shape", ())[:1] for each in keras.tree.flatten(images))

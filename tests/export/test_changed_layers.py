@@ -105,7 +105,9 @@ def model_of(layer):
 @pytest.mark.parametrize("function", [convert, explain, functools.partial(baseline, kind="dense")])
 def test_refuses_another_gate(kind, method, function):
     model = model_of(kind(16, 3, density=0.5, name="mine"))
-    with pytest.raises(ValueError, match=rf"'mine' \({kind.__name__}\) overrides {method} of FBSConv2D.*use an FBS"):
+    with pytest.raises(
+        ValueError, match=rf"'mine' \({kind.__name__}\) overrides {method} of FBSConv2D.*FBSConv2D\(gate=layer\)"
+    ):
         function(model)
     assert fbs_keras.count_macs(model).rows[0].active_out == 8
 

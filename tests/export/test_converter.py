@@ -21,7 +21,7 @@ from fbs_keras.runtime import delegate_path
 # What ops decompose into; nothing outside of XNNPACK but GATHER, TOPK_V2, ONE_HOT, SCATTER_ND and shapes.
 DECOMPOSITION = {
     *("DEPTHWISE_CONV_2D", "ABS", "MEAN", "BATCH_MATMUL", "ADD", "MUL", "TRANSPOSE", "CONCATENATION"),
-    *("GATHER", "TOPK_V2", "ONE_HOT", "SCATTER_ND", "RESHAPE", "STRIDED_SLICE", "EXPAND_DIMS"),
+    *("RELU", "GATHER", "TOPK_V2", "ONE_HOT", "SCATTER_ND", "RESHAPE", "STRIDED_SLICE", "EXPAND_DIMS"),
 }
 
 
@@ -62,7 +62,7 @@ def test_computes_what_keras_does(name):
     assert_close(run(portable, x), expected)
     assert_close(run(builtin, x), expected)
     main, *decompositions = op_names(portable)
-    assert composites(portable).count("fbs.conv2d") == sum(
+    assert sum(each in ("fbs.conv2d", "fbs.gated_conv2d") for each in composites(portable)) == sum(
         isinstance(step.node.layer, fbs_keras.FBSConv2D) for step in _steps(model)
     )
     assert set().union(*decompositions) <= DECOMPOSITION
@@ -103,6 +103,7 @@ def test_batch_of_three(name, target):
         *("sums", "sums_read_by_others", "sums_of_many", "nested_sum", "difference", "shared", "dense_on_pixels"),
         *("depthwise_valid", "depthwise_padded", "depthwise_dilated", "depthwise_uneven", "depthwise_hard_silu"),
         *("inverted_residual", "excited_blocks", "concatenations", "separable", "unfit_masks"),
+        *("gate_bottleneck", "gate_max", "gate_image", "gate_density_one"),
     ],
 )
 @pytest.mark.parametrize("batch_size", [1, 3])

@@ -13,6 +13,7 @@ from fbs_keras.compact.attributes import (
     Conv2DAttributes,
     Conv2DInt8Attributes,
     DepthwiseConv2DAttributes,
+    GatedConv2DAttributes,
 )
 from fbs_keras.export import lowering
 from fbs_keras.export.quantization import QUANTIZATIONS, conv2d_constants
@@ -126,6 +127,27 @@ def test_equals_the_equations(problem, quantize):
     assert (out_indices is None) == (attributes.k == shapes["weights"][2])
     out_indices = None if out_indices is None else out_indices.numpy()
     check(attributes, y.numpy(), out_indices, x, indices, *constants)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_is_given_g(problem):
+    """As a gate of no kernel whose bias is g, of which some are negative and many tie."""
+    attributes, shapes, seed = problem
+    x, indices, weights, bias, _, _ = operands(shapes, seed, attributes.sparse_in)
+    random = np.random.default_rng(seed)
+    g = np.round(random.standard_normal((len(x), len(bias))) * 4) / 8
+    if attributes.group_size == 3:  # whose means round
+        g += random.uniform(0, 1e-2, g.shape)
+    gated = GatedConv2DAttributes(**vars(attributes))
+    tensors = [x, *([indices] if attributes.sparse_in else []), g, weights, bias]
+    assert len(tensors) == len(gated.operands)
+    tensors = [tf.constant(value, "int32" if value is indices else "float32") for value in tensors]
+    y, *out_indices = (output.numpy() for output in lowering.compute(gated, *tensors))
+    zeros = np.zeros(weights.shape[::2])
+    for n in range(len(x)):
+        example = out_indices[0][n : n + 1] if out_indices else None
+        check(attributes, y[n : n + 1], example, x[n : n + 1], indices[n : n + 1], weights, bias, zeros, g[n])
 
 
 @pytest.mark.parametrize("pool", [1, 2])

@@ -15,6 +15,8 @@ MODELS = [
     ("residual", "custom", None),
     ("inverted_residual", "portable", None),
     ("concatenation", "portable", "dynamic_int8"),
+    ("gate_bottleneck", "portable", None),
+    ("gate_max", "custom", "dynamic_int8"),
 ]
 
 

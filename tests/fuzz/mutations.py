@@ -11,8 +11,10 @@ from op_files import Add, Depthwise, Op, Writer
 INTEGERS = [-(2**31), -(2**31) + 1, -129, -128, -2, -1, 0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 127, 128, 255, 256, 32767]
 INTEGERS += [65535, 65536, 2**24, 2**28, 2**30, 2**31 - 2, 2**31 - 1]
 FLOATS = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45, 0, -1, 1], np.float32)
-NAMES = ["FbsConv2D", "FbsConv2DInt8", "FbsDepthwiseConv2D", "FbsAdd", "Unknown", ""]
-COMPOSITES = ["fbs.conv2d", "fbs.conv2d_int8", "fbs.depthwise_conv2d", "fbs.add", "unknown", ""]
+NAMES = ["FbsConv2D", "FbsConv2DInt8", "FbsGatedConv2D", "FbsGatedConv2DInt8", "FbsDepthwiseConv2D", "FbsAdd"]
+NAMES += ["Unknown", ""]
+COMPOSITES = ["fbs.conv2d", "fbs.conv2d_int8", "fbs.gated_conv2d", "fbs.gated_conv2d_int8", "fbs.depthwise_conv2d"]
+COMPOSITES += ["fbs.add", "unknown", ""]
 
 
 def op_models():
@@ -24,6 +26,8 @@ def op_models():
         "float16": [Op(active=4, quantize="float16")],
         "int8": [Op(active=4, quantize="int8", dilation=(1, 2))],
         "pooled": [Op(quantize="int8", pool=2)],
+        "gated": [Op(active=4, batch=2, gated=True)],
+        "gated int8": [Op(active=4, quantize="int8", pool=2, gated=True)],
         "depthwise": [Depthwise()],
         "depthwise float16": [Depthwise(batch=2, quantize="float16", strides=(2, 2))],
         "add": [Add()],

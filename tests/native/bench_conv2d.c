@@ -141,12 +141,12 @@ static Times time_layer(const FbsConv2dShape* s, const FbsConv2dOptions* options
   double run[kRuns], gate[kRuns], peak[kRuns];
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    fbs_conv2d_run(plans[i % copies], threads, t.x, t.indices, t.y, t.winners, workspace);
+    fbs_conv2d_run(plans[i % copies], threads, t.x, t.indices, NULL, t.y, t.winners, workspace);
     run[i] = now() - start;
   }
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    fbs_gate_run(s, &weights[0], fbs_select_kernels(options->path), threads, t.x, t.indices, t.g, t.winners, NULL,
+    fbs_gate_run(s, &weights[0], fbs_select_kernels(options->path), threads, t.x, t.indices, NULL, t.g, t.winners, NULL,
                  workspace);
     gate[i] = now() - start;
   }

@@ -155,7 +155,7 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count, in
   Times t = {0};
   for (int i = 0; i < kRuns; i++) {
     const double start = now();
-    fbs_conv2d_run(plans[i % copies], threads, x, indices, tensors.y, winners, workspace);
+    fbs_conv2d_run(plans[i % copies], threads, x, indices, NULL, tensors.y, winners, workspace);
     times[i] = now() - start;
   }
   t.run = median(times, kRuns);
@@ -165,7 +165,8 @@ static Times time_layer(const FbsConv2dShape* s, FbsPath path, int32_t count, in
     const FbsConv2dInt8Weights* w = &weights[i % copies];
     const FbsConv2dWeights gate = {.gate_kernel = w->gate_kernel, .gate_bias = w->gate_bias};
     const double start = now();
-    fbs_gate_run(s, &gate, fbs_select_kernels(path), threads, x, indices, tensors.g, winners, &range, gate_workspace);
+    fbs_gate_run(s, &gate, fbs_select_kernels(path), threads, x, indices, NULL, tensors.g, winners, &range,
+                 gate_workspace);
     times[i] = now() - start;
   }
   t.gate = median(times, kRuns);

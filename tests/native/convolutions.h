@@ -23,6 +23,7 @@ typedef struct {
   FbsConv2dWeights weights;
   float* x;
   int32_t* in_indices;
+  float* g; /* NULL: the plan predicts it */
 } Problem;
 
 static float* small_integers(size_t n, int32_t least, int32_t most) {
@@ -35,6 +36,21 @@ static float* fractions(size_t n, float scale) {
   float* values = NEW(float, n);
   for (size_t i = 0; i < n; i++) values[i] = (random_unit() - 0.3f) * scale;
   return values;
+}
+
+/* Eighths, of which many tie and some are negative. */
+static float* any_gates(size_t n) {
+  float* values = small_integers(n, -6, 16);
+  for (size_t i = 0; i < n; i++) values[i] /= 8;
+  return values;
+}
+
+/* With the operand g in place of a gate. */
+static void give_gates(Problem* p) {
+  free((void*)p->weights.gate_kernel);
+  free((void*)p->weights.gate_bias);
+  p->weights.gate_kernel = p->weights.gate_bias = NULL;
+  p->g = any_gates((size_t)p->shape.batch * (size_t)p->shape.out_channels);
 }
 
 static Problem problem_of(const FbsConv2dShape* s, bool sparse_in) {
@@ -59,6 +75,7 @@ static void free_problem(Problem* p) {
   free((void*)p->weights.bias);
   free((void*)p->weights.gate_kernel);
   free((void*)p->weights.gate_bias);
+  free(p->g);
 }
 
 enum { kMostOptions = kFbsPaths * kFbsMethods };
@@ -82,7 +99,7 @@ static const FbsConv2dOptions reference = {kFbsPathReference, kFbsMethodAuto, 0}
 static int run_into(const Problem* p, const FbsConv2dOptions* options, FbsThreads* threads, Result* result) {
   FbsConv2d* plan = fbs_conv2d_create(&p->shape, &p->weights, options);
   CHECK(plan != NULL, "no plan for path %s", fbs_path_name(options->path));
-  return run_plan(plan, &p->shape, threads, p->x, p->in_indices, result);
+  return run_plan(plan, &p->shape, threads, p->x, p->in_indices, p->g, result);
 }
 
 static Result run(const Problem* p, const FbsConv2dOptions* options, FbsThreads* threads) {
@@ -96,6 +113,7 @@ static Result run(const Problem* p, const FbsConv2dOptions* options, FbsThreads*
 static double channel_gate(const Problem* p, int32_t n, int32_t out) {
   const FbsConv2dShape* s = &p->shape;
   const int32_t pixels = s->in_height * s->in_width;
+  if (p->g != NULL) return fmax(p->g[n * s->out_channels + out], 0);
   double g = p->weights.gate_bias[out];
   for (int32_t i = 0; i < s->in_active; i++) {
     double saliency = 0;
@@ -156,6 +174,7 @@ static void compare_image(const Problem* p, const FbsConv2dOptions* options, con
   for (int32_t i = 0; i < k; i++) {
     CHECK_SHAPE(a[i] >= (i > 0 ? a[i - 1] + 1 : 0) && a[i] < s->out_channels, "image %d: index %d is %d", n, i, a[i]);
   }
+  if (p->g != NULL) CHECK_SHAPE(memcmp(a, b, sizeof *a * (size_t)k) == 0, "image %d: other winners of the same g", n);
   double lowest_a = INFINITY, lowest_b = INFINITY; /* of the winners only one of the two has */
   for (int32_t i = 0, j = 0; i < k || j < k;) {
     if (i < k && j < k && a[i] == b[j]) {
@@ -191,12 +210,14 @@ static inline void test_options(const Problem* p, const Result* expected, const 
   free_result(&first);
 }
 
-static inline void test_shape(const FbsConv2dShape* s, bool sparse_in) {
+/* given: whether g is an operand. */
+static inline void test_gate(const FbsConv2dShape* s, bool sparse_in, bool given) {
   char message[256];
   const char* refused = fbs_conv2d_check(s, message, sizeof message);
   if (refused != NULL) print_case(&FBS_CONV2D_DEFAULTS, s, sparse_in);
   CHECK(refused == NULL, "%s", refused);
   Problem problem = problem_of(s, sparse_in);
+  if (given) give_gates(&problem);
   Result expected = run(&problem, &reference, pools[0]);
   FbsConv2dOptions options[kMostOptions];
   const int32_t count = find_options(s, options);
@@ -204,5 +225,7 @@ static inline void test_shape(const FbsConv2dShape* s, bool sparse_in) {
   free_result(&expected);
   free_problem(&problem);
 }
+
+static inline void test_shape(const FbsConv2dShape* s, bool sparse_in) { test_gate(s, sparse_in, false); }
 
 #endif

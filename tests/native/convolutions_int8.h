@@ -52,6 +52,7 @@ typedef struct {
   FbsConv2dInt8Weights weights;
   float* x;
   int32_t* in_indices;
+  const float* g; /* NULL: the plan predicts it */
 } Problem;
 
 static int8_t* random_bytes(size_t n) {
@@ -136,7 +137,7 @@ static int run_into(const Problem* p, FbsPath path, FbsThreads* threads, Result*
   const FbsConv2dOptions options = {.path = path};
   FbsConv2d* plan = fbs_conv2d_int8_create(&p->shape, &p->weights, &options);
   CHECK(plan != NULL, "no plan for path %s", fbs_path_name(path));
-  return run_plan(plan, &p->shape, threads, p->x, p->in_indices, result);
+  return run_plan(plan, &p->shape, threads, p->x, p->in_indices, p->g, result);
 }
 
 static Result run(const Problem* p, FbsPath path, FbsThreads* threads) {
@@ -229,6 +230,18 @@ static void test_paths(const Problem* p, const Result* expected, float tolerance
   }
 }
 
+/* The same g, as an operand: for all images that of the gate's bias, since its kernel is 0. */
+static void test_given(const Problem* p, const Result* expected) {
+  const int32_t out = p->shape.out_channels;
+  float* g = NEW(float, p->shape.batch* out);
+  for (int32_t i = 0; i < p->shape.batch * out; i++) g[i] = p->weights.gate_bias[i % out];
+  Problem given = *p;
+  given.weights.gate_kernel = given.weights.gate_bias = NULL;
+  given.g = g;
+  test_paths(&given, expected, 0);
+  free(g);
+}
+
 static void test_shape(const FbsConv2dShape* s, bool sparse_in, Input input) {
   Problem p = problem_of(s, sparse_in, input);
   char message[256];
@@ -237,6 +250,7 @@ static void test_shape(const FbsConv2dShape* s, bool sparse_in, Input input) {
   CHECK(refused == NULL, "%s", refused);
   Result expected = run(&p, kFbsPathReference, pools[0]);
   test_exactly(&p, &expected);
+  if (input == kSigned || input == kHuge) test_given(&p, &expected); /* the same for the others */
   if (input != kHuge) test_paths(&p, &expected, 0); /* the sums of |x| overflow where they are not of doubles */
   free_result(&expected);
   if (input != kHuge) {

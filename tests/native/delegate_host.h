@@ -106,7 +106,22 @@ static Op addition(Attributes attributes) {
   return op;
 }
 
-enum { kOpCount = 8 };
+/* The same with g in place of the gate. */
+static Op gated(Op op) {
+  const int int8 = strcmp(op.custom_name, "FbsConv2DInt8") == 0, outputs = op.inputs;
+  op.custom_name = int8 ? "FbsGatedConv2DInt8" : "FbsGatedConv2D";
+  op.composite_name = int8 ? "fbs.gated_conv2d_int8" : "fbs.gated_conv2d";
+  const int channels = op.tensors[op.inputs - 1].sizes[0];
+  Tensor y[] = {op.tensors[outputs], op.tensors[outputs + 1]};
+  op.inputs -= 1; /* two constants fewer, and g */
+  for (int t = op.inputs - 1; t > 2; --t) op.tensors[t] = op.tensors[t - 1];
+  op.tensors[2] = (Tensor){"g", kTfLiteFloat32, kArenaRw, 2, {2, channels}};
+  op.tensors[op.inputs] = y[0];
+  op.tensors[op.inputs + 1] = y[1];
+  return op;
+}
+
+enum { kOpCount = 10 };
 static Op ops[kOpCount];
 
 static void create_ops(void) {
@@ -124,6 +139,8 @@ static void create_ops(void) {
   ops[5] = depthwise(depthwise_3x2, kTfLiteFloat16, 6, 5, 4, 7, 5, 4);
   ops[6] = depthwise(depthwise_3x3, kTfLiteFloat32, 9, 24, 18, 4, 19, 4);
   ops[7] = addition(add);
+  ops[8] = gated(ops[0]);
+  ops[9] = gated(ops[4]);
 }
 
 typedef struct {

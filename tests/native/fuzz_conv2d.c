@@ -13,6 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const bool spoilt = random_between(0, 3) == 0;
   FbsThreads* threads = pools[random_below(kPools)];
   Problem p = problem_of(&s, sparse_in);
+  if (random_between(0, 3) == 0) give_gates(&p);
   if (spoilt) spoil_floats(p.x, x_size_of(&s) / (size_t)s.batch);
   Result expected = run(&p, &reference, pools[0]);
   FbsConv2dOptions options[kMostOptions];

@@ -108,7 +108,7 @@ static double error_of(const Problem* p, FbsThreads* threads, const FbsConv2dOpt
   void* workspace = new_workspace(fbs_conv2d_workspace_size(plan, 1));
   float* y = NEW(float, p->y_size);
   int32_t winners[kChannels / 2];
-  CHECK(fbs_conv2d_run(plan, threads, p->x, NULL, y, winners, workspace) == 0, "the run failed");
+  CHECK(fbs_conv2d_run(plan, threads, p->x, NULL, NULL, y, winners, workspace) == 0, "the run failed");
   double largest = 0;
   for (size_t i = 0; i < p->y_size; i++) largest = fmax(largest, fabs((double)y[i] - p->y[i]));
   free(y);

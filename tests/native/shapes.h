@@ -142,9 +142,9 @@ static inline Result new_result(const FbsConv2dShape* s) {
 
 /* Ends the plan; the status of its run. */
 static inline int run_plan(FbsConv2d* plan, const FbsConv2dShape* s, FbsThreads* threads, const float* x,
-                           const int32_t* in_indices, Result* result) {
+                           const int32_t* in_indices, const float* g, Result* result) {
   void* workspace = new_workspace(fbs_conv2d_workspace_size(plan, fbs_threads_count(threads)));
-  const int status = fbs_conv2d_run(plan, threads, x, in_indices, result->y,
+  const int status = fbs_conv2d_run(plan, threads, x, in_indices, g, result->y,
                                     s->out_active < s->out_channels ? result->indices : NULL, workspace);
   free(workspace);
   fbs_conv2d_destroy(plan);

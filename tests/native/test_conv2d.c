@@ -30,7 +30,8 @@ static void test_windows(void) {
   }
 }
 
-/* k at the edges of one to five vectors of each width, over every size of the last pixel tile. */
+/* k at the edges of one to five vectors of each width, over every size of the last pixel tile; with the gate and with g
+ * as an operand. */
 static void test_tiles(void) {
   static const int32_t lanes[] = {4, 8, 16};
   for (size_t l = 0; l < sizeof lanes / sizeof lanes[0]; l++) {
@@ -41,6 +42,7 @@ static void test_tiles(void) {
         for (int32_t out_channels = k; out_channels <= 2 * k + 1; out_channels += k + 1) {
           const FbsConv2dShape s = tile_shape(k, out_channels);
           test_shape(&s, out_channels != k);
+          if (out_channels != k) test_gate(&s, true, true);
         }
       }
     }
@@ -256,7 +258,7 @@ static void test_random(int32_t count) {
   for (int32_t i = 0; i < count; i++, seed++) {
     FbsConv2dShape s;
     bool sparse_in;
-    if (random_shape(&s, &sparse_in)) test_shape(&s, sparse_in);
+    if (random_shape(&s, &sparse_in)) test_gate(&s, sparse_in, random_between(0, 3) == 0);
   }
 }
 
@@ -311,6 +313,34 @@ static void test_not_finite(void) {
   }
 }
 
+/* An operand g with NaN and infinities: NaN wins where nothing else is left, as in the reference. */
+static void test_given_not_finite(void) {
+  const FbsConv2dShape s = dense_shape();
+  const float values[] = {NAN, -NAN, INFINITY, -INFINITY, -0.0f};
+  for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
+    for (int32_t count = 1; count <= s.out_channels; count += 13) {
+      Problem p = problem_of(&s, false);
+      give_gates(&p);
+      for (int32_t i = 0; i < count; i++) p.g[i] = values[v]; /* in the first image only */
+      Result expected = run(&p, &reference, pools[0]);
+      FbsConv2dOptions options[kMostOptions];
+      const int32_t found = find_options(&s, options);
+      for (int32_t n = 0; n < found; n++) {
+        Result result = run(&p, &options[n], pools[1]);
+        for (int32_t i = 0; i < s.out_active; i++) {
+          CHECK(result.indices[i] == expected.indices[i], "%g: index %d", values[v], result.indices[i]);
+          if (!isnan(values[v])) continue; /* 0 * infinity is NaN, but Winograd's 0 may be a rounding's */
+          CHECK(isnan(result.y[i]) == isnan(expected.y[i]), "%g, expected %g", result.y[i], expected.y[i]);
+        }
+        compare_image(&p, &options[n], &result, &expected, 1);
+        free_result(&result);
+      }
+      free_result(&expected);
+      free_problem(&p);
+    }
+  }
+}
+
 int main(int argc, char** argv) {
   const int32_t count = parse_arguments(argc, argv);
   seed = random_state;
@@ -327,6 +357,7 @@ int main(int argc, char** argv) {
   test_many_threads();
   test_indices();
   test_not_finite();
+  test_given_not_finite();
   test_random(count);
   destroy_pools();
   printf("seed %s, %d random shapes, paths:", argv[1], count);

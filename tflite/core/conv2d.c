@@ -74,8 +74,8 @@ size_t fbs_conv2d_plan_size(const FbsConv2d* plan) { return sizeof *plan + plan-
 
 const char* fbs_conv2d_kernel_name(const FbsConv2d* plan) { return plan->name; }
 
-int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, float* y,
-                   int32_t* out_indices, void* workspace) {
+int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, const int32_t* in_indices,
+                   const float* g, float* y, int32_t* out_indices, void* workspace) {
   const FbsConv2dShape* s = &plan->shape;
   const int64_t indices = in_indices == NULL ? 0 : (int64_t)s->batch * s->in_active;
   for (int64_t i = 0; i < indices; i++) {
@@ -85,16 +85,17 @@ int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, c
   const int64_t outputs = (int64_t)fbs_y_height(s) * fbs_y_width(s) * s->out_active;
   const Layout layout = layout_of(plan, fbs_threads_count(threads));
   char* memory = workspace;
-  float* g = (float*)(memory + layout.g);
+  float* predicted = (float*)(memory + layout.g);
   void* scratch = memory + layout.scratch;
   for (int64_t n = 0; n < s->batch; n++) {
     int32_t* winners = out_indices == NULL ? (int32_t*)(memory + layout.winners) : out_indices + n * s->out_active;
-    FbsGatedImage image = {.x = x + n * values, .g = g, .winners = winners};
+    FbsGatedImage image = {.x = x + n * values, .g = predicted, .winners = winners};
     if (in_indices != NULL) image.in_indices = in_indices + n * s->in_active;
+    const float* given = plan->gate.gate_kernel == NULL ? g + n * s->out_channels : NULL;
     if (plan->kernels == NULL) {
-      fbs_reference_gate(s, &plan->gate, image.x, image.in_indices, g, winners, scratch);
+      fbs_reference_gate(s, &plan->gate, image.x, image.in_indices, given, predicted, winners, scratch);
     } else {
-      fbs_gate_run(s, &plan->gate, plan->kernels, threads, image.x, image.in_indices, g, winners,
+      fbs_gate_run(s, &plan->gate, plan->kernels, threads, image.x, image.in_indices, given, predicted, winners,
                    plan->driver->reads_range ? &image.range : NULL, scratch);
     }
     plan->driver->run(plan->convolution, threads, &image, y + n * outputs, scratch);

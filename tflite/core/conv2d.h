@@ -4,6 +4,8 @@
  *   out_indices = the k largest of g, lower index first among equals, in ascending order
  *   y = act(g[out_indices] * (conv(x, weights[in_indices, :, out_indices]) + bias[out_indices]))
  *
+ * A plan without a gate kernel is given g by each run, of which it takes ReLU(g), and does not compute s.
+ *
  * A plan is made once for a shape and holds everything that does not depend on the input; running it allocates nothing,
  * and the result does not depend on the number of threads. Tensors are NHWC and compact: x holds in_active of
  * in_channels channels, y holds out_active of out_channels.
@@ -39,10 +41,10 @@ size_t fbs_conv2d_plan_size(const FbsConv2d* plan);
 /* A short name of the chosen method and path, such as "gemm_avx512", for profiles. */
 const char* fbs_conv2d_kernel_name(const FbsConv2d* plan);
 
-/* in_indices: [batch][in_active], or NULL when x is dense. out_indices: [batch][out_active], or NULL when out_active ==
- * out_channels. Returns 0, or -1 when in_indices holds a value outside [0, in_channels) (y and out_indices are then
- * unspecified). */
-int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, const int32_t* in_indices, float* y,
-                   int32_t* out_indices, void* workspace);
+/* in_indices: [batch][in_active], or NULL when x is dense. g: [batch][out_channels] for a plan without a gate kernel,
+ * NULL for others. out_indices: [batch][out_active], or NULL when out_active == out_channels. Returns 0, or -1 when
+ * in_indices holds a value outside [0, in_channels) (y and out_indices are then unspecified). */
+int fbs_conv2d_run(const FbsConv2d* plan, FbsThreads* threads, const float* x, const int32_t* in_indices,
+                   const float* g, float* y, int32_t* out_indices, void* workspace);
 
 #endif

@@ -21,8 +21,8 @@ typedef struct {
   const int8_t* weights;    /* [in_channels][kernel_height * kernel_width][out_channels], from -127 to 127 */
   const float* scales;      /* [out_channels] */
   const float* bias;        /* [out_channels] */
-  const float* gate_kernel; /* [in_channels][out_channels] */
-  const float* gate_bias;   /* [out_channels] */
+  const float* gate_kernel; /* [in_channels][out_channels]; NULL: each run is given g */
+  const float* gate_bias;   /* [out_channels]; NULL likewise */
 } FbsConv2dInt8Weights;
 
 /* As fbs_conv2d_check. Also refuses weights of -128, and windows so large that the sums could overflow. */

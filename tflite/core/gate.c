@@ -60,6 +60,8 @@ static void sum_blocks(void* context, int32_t thread, int32_t count) {
   }
 }
 
+static float relu(float value) { return value < 0 ? 0 : value; } /* NaN stays */
+
 typedef struct {
   const FbsConv2dShape* shape;
   const FbsConv2dWeights* weights;
@@ -76,23 +78,24 @@ static void predict_share(void* context, int32_t thread, int32_t count) {
   const int32_t end = (int32_t)fbs_share(channels, thread + 1, count);
   task->kernels->predict(task->saliency, task->in_indices, task->shape->in_active, task->weights->gate_kernel, channels,
                          begin, end, task->g);
-  for (int32_t o = begin; o < end; o++) {
-    const float value = task->g[o] + task->weights->gate_bias[o];
-    task->g[o] = value < 0 ? 0 : value; /* NaN stays */
+  for (int32_t o = begin; o < end; o++) task->g[o] = relu(task->g[o] + task->weights->gate_bias[o]);
+}
+
+/* Sums |x| by blocks, and finds the range of x unless `range` is NULL. */
+static void scan(const FbsConv2dShape* shape, const FbsKernels* kernels, FbsThreads* threads, const float* x,
+                 float* sums, FbsRange* ranges, FbsRange* range) {
+  SaliencyTask task = {shape, kernels, x, sums, range == NULL ? NULL : ranges};
+  fbs_threads_run(threads, sum_blocks, &task);
+  if (range == NULL) return;
+  *range = (FbsRange){0, 0};
+  for (int64_t i = 0; i < blocks_of(shape); i++) {
+    range->low = ranges[i].low < range->low ? ranges[i].low : range->low;
+    range->high = ranges[i].high > range->high ? ranges[i].high : range->high;
   }
 }
 
-void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const FbsKernels* kernels,
-                  FbsThreads* threads, const float* x, const int32_t* in_indices, float* g, int32_t* winners,
-                  FbsRange* range, void* workspace) {
-  const Layout layout = layout_of(shape);
-  float* sums = (float*)((char*)workspace + layout.sums);
-  float* saliency = (float*)((char*)workspace + layout.saliency);
-  int32_t* keys = (int32_t*)((char*)workspace + layout.keys);
-
-  FbsRange* ranges = range == NULL ? NULL : (FbsRange*)((char*)workspace + layout.ranges);
-  SaliencyTask task = {shape, kernels, x, sums, ranges};
-  fbs_threads_run(threads, sum_blocks, &task);
+/* s, of the sums of blocks. */
+static void average(const FbsConv2dShape* shape, const float* sums, float* saliency) {
   const int32_t blocks = blocks_of(shape), channels = shape->in_active;
   const float pixels = (float)shape->in_height * (float)shape->in_width;
   for (int32_t c = 0; c < channels; c++) saliency[c] = 0;
@@ -100,17 +103,29 @@ void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, 
     for (int32_t c = 0; c < channels; c++) saliency[c] += sums[i * channels + c];
   }
   for (int32_t c = 0; c < channels; c++) saliency[c] /= pixels;
-  if (range != NULL) *range = (FbsRange){0, 0};
-  for (int64_t i = 0; range != NULL && i < blocks; i++) {
-    range->low = ranges[i].low < range->low ? ranges[i].low : range->low;
-    range->high = ranges[i].high > range->high ? ranges[i].high : range->high;
-  }
+}
 
+void fbs_gate_run(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const FbsKernels* kernels,
+                  FbsThreads* threads, const float* x, const int32_t* in_indices, const float* given, float* g,
+                  int32_t* winners, FbsRange* range, void* workspace) {
+  const Layout layout = layout_of(shape);
+  float* sums = (float*)((char*)workspace + layout.sums);
+  float* saliency = (float*)((char*)workspace + layout.saliency);
+  int32_t* keys = (int32_t*)((char*)workspace + layout.keys);
+
+  if (given == NULL || range != NULL) {
+    scan(shape, kernels, threads, x, sums, (FbsRange*)((char*)workspace + layout.ranges), range);
+  }
   PredictTask predict = {shape, weights, kernels, in_indices, saliency, g};
-  if ((int64_t)channels * shape->out_channels < kParallelPredictor) {
-    predict_share(&predict, 0, 1);
+  if (given != NULL) {
+    for (int32_t o = 0; o < shape->out_channels; o++) g[o] = relu(given[o]);
   } else {
-    fbs_threads_run(threads, predict_share, &predict);
+    average(shape, sums, saliency);
+    if ((int64_t)shape->in_active * shape->out_channels < kParallelPredictor) {
+      predict_share(&predict, 0, 1);
+    } else {
+      fbs_threads_run(threads, predict_share, &predict);
+    }
   }
   kernels->choose_winners(g, shape->out_channels, shape->group_size, shape->out_active, keys, winners);
 }

@@ -54,9 +54,13 @@ size_t fbs_reference_gate_workspace_size(const FbsConv2dShape* s) {
 }
 
 void fbs_reference_gate(const FbsConv2dShape* s, const FbsConv2dWeights* weights, const float* x,
-                        const int32_t* in_indices, float* g, int32_t* winners, void* workspace) {
+                        const int32_t* in_indices, const float* given, float* g, int32_t* winners, void* workspace) {
   double* saliency = workspace;
-  predict(s, weights, x, in_indices, saliency, g);
+  if (given == NULL) {
+    predict(s, weights, x, in_indices, saliency, g);
+  } else {
+    for (int32_t o = 0; o < s->out_channels; o++) g[o] = given[o] < 0 ? 0 : given[o];
+  }
   choose(s, g, (bool*)(saliency + s->in_active), winners);
 }
 

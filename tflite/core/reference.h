@@ -7,10 +7,10 @@
 #include "depthwise.h"
 #include "driver.h"
 
-/* The gate of an image: g of all channels, and the winners. */
+/* The gate of an image: g of all channels, ReLU(given) unless that is NULL, and the winners. */
 size_t fbs_reference_gate_workspace_size(const FbsConv2dShape* shape);
 void fbs_reference_gate(const FbsConv2dShape* shape, const FbsConv2dWeights* weights, const float* x,
-                        const int32_t* in_indices, float* g, int32_t* winners, void* workspace);
+                        const int32_t* in_indices, const float* given, float* g, int32_t* winners, void* workspace);
 
 double fbs_reference_activate(double v, FbsActivation activation);
 

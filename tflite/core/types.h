@@ -63,8 +63,8 @@ static inline int32_t fbs_y_width(const FbsConv2dShape* s) { return s->max_pool 
 typedef struct {
   const float* weights;     /* [in_channels][kernel_height * kernel_width][out_channels] */
   const float* bias;        /* [out_channels] */
-  const float* gate_kernel; /* [in_channels][out_channels] */
-  const float* gate_bias;   /* [out_channels] */
+  const float* gate_kernel; /* [in_channels][out_channels]; NULL: each run is given g */
+  const float* gate_bias;   /* [out_channels]; NULL likewise */
 } FbsConv2dWeights;
 
 int fbs_path_available(FbsPath path);          /* to this CPU */

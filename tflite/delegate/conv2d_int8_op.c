@@ -1,4 +1,4 @@
-/* The op fbs.conv2d_int8. */
+/* The op fbs.conv2d_int8, and fbs.gated_conv2d_int8, which is given g. */
 #include "../core/conv2d_int8.h"
 #include "convolution.h"
 
@@ -34,8 +34,22 @@ static const FbsConvolutionKind kKind = {
     .create = create,
 };
 
+static const FbsConvolutionKind kGatedKind = {
+    .operands = "weights, weight_scales, bias",
+    .pools = true,
+    .gated = true,
+    .constant_count = 3,
+    .constants = {{"weights", kTfLiteInt8, 3}, {"weight_scales", kTfLiteFloat32, 1}, {"bias", kTfLiteFloat32, 1}},
+    .check = check,
+    .create = create,
+};
+
 static bool parse(void* op, const TfLiteNode* node, const void* attributes, size_t size, FbsMessage* message) {
   return fbs_convolution_parse(op, &kKind, node, attributes, size, message);
+}
+
+static bool parse_gated(void* op, const TfLiteNode* node, const void* attributes, size_t size, FbsMessage* message) {
+  return fbs_convolution_parse(op, &kGatedKind, node, attributes, size, message);
 }
 
 const FbsOpKind fbs_conv2d_int8_op = {
@@ -43,6 +57,16 @@ const FbsOpKind fbs_conv2d_int8_op = {
     .composite_name = "fbs.conv2d_int8",
     .size = sizeof(FbsConvolution),
     .parse = parse,
+    .prepare = fbs_convolution_prepare,
+    .invoke = fbs_convolution_invoke,
+    .destroy = fbs_convolution_destroy,
+};
+
+const FbsOpKind fbs_gated_conv2d_int8_op = {
+    .custom_name = "FbsGatedConv2DInt8",
+    .composite_name = "fbs.gated_conv2d_int8",
+    .size = sizeof(FbsConvolution),
+    .parse = parse_gated,
     .prepare = fbs_convolution_prepare,
     .invoke = fbs_convolution_invoke,
     .destroy = fbs_convolution_destroy,

@@ -1,4 +1,4 @@
-/* The op fbs.conv2d. */
+/* The op fbs.conv2d, and fbs.gated_conv2d, which is given g. */
 #include "convolution.h"
 
 static FbsConv2dWeights weights_of(const void* const* constants) {
@@ -28,8 +28,21 @@ static const FbsConvolutionKind kKind = {
     .create = create,
 };
 
+static const FbsConvolutionKind kGatedKind = {
+    .operands = "weights, bias",
+    .gated = true,
+    .constant_count = 2,
+    .constants = {{"weights", kFbsFloat, 3}, {"bias", kTfLiteFloat32, 1}},
+    .check = check,
+    .create = create,
+};
+
 static bool parse(void* op, const TfLiteNode* node, const void* attributes, size_t size, FbsMessage* message) {
   return fbs_convolution_parse(op, &kKind, node, attributes, size, message);
+}
+
+static bool parse_gated(void* op, const TfLiteNode* node, const void* attributes, size_t size, FbsMessage* message) {
+  return fbs_convolution_parse(op, &kGatedKind, node, attributes, size, message);
 }
 
 const FbsOpKind fbs_conv2d_op = {
@@ -37,6 +50,16 @@ const FbsOpKind fbs_conv2d_op = {
     .composite_name = "fbs.conv2d",
     .size = sizeof(FbsConvolution),
     .parse = parse,
+    .prepare = fbs_convolution_prepare,
+    .invoke = fbs_convolution_invoke,
+    .destroy = fbs_convolution_destroy,
+};
+
+const FbsOpKind fbs_gated_conv2d_op = {
+    .custom_name = "FbsGatedConv2D",
+    .composite_name = "fbs.gated_conv2d",
+    .size = sizeof(FbsConvolution),
+    .parse = parse_gated,
     .prepare = fbs_convolution_prepare,
     .invoke = fbs_convolution_invoke,
     .destroy = fbs_convolution_destroy,

@@ -22,12 +22,13 @@ bool fbs_convolution_parse(FbsConvolution* op, const FbsConvolutionKind* kind, c
     return false;
   }
   op->max_pool = pool == 2;
-  const int expected = 1 + op->sparse_in + kind->constant_count;
+  const int expected = 1 + op->sparse_in + kind->gated + kind->constant_count;
   const int inputs = node->inputs != NULL ? node->inputs->size : 0;
   const int outputs = node->outputs != NULL ? node->outputs->size : 0;
   if (inputs != expected) {
-    return fbs_fail(message, "expected %d inputs (x, %s%s) with sparse_in %d, got %d", expected,
-                    op->sparse_in ? "in_indices, " : "", kind->operands, (int)op->sparse_in, inputs);
+    return fbs_fail(message, "expected %d inputs (x, %s%s%s) with sparse_in %d, got %d", expected,
+                    op->sparse_in ? "in_indices, " : "", kind->gated ? "g, " : "", kind->operands, (int)op->sparse_in,
+                    inputs);
   }
   if (outputs != 1 && outputs != 2) {
     return fbs_fail(message, "expected 1 output (y) or 2 (y, out_indices), got %d", outputs);
@@ -35,6 +36,7 @@ bool fbs_convolution_parse(FbsConvolution* op, const FbsConvolutionKind* kind, c
   const int* operand = node->inputs->data;
   op->x = *operand++;
   op->in_indices = op->sparse_in ? *operand++ : kFbsNoTensor;
+  op->g = kind->gated ? *operand++ : kFbsNoTensor;
   for (int i = 0; i < kind->constant_count; ++i) op->constants[i].tensor = *operand++;
   op->y = node->outputs->data[0];
   op->out_indices = outputs == 2 ? node->outputs->data[1] : kFbsNoTensor;
@@ -75,6 +77,16 @@ static bool check_in_indices(const TfLiteContext* context, const FbsConvolution*
                            shape->in_channels, message);
 }
 
+static bool check_g(const TfLiteContext* context, const FbsConvolution* op, const FbsConv2dShape* shape,
+                    FbsMessage* message) {
+  if (!op->kind->gated) return true;
+  const TfLiteTensor* g = fbs_find_input(context, op->g, "g", kTfLiteFloat32, 2, message);
+  if (g == NULL) return false;
+  return (g->dims->data[0] == shape->batch && g->dims->data[1] == shape->out_channels) ||
+         fbs_fail(message, "g must be [%" PRId32 ", %" PRId32 "], a number for each filter and example, got %s",
+                  shape->batch, shape->out_channels, fbs_dims_text(g->dims).text);
+}
+
 static bool check_outputs(const TfLiteContext* context, const FbsConvolution* op, const FbsConv2dShape* shape,
                           FbsMessage* message) {
   if (op->k > shape->out_channels) {
@@ -87,10 +99,11 @@ static bool check_outputs(const TfLiteContext* context, const FbsConvolution* op
                     has_out_indices ? "1 output (y)" : "2 outputs (y, out_indices)", op->k, shape->out_channels,
                     has_out_indices ? "2" : "1");
   }
-  const int y_others[] = {op->x, op->in_indices, op->out_indices}, index_others[] = {op->x, op->in_indices, op->y};
-  return fbs_check_output(context, op->y, "y", kTfLiteFloat32, y_others, 3, message) &&
+  const int y_others[] = {op->x, op->in_indices, op->g, op->out_indices};
+  const int index_others[] = {op->x, op->in_indices, op->g, op->y};
+  return fbs_check_output(context, op->y, "y", kTfLiteFloat32, y_others, 4, message) &&
          (!has_out_indices ||
-          fbs_check_output(context, op->out_indices, "out_indices", kTfLiteInt32, index_others, 3, message));
+          fbs_check_output(context, op->out_indices, "out_indices", kTfLiteInt32, index_others, 4, message));
 }
 
 static bool check(const TfLiteContext* context, const FbsConvolution* op, FbsConv2dShape* shape, FbsConstant* constants,
@@ -119,7 +132,8 @@ static bool check(const TfLiteContext* context, const FbsConvolution* op, FbsCon
   };
   return fbs_window_output(window, shape->in_height, shape->in_width, &shape->out_height, &shape->out_width,
                            &shape->pad_top, &shape->pad_left, message) &&
-         check_in_indices(context, op, shape, message) && check_outputs(context, op, shape, message);
+         check_in_indices(context, op, shape, message) && check_g(context, op, shape, message) &&
+         check_outputs(context, op, shape, message);
 }
 
 static void destroy_plan(FbsConvolution* op) {
@@ -143,7 +157,7 @@ static bool make_plan(FbsConvolution* op, const FbsConv2dShape* shape, const Fbs
   if (plan_serves(op, shape, constants)) return true;
   destroy_plan(op);
   op->shape = *shape;
-  const void* data[kFbsMaxConstants];
+  const void* data[kFbsMaxConstants] = {NULL};
   for (int i = 0; i < op->kind->constant_count; ++i) {
     if (!fbs_constant_replace(&op->constants[i], &constants[i], message)) return false;
     data[i] = fbs_constant_data(&op->constants[i]);
@@ -155,10 +169,10 @@ static bool make_plan(FbsConvolution* op, const FbsConv2dShape* shape, const Fbs
   return op->plan != NULL || fbs_fail(message, "out of memory for the convolution's plan");
 }
 
-static int64_t macs(const FbsConv2dShape* s) {
+static int64_t macs(const FbsConv2dShape* s, bool gated) {
   const int64_t pixels = (int64_t)s->out_height * s->out_width;
   const int64_t convolution = pixels * s->kernel_height * s->kernel_width * s->in_active * s->out_active;
-  return s->batch * (convolution + (int64_t)s->in_active * s->out_channels);
+  return s->batch * (convolution + (gated ? 0 : (int64_t)s->in_active * s->out_channels));
 }
 
 bool fbs_convolution_prepare(void* state, TfLiteContext* context, const FbsSession* session,
@@ -175,7 +189,7 @@ bool fbs_convolution_prepare(void* state, TfLiteContext* context, const FbsSessi
            "%dx%dx%dx%d/%d -> %dx%dx%d/%d, %dx%d stride %dx%d dilation %dx%d%s", s.batch, s.in_height, s.in_width,
            s.in_active, s.in_channels, height, width, s.out_active, s.out_channels, s.kernel_height, s.kernel_width,
            s.stride_height, s.stride_width, s.dilation_height, s.dilation_width, s.max_pool ? ", max pool 2x2" : "");
-  description->macs = macs(&s);
+  description->macs = macs(&s, op->kind->gated);
   description->workspace_bytes = fbs_conv2d_workspace_size(op->plan, fbs_threads_count(session->threads));
   description->plan_bytes = fbs_conv2d_plan_size(op->plan);
   for (int i = 0; i < op->kind->constant_count; ++i) {
@@ -197,13 +211,14 @@ bool fbs_convolution_invoke(const void* state, const TfLiteContext* context, con
     usable = usable && fbs_constant_stayed(&op->constants[i], context);
   }
   const FbsMemory inputs[] = {fbs_memory_of(context, op->x, batch * s->in_height * s->in_width * s->in_active, &usable),
-                              fbs_memory_of(context, op->in_indices, batch * s->in_active, &usable)};
+                              fbs_memory_of(context, op->in_indices, batch * s->in_active, &usable),
+                              fbs_memory_of(context, op->g, batch * s->out_channels, &usable)};
   const FbsMemory outputs[] = {
       fbs_memory_of(context, op->y, batch * fbs_y_height(s) * fbs_y_width(s) * s->out_active, &usable),
       fbs_memory_of(context, op->out_indices, batch * s->out_active, &usable)};
-  if (!fbs_check_memory(usable, outputs, 2, inputs, 2, message)) return false;
-  if (fbs_conv2d_run(op->plan, session->threads, inputs[0].data, inputs[1].data, outputs[0].data, outputs[1].data,
-                     session->workspace) != 0) {
+  if (!fbs_check_memory(usable, outputs, 2, inputs, 3, message)) return false;
+  if (fbs_conv2d_run(op->plan, session->threads, inputs[0].data, inputs[1].data, inputs[2].data, outputs[0].data,
+                     outputs[1].data, session->workspace) != 0) {
     return fbs_fail(message, "in_indices holds a value outside [0, %d)", (int)s->in_channels);
   }
   return true;

@@ -2,7 +2,9 @@
 
 #include <string.h>
 
-static const FbsOpKind* const kKinds[] = {&fbs_conv2d_op, &fbs_conv2d_int8_op, &fbs_depthwise_conv2d_op, &fbs_add_op};
+static const FbsOpKind* const kKinds[] = {&fbs_conv2d_op,           &fbs_conv2d_int8_op,
+                                          &fbs_gated_conv2d_op,     &fbs_gated_conv2d_int8_op,
+                                          &fbs_depthwise_conv2d_op, &fbs_add_op};
 
 const FbsOpKind* fbs_op_match(const TfLiteNode* node, const TfLiteRegistration* registration, const void** attributes,
                               size_t* size) {

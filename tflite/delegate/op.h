@@ -33,7 +33,8 @@ typedef struct {
   void (*destroy)(void* op);
 } FbsOpKind;
 
-extern const FbsOpKind fbs_conv2d_op, fbs_conv2d_int8_op, fbs_depthwise_conv2d_op, fbs_add_op;
+extern const FbsOpKind fbs_conv2d_op, fbs_conv2d_int8_op, fbs_gated_conv2d_op, fbs_gated_conv2d_int8_op;
+extern const FbsOpKind fbs_depthwise_conv2d_op, fbs_add_op;
 
 /* The kind of a node that is an FBS op, custom or composite, and its flexbuffer; NULL for any other node. */
 const FbsOpKind* fbs_op_match(const TfLiteNode* node, const TfLiteRegistration* registration, const void** attributes,
