@@ -457,5 +457,5 @@ def files(name, quantize=None, batch_size=1):
     from fbs_keras.export import converter
 
     model = make(name)
-    plan = converter.plan_model(model, batch_size, pools=quantize == "dynamic_int8")
-    return converter.contents(model, plan, batch_size, quantize)
+    plan = converter.plan_model(model, batch_size, quantize=quantize)
+    return converter.contents(model, plan, batch_size)

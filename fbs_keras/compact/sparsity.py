@@ -20,12 +20,14 @@ class Plan:
         steps: A `Step` for each of its nodes.
         inputs: The model's inputs, `Tensor`s.
         outputs: The model's outputs, `Tensor`s, as they come; compact ones are expanded.
+        quantize: How the ops' constants are stored, one of `quantization.QUANTIZATIONS`.
     """
 
     graph: graph.Graph
     steps: list
     inputs: list
     outputs: list
+    quantize: str | None = None
 
     def __str__(self):
         rows = [(step.node.name, step.action, step.inputs, step.outputs, step.reason) for step in self.steps]
@@ -41,7 +43,7 @@ class Plan:
         )
 
 
-def plan(model, batch_size, aligned=False, compact=True, pools=False):
+def plan(model, batch_size, aligned=False, compact=True, quantize=None):
     """Decides which tensors of a model are compact.
 
     Args:
@@ -50,7 +52,7 @@ def plan(model, batch_size, aligned=False, compact=True, pools=False):
         aligned: Whether compact tensors of equal size hold the same channels, so that they may be added and the like.
             Not so for FBS layers, each of which chooses its own; so for a static net of the same width.
         compact: `False` for a plan in which every tensor is dense. Defaults to `True`.
-        pools: Whether FBS layers take in 2x2 max pooling after them, as the int8 op can. Defaults to `False`.
+        quantize: How weights are stored, one of `quantization.QUANTIZATIONS`, which tells the ops. Defaults to `None`.
 
     Returns:
         A `Plan`.
@@ -68,7 +70,7 @@ def plan(model, batch_size, aligned=False, compact=True, pools=False):
     flat = graph.flatten(model)
     for node in flat.nodes:
         _check_unchanged(node)
-    return plan_graph(flat, graph.specs(flat, model), batch_size, aligned, compact, pools)
+    return plan_graph(flat, graph.specs(flat, model), batch_size, aligned, compact, quantize)
 
 
 def _check_unchanged(node):
@@ -84,7 +86,7 @@ def _check_unchanged(node):
         )
 
 
-def plan_graph(flat, specs, batch_size, aligned=False, compact=True, pools=False):
+def plan_graph(flat, specs, batch_size, aligned=False, compact=True, quantize=None):
     """As `plan`, of a model that has been read: its `graph.flatten` and `graph.specs`."""
     tensors = {
         ref: Tensor((batch_size, *spec.shape[1:]), keras.backend.standardize_dtype(spec.dtype))
@@ -99,9 +101,8 @@ def plan_graph(flat, specs, batch_size, aligned=False, compact=True, pools=False
     for node in flat.nodes:
         refs = written[node.output[:2]]
         inputs, outputs = [tensors[ref] for ref in node.inputs], [tensors[ref] for ref in refs]
-        call = rules.Call(node, inputs, outputs, flat, tensors, suppressed, aligned, pools)
-        fitting = [rules.fused] if node.output in fused else rules.RULES if compact and call.plain else [rules.dense]
-        step = next(step for rule in fitting if (step := rule(call)) is not None)
+        call = rules.Call(node, inputs, outputs, flat, tensors, suppressed, aligned, quantize)
+        step = rules.decide(call, node.output in fused, compact)
         fused.update(follower.output for follower in step.followers)
         tensors.update(zip(refs, step.outputs, strict=True))
         steps.append(step)
@@ -110,4 +111,5 @@ def plan_graph(flat, specs, batch_size, aligned=False, compact=True, pools=False
         steps,
         inputs=[tensors[ref] for ref in graph.refs(flat.inputs)],
         outputs=[tensors[ref] for ref in graph.refs(flat.outputs)],
+        quantize=quantize,
     )

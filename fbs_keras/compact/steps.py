@@ -1,18 +1,21 @@
 """What is done with each layer of an exported model: actions on tensors, some of which are compact.
 
 An FBS layer writes its k winning channels only, `[N, H, W, k]`, with their indices. This form is kept as long as the
-layers after it can work on it:
+layers after it can work on it. Ops of ours, each of an action named in its module of `ops`:
 
 - `fbs`: an FBS layer reads the compact tensor and gathers its weights' rows;
+- `depthwise`: a depthwise convolution of a compact tensor, with the batch normalisation and the ReLU after it;
+- `add`: an addition of tensors of one shape takes each as it comes and gives a dense tensor; a ReLU that alone reads
+  the sum is part of it.
+
+And without an op, or with more than that:
+
 - `channelwise`: the layer treats channels alike and apart, or those that the tensor holds by parameters gathered for
   them, so it runs on the compact tensor; so do additions and the like of tensors that hold the same channels;
-- `depthwise`: a depthwise convolution does so as one op, with the batch normalisation and the ReLU after it;
-- `separable`: the same, and `rows` after it;
+- `separable`: `depthwise`, and `rows` after it;
 - `scale`: a product with a dense tensor of one pixel, squeeze-and-excite, gathers that;
 - `concatenate`: values and indices are concatenated; a dense tensor counts as one that holds all its channels;
 - `rows`: a Dense layer or a 1x1 convolution of several pixels gathers the rows of its kernel, and gives a dense tensor;
-- `add`: an addition of tensors of one shape takes each as it comes and gives a dense tensor; a ReLU that alone reads
-  the sum is part of it;
 - `fused`: part of the layer before, as 2x2 max pooling with an FBS layer in int8, or zero padding with the depthwise
   convolution after it;
 - `nothing`: `Suppress`, where the compact tensor lacks the suppressed channels anyway;
@@ -24,8 +27,8 @@ import typing
 
 from fbs_keras import graph
 
-FBS, CHANNELWISE, DEPTHWISE, SEPARABLE, SCALE = "fbs", "channelwise", "depthwise", "separable", "scale"
-CONCATENATE, ROWS, ADD, FUSED, NOTHING, DENSE = "concatenate", "rows", "add", "fused", "nothing", "dense"
+CHANNELWISE, SEPARABLE, SCALE, CONCATENATE = "channelwise", "separable", "scale", "concatenate"
+ROWS, FUSED, NOTHING, DENSE = "rows", "fused", "nothing", "dense"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +56,18 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One call of a layer and how it is exported.
+    """One call of a layer and how it is exported: all that was decided. `export.tracing` only carries it out.
 
     Attributes:
         node: The `graph.Node`.
         action: One of those listed above.
         inputs: The `Tensor`s that the call reads, as they come.
         outputs: The `Tensor`s that it writes.
-        activation: What a sum or a depthwise convolution applies, of the layer after it: `"NONE"`, `"RELU"` or
-            `"RELU6"`.
-        norm: The batch normalisation layer after it that a depthwise convolution takes in, or `None`.
-        pool: 2 where an FBS layer takes in the 2x2 max pooling after it, else 1.
-        padding: What a depthwise convolution pads by, `"SAME"` or `"VALID"`; `None` for other layers.
+        expanded: The places among its inputs of those compact ones that it reads dense.
+        ops: The ops of ours that it becomes, each of which reads what the one before wrote: several for a long sum.
+        fuse: Whether these become ops in the file; otherwise built-in ops compute them.
+        norm: The batch normalisation whose parameters are taken in, or gathered, or `None`.
+        activation: The layer's activation where the ops do not apply it, or `None`.
         followers: The calls after it that are part of it.
         reason: Why compact inputs are expanded; empty where none is.
     """
@@ -73,9 +76,15 @@ class Step:
     action: str
     inputs: list
     outputs: list
-    activation: str = "NONE"
+    expanded: tuple = ()
+    ops: tuple = ()
+    fuse: bool = True
     norm: typing.Any = None
-    pool: int = 1
-    padding: str | None = None
+    activation: typing.Any = None
     followers: tuple = ()
     reason: str = ""
+
+    @property
+    def pool(self):
+        """2 where an FBS layer takes in the 2x2 max pooling after it, else 1."""
+        return max((getattr(op, "pool", 1) for op in self.ops), default=1)

@@ -7,7 +7,6 @@ import keras
 
 from fbs_keras import graph
 from fbs_keras.compact import sparsity, steps
-from fbs_keras.compact.attributes import predicts_gate
 from fbs_keras.graph.quantized import check_not_quantized
 from fbs_keras.layers.fbs_conv2d import FBSConv2D, current_density
 from fbs_keras.layers.suppress import Suppress
@@ -242,10 +241,8 @@ def _count(step, shapes, sizes, active, own_gate=None):
     active_out = active[node.output]
     conv, gate, density = dense * active_in // channels_in, 0, None
     if isinstance(layer, FBSConv2D):
-        conv = dense * active_in * active_out // (channels_in * channels_out)
-        if own_gate is None:  # of another saliency than the op's, g is a plain layer's
-            own_gate = (active_in if predicts_gate(layer) else channels_in) * channels_out
-        gate = own_gate + channels_out * positions
+        (op,) = step.ops
+        conv, gate = op.macs(positions, channels_in, channels_out, active_in, active_out, own_gate)
         density = current_density(layer)
     return LayerMacs(
         name=node.name,

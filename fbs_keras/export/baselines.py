@@ -5,9 +5,9 @@ import os
 import keras
 
 from fbs_keras import graph
+from fbs_keras.compact.quantization import check_quantize
 from fbs_keras.export.converter import load, plan_model, to_tflite
 from fbs_keras.export.names import input_names
-from fbs_keras.export.quantization import check_quantize
 
 KINDS = ("dense", "static")
 

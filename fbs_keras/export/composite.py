@@ -11,7 +11,9 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import flexbuffers
 
-from fbs_keras.compact.attributes import CALL, OPS, Conv2DAttributes
+from fbs_keras.compact.op import CALL
+from fbs_keras.compact.ops import OPS
+from fbs_keras.compact.ops.conv2d import Conv2DOp
 from fbs_keras.export import names as naming
 
 TYPES = {value: name.lower() for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
@@ -79,7 +81,7 @@ def to_composites(content, decompose, inlined=False):
 
     Args:
         content: The .tflite file's bytes.
-        decompose: A function of the op's `Attributes` and the shapes and types of its inputs, `((1, 8, 8, 4),
+        decompose: A function of the `compact.op.Op` and the shapes and types of its inputs, `((1, 8, 8, 4),
             "float32")`, that returns the .tflite bytes of its decomposition, whose inputs and outputs are the op's, in
             order.
         inlined: Whether `inline_composites` comes next. Otherwise no output of a decomposition is also read inside it:
@@ -218,8 +220,8 @@ def restore_ops(content, names):
         for index, suffix in zip(op.outputs, ("", "/indices"), strict=False):
             tensors[index].name = naming.encode(name + suffix)
         op.inputs = list(map(int, op.inputs))
-        first = len(op.inputs) - len(kind.constants)
-        for index, constant in zip(op.inputs[first:], kind.constants, strict=True):
+        first = len(op.inputs) - len(kind.constant_names)
+        for index, constant in zip(op.inputs[first:], kind.constant_names, strict=True):
             if index not in named:  # equal constants are stored once
                 tensors[index].name = naming.encode(f"{name}/{constant}")
                 named.add(index)
@@ -256,9 +258,9 @@ def _find_ops(model, weights):
     ops, buffers = [], []
     for op in main.operators:
         kind = _kind(model, op)
-        if kind is not None and issubclass(kind, Conv2DAttributes):
+        if kind is not None and issubclass(kind, Conv2DOp):
             ops.append(op)
-            buffers.append(_data(model, main.tensors[op.inputs[-len(kind.constants)]]))
+            buffers.append(_data(model, main.tensors[op.inputs[-len(kind.constant_names)]]))
     found = []
     for value in weights:
         index = buffers.index(value.tobytes()) if value.tobytes() in buffers else None
@@ -281,12 +283,12 @@ def _attributes(kind, options):
 
 
 def _custom_kind(model, op):
-    """The `Attributes` class of one of our custom ops, else `None`."""
+    """The class of one of our custom ops, else `None`."""
     return OPS.get((model.operatorCodes[op.opcodeIndex].customCode or b"").decode())
 
 
 def _kind(model, op):
-    """The `Attributes` class of one of our ops, custom or composite, else `None`."""
+    """The class of one of our ops, custom or composite, else `None`."""
     composite = op.builtinOptions2
     if isinstance(composite, schema.StableHLOCompositeOptionsT):
         return next((kind for kind in OPS.values() if kind.composite_name == composite.name.decode()), None)

@@ -12,11 +12,11 @@ import keras
 import numpy as np
 
 from fbs_keras import files, graph
-from fbs_keras.compact import sparsity, steps
-from fbs_keras.compact.attributes import OPS
+from fbs_keras.compact import sparsity
+from fbs_keras.compact.ops import OPS, conv2d
+from fbs_keras.compact.quantization import check_quantize
 from fbs_keras.export import messages
 from fbs_keras.export.names import check_loops, input_names
-from fbs_keras.export.quantization import check_quantize
 from fbs_keras.graph.quantized import check_not_quantized
 from fbs_keras.graph.rewriting import as_float32
 
@@ -79,9 +79,9 @@ def convert(
     check_quantize(quantize)
     path = _check_path(path)
     model = load(model)
-    plan = plan_model(model, batch_size, pools=quantize == "dynamic_int8")
-    content = contents(model, plan, int(batch_size), quantize, [target])[target]
-    for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == steps.FBS]):
+    plan = plan_model(model, batch_size, quantize=quantize)
+    content = contents(model, plan, int(batch_size), [target])[target]
+    for sentence in idle_lanes([step.node.layer for step in plan.steps if step.action == conv2d.ACTION]):
         _LOGGER.warning(sentence)
     if target == "custom":
         _LOGGER.info("the file needs the delegate: load fbs_keras.delegate_path(), or use fbs_keras.Interpreter")
@@ -90,12 +90,12 @@ def convert(
     return content
 
 
-def contents(model, plan, batch_size, quantize=None, targets=TARGETS):
+def contents(model, plan, batch_size, targets=TARGETS):
     """Converts a planned model for several targets, of which all but the first cost little: `{target: bytes}`."""
     from fbs_keras.export import composite, tracing
 
-    tracer = tracing.Tracer(quantize)
-    content = to_tflite(_trace(tracer, plan, model, batch_size), quantize)
+    tracer = tracing.Tracer(plan.quantize)
+    content = to_tflite(_trace(tracer, plan, model, batch_size), plan.quantize)
     files = {"custom": composite.restore_ops(content, tracer.names)}
     for target in {*targets} - {"custom"}:
         files[target] = composite.to_composites(files["custom"], decompose, inlined=target == "builtin")
@@ -237,7 +237,7 @@ def _check_sizes(plan, model, batch_size):
 def _values(step):
     """How many values an example has in each of the tensors that a step reads, writes or makes."""
     yield from (math.prod(tensor.shape[1:]) for tensor in (*step.inputs, *step.outputs))
-    if step.action == steps.FBS and math.prod(step.node.layer.kernel_size) > 1:  # the patches of its decomposition
+    if step.action == conv2d.ACTION and math.prod(step.node.layer.kernel_size) > 1:  # the patches of its decomposition
         pixels = math.prod(step.outputs[0].shape[1:-1]) * step.pool**2
         yield pixels * math.prod(step.node.layer.kernel_size) * (step.inputs[0].active or step.inputs[0].shape[-1])
 
@@ -307,24 +307,24 @@ def _run(converter):
 
 
 @functools.lru_cache(maxsize=512)  # it takes about 0.1 s, and networks repeat themselves
-def decompose(attributes, inputs):
-    """Converts the built-in ops of one exported op, given its `Attributes` and its inputs' shapes and types."""
+def decompose(op, inputs):
+    """Converts the built-in ops of one exported op, given the `compact.op.Op` and its inputs' shapes and types."""
     import tensorflow as tf
 
     from fbs_keras.export import lowering
 
     specs = [
         tf.TensorSpec(shape, dtype, f"{index}_{name}")
-        for index, (name, (shape, dtype)) in enumerate(zip(attributes.operands, inputs, strict=True))
+        for index, (name, (shape, dtype)) in enumerate(zip(op.operands, inputs, strict=True))
     ]
 
     @tf.function(input_signature=specs, autograph=False)
-    def op(*operands):
-        return lowering.compute(attributes, *operands)
+    def composite(*operands):
+        return lowering.compute(op, *operands)
 
     # Without an owner, which TensorFlow warns of, and so without a SavedModel: in half the time.
     with messages.held():
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([op.get_concrete_function()])
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([composite.get_concrete_function()])
     return _run(converter)
 
 

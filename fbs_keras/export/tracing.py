@@ -9,21 +9,13 @@ import tensorflow as tf
 
 from fbs_keras import graph
 from fbs_keras.compact import steps
-from fbs_keras.compact.attributes import (
-    ACTIVATIONS,
-    MOST_ADDENDS,
-    AddAttributes,
-    DepthwiseConv2DAttributes,
-    constants,
-    depthwise_constants,
-    normalization,
-    op_activation,
-    predicts_gate,
-)
-from fbs_keras.export import lowering, quantization
+from fbs_keras.compact.op import ACTIVATIONS, normalization
+from fbs_keras.compact.ops import conv2d
+from fbs_keras.compact.ops.add import expansion
+from fbs_keras.compact.ops.depthwise_conv2d import DepthwiseConv2DOp
+from fbs_keras.export import lowering
+from fbs_keras.export.lowering import depthwise_conv2d, gathering
 from fbs_keras.export.names import accept_scopes, renamed
-from fbs_keras.graph.channelwise import is_elementwise
-from fbs_keras.graph.kinds import kind
 from fbs_keras.graph.observing import call
 
 
@@ -47,12 +39,11 @@ class Compact:
 
 
 class Tracer:
-    """Runs a plan on TensorFlow tensors.
+    """Carries out a plan on TensorFlow tensors.
 
     Args:
-        quantize: How the constants of our ops are stored, one of `QUANTIZATIONS`. Defaults to `None`, float32.
-        fuse: Whether steps that have an op of ours become custom ops; otherwise they become built-in ops. Defaults
-            to `True`.
+        quantize: How the constants of our ops are stored, as the plan was made for. Defaults to `None`, float32.
+        fuse: Whether our ops become custom ops; otherwise they become built-in ops. Defaults to `True`.
 
     Attributes:
         names: A name for each custom op, in the order of their `CALL` attributes.
@@ -60,7 +51,6 @@ class Tracer:
     """
 
     def __init__(self, quantize=None, fuse=True):
-        quantization.check_quantize(quantize)
         self.quantize = quantize
         self.fuse = fuse
         self.names = []
@@ -98,74 +88,87 @@ class Tracer:
         with keras.StatelessScope(self._renamed):
             for step in plan.steps:
                 count = len(_operations())
-                outputs = step.node.outputs(self._step(step, values, plan.graph))
+                outputs = step.node.outputs(self._step(step, values))
                 _check_shapes(step, outputs.values())
                 values.update(outputs)
                 for operation in _operations()[count:]:
                     self.made.setdefault(operation.type, set()).add(step.node.name)
         return [values.dense(ref) for ref in graph.refs(plan.graph.outputs)]
 
-    def _step(self, step, values, flat):
+    def _step(self, step, values):
         """What a step's layer returns; `steps` tells of the actions."""
         node, layer = step.node, step.node.layer
-        inputs = [values[ref] for ref in node.inputs]
+        inputs = [values.dense(ref) if i in step.expanded else values[ref] for i, ref in enumerate(node.inputs)]
         match step.action:
-            case steps.FBS:
-                # The runtime gives the delegate no memory for an op's outputs that nobody reads.
-                read = bool(flat.consumers(node.output)) or flat.is_output(node.output)
-                image = values.dense(node.inputs[0]) if layer.gate_input == "x" else None
-                return self.fbs(layer, inputs[0], node.name, step.pool, read, image)
+            case conv2d.ACTION:
+                (op,) = step.ops or (None,)
+                return self.fbs(
+                    layer,
+                    op,
+                    inputs[0],
+                    node.name,
+                    image=values.dense(node.inputs[0]) if layer.gate_input == "x" else None,
+                    activation=step.activation,
+                    dense=step.outputs[0].active is None,
+                    fuse=step.fuse,
+                )
             case steps.CHANNELWISE:
-                return self.channelwise(node, inputs)
-            case steps.DEPTHWISE:
-                return self.depthwise(step, inputs[0])
+                return self.channelwise(step, inputs)
             case steps.SEPARABLE:
-                return self.separable(layer, inputs[0], node.name)
+                (y,) = self.run_op(step.ops[0], layer, inputs, f"{node.name}/depthwise")
+                return self.rows(layer, dataclasses.replace(inputs[0], values=y), layer.pointwise_kernel)
             case steps.SCALE:
-                (output,) = step.outputs
-                first = (step.inputs[0].shape, step.inputs[0].winners) == (output.shape, output.winners)
-                image, factors = node.inputs if first else node.inputs[::-1]
-                return self.scale(values[image], values.dense(factors))
+                image, factors = inputs if isinstance(inputs[0], Compact) else inputs[::-1]
+                return image.map(lambda values: values * self.gather(factors, image))
             case steps.CONCATENATE:
                 return self.concatenate(inputs)
             case steps.ROWS:
                 return self.rows(layer, inputs[0], layer.kernel)
-            case steps.ADD:
-                return self.add(inputs, step.activation, node.name)
             case steps.FUSED | steps.NOTHING:
                 return inputs[0]
-        return call(node, {ref: values.dense(ref) for ref in node.inputs})
+            case steps.DENSE:
+                return call(node, dict(zip(node.inputs, inputs, strict=True)))
+        return self.ops(step, inputs)
 
-    def _op(self, attributes, tensors, constants, name, read=True):
-        """An exported op's outputs; as one custom op, if they are to be fused and the first of them is read."""
-        values = list(constants.values())
-        if not (self.fuse and read):
-            return lowering.compute(attributes, *tensors, *values)
+    def ops(self, step, inputs):
+        """Computes a step that is ops of ours and nothing else, each of which reads what the one before wrote."""
+        for op in step.ops:
+            read, inputs = inputs[: op.reads], inputs[op.reads :]
+            (y,) = self.run_op(op, step.node.layer, read, step.node.name, step.norm)
+            inputs = [y, *inputs]
+        if step.outputs[0].active is not None:
+            y = dataclasses.replace(read[0], values=y)
+        return _apply(step.activation, y)
+
+    def run_op(self, op, layer, inputs, name, norm=None, g=None, fuse=True):
+        """An op's outputs, of tensors and `Compact`s; of one custom op, if it is to be fused."""
+        tensors = [part for x in inputs for part in ([x.values, x.indices] if isinstance(x, Compact) else [x])]
+        tensors += [] if g is None else [g]
+        constants = self.constants(op, layer, norm)
+        if not (self.fuse and fuse):
+            return lowering.compute(op, *tensors, *constants.values())
         self.names.append(name)
-        return lowering.custom_op(attributes, len(self.names) - 1, tensors, values)
+        return lowering.custom_op(op, len(self.names) - 1, tensors, list(constants.values()))
 
-    def fbs(self, layer, x, name, pool=1, read=True, image=None):
-        """Computes what an FBS layer returns, of a tensor or a `Compact`; pooled where `pool` is 2.
+    def fbs(self, layer, op, x, name, *, image=None, activation=None, dense=False, fuse=True):
+        """Computes what an FBS layer returns, of a tensor or a `Compact`.
 
-        Where its image is not `read`, but its mask is, built-in ops compute the mask. `image` is x as a tensor, for a
-        gate that reads all of it.
+        Args:
+            layer, op: The layer and its `Conv2DOp`.
+            x: The tensor or `Compact`.
+            name: The op's name.
+            image: x as a tensor, for a gate that reads all of it.
+            activation, fuse: As of the `Step`.
+            dense: Whether y is to be dense, though not its mask.
         """
-        sparse_in = isinstance(x, Compact)
-        tensors = [x.values, x.indices] if sparse_in else [tf.cast(x, "float32")]  # as the layer does
-        if not predicts_gate(layer):
-            tensors.append(self.gate(layer, x, name, image))
-        with tf.init_scope():  # out of the function being traced, where variables have values
-            attributes = quantization.conv2d_attributes(layer, sparse_in, self.quantize, pool)
-            constants = self.constants(layer)
-            elementwise = is_elementwise(layer.activation)
-        y, *indices = self._op(attributes, tensors, constants, name, read)
+        x = x if isinstance(x, Compact) else tf.cast(x, "float32")  # as the layer does
+        g = self.gate(layer, x, name, image) if op.gated else None
+        y, *indices = self.run_op(op, layer, [x], name, g=g, fuse=fuse)
         mask = tf.ones((y.shape[0], y.shape[-1]))
         if indices:
             y, mask = (Compact(values, indices[0], layer.filters) for values in (y, mask))
-        if op_activation(layer.activation) is None:
-            if indices and not elementwise:
-                y = self.expand(y, f"{name}/dense")
-            y = y.map(layer.activation) if isinstance(y, Compact) else layer.activation(y)
+            y = self.expand(y, f"{name}/dense") if dense else y
+        y = _apply(activation, y)
         return (y, mask) if layer.return_mask else y
 
     def gate(self, layer, x, name, image):
@@ -177,45 +180,14 @@ class Tracer:
         s = x.map(layer.read_gate_input)  # the other channels are zero, and so is their saliency
         return layer.predict_from(self.expand(s, f"{name}/saliency"))
 
-    def channelwise(self, node, inputs):
+    def channelwise(self, step, inputs):
         """Calls a layer on `Compact`s that hold the same channels."""
-        x, layer = inputs[0], node.layer
-        if kind(layer) is keras.layers.BatchNormalization:
+        x, node = inputs[0], step.node
+        if step.norm is not None:
             with tf.init_scope():
-                scale, shift = (parameters.astype("float32") for parameters in normalization(layer))
+                scale, shift = (parameters.astype("float32") for parameters in normalization(step.norm))
             return x.map(lambda values: values * self.gather(scale, x) + self.gather(shift, x))
-        return dataclasses.replace(
-            x, values=call(node, {ref: x.values for ref, x in zip(node.inputs, inputs, strict=True)})
-        )
-
-    def depthwise(self, step, x):
-        """Computes a depthwise convolution of a `Compact`, with the normalisation and the activation after it."""
-        layer = step.node.layer
-        with tf.init_scope():
-            folded = depthwise_constants(layer, step.norm)
-        attributes = DepthwiseConv2DAttributes.from_layer(layer, step.activation)
-        attributes = dataclasses.replace(attributes, padding=step.padding)
-        y = self.convolve(attributes, x, folded, step.node.name)
-        return y.map(layer.activation) if op_activation(layer.activation) is None else y
-
-    def separable(self, layer, x, name):
-        """Computes a separable convolution of a `Compact`, a dense tensor."""
-        with tf.init_scope():
-            weights = np.reshape(layer.depthwise_kernel.numpy(), (-1, x.channels)).T.copy()
-        constants = {"weights": weights, "bias": np.zeros(x.channels, "float32")}
-        attributes = DepthwiseConv2DAttributes.from_layer(layer)
-        y = self.convolve(attributes, x, constants, f"{name}/depthwise")
-        return self.rows(layer, y, layer.pointwise_kernel)
-
-    def convolve(self, attributes, x, constants, name):
-        """Computes a depthwise convolution of a `Compact`, with float32 constants."""
-        stored = quantization.depthwise_constants(constants, self.quantize)
-        (y,) = self._op(attributes, [x.values, x.indices], stored, name)
-        return dataclasses.replace(x, values=y)
-
-    def scale(self, x, factors):
-        """Computes `x * factors` of a `Compact` and a dense tensor of one pixel."""
-        return x.map(lambda values: values * self.gather(factors, x))
+        return x.map(lambda _: call(node, {ref: x.values for ref, x in zip(node.inputs, inputs, strict=True)}))
 
     def concatenate(self, parts):
         """Joins tensors and `Compact`s by their channels."""
@@ -229,21 +201,6 @@ class Tracer:
             channels += part.channels
         return Compact(tf.concat(values, -1), tf.concat(indices, -1), channels)
 
-    def add(self, addends, activation, name):
-        """Computes `act(sum_i x_i)` of tensors and `Compact`s, a dense tensor."""
-        while len(addends) > MOST_ADDENDS:
-            addends = [self.add(addends[:MOST_ADDENDS], "NONE", name), *addends[MOST_ADDENDS:]]
-        compact = [isinstance(x, Compact) for x in addends]
-        attributes = AddAttributes(
-            addends=len(addends),
-            compact=sum(bit << i for i, bit in enumerate(compact)),
-            channels=addends[0].channels if compact[0] else addends[0].shape[-1],
-            activation=activation,
-        )
-        operands = [part for x in addends for part in ([x.values, x.indices] if isinstance(x, Compact) else [x])]
-        (y,) = self._op(attributes, operands, {}, name)
-        return y
-
     def rows(self, layer, x, kernel):
         """Computes a layer that is a matrix product over the channels of a `Compact`, a dense tensor."""
         y = self.multiply(x, tf.reshape(tf.convert_to_tensor(kernel), (x.channels, -1)))
@@ -253,24 +210,35 @@ class Tracer:
 
     def multiply(self, x, kernel):
         """`x @ kernel` for a `Compact`."""
-        return lowering.rows(x.values, x.indices, kernel)
+        return gathering.rows(x.values, x.indices, kernel)
 
     def gather(self, parameters, x):
         """Those of parameters `[C]` or `[N, 1, ..., C]` that are of the channels of a `Compact`, to multiply with."""
-        return lowering.gather(parameters, x.indices, len(x.values.shape))
+        return gathering.gather(parameters, x.indices, len(x.values.shape))
 
     def expand(self, x, name):
         """The dense tensor of a `Compact`."""
-        return self.add([x], "NONE", name)
+        (y,) = self.run_op(expansion(x.channels), None, [x], name)
+        return y
 
-    def constants(self, layer):
-        """The constants of an FBS layer's op, as they are stored."""
-        if id(layer) not in self._constants:
+    def constants(self, op, layer, norm=None):
+        """An op's constants, as they are stored."""
+        if not op.constant_names:
+            return {}
+        if (layer, norm) not in self._constants:
             try:
-                self._constants[id(layer)] = quantization.conv2d_constants(constants(layer), self.quantize)
+                with tf.init_scope():  # out of the function being traced, where variables have values
+                    self._constants[layer, norm] = op.constants(layer, norm, self.quantize)
             except ValueError as error:
                 raise ValueError(f"layer {layer.name!r}: {error}") from error
-        return self._constants[id(layer)]
+        return self._constants[layer, norm]
+
+
+def _apply(activation, x):
+    """An activation, or none, of a tensor or a `Compact`."""
+    if activation is None:
+        return x
+    return x.map(activation) if isinstance(x, Compact) else activation(x)
 
 
 def _check_shapes(step, outputs):
@@ -321,12 +289,12 @@ class PlainTracer(Tracer):
         super().__init__(fuse=False)
         self.static = static
 
-    def fbs(self, layer, x, name, pool=1, read=True, image=None):
+    def fbs(self, layer, op, x, name, **_):
         """`activation(rho * (norm(conv(x)) + beta))` as one convolution; rho is 1 for a gate that has none."""
         values = x.values if isinstance(x, Compact) else tf.cast(x, "float32")
         with tf.init_scope():
             k = layer.active_channels if self.static else layer.filters
-            folded = self.constants(layer)
+            folded = conv2d.fold(layer)
             rho = np.ones(layer.filters, "float32") if layer.gate_bias is None else layer.gate_bias.numpy()
             rho = np.maximum(rho, 0)
             kernel = (folded["weights"] * rho).reshape(-1, *layer.kernel_size, layer.filters).transpose(1, 2, 0, 3)
@@ -336,12 +304,15 @@ class PlainTracer(Tracer):
         y, mask = (t if k == layer.filters else Compact(t, None, layer.filters) for t in (y, tf.ones((y.shape[0], k))))
         return (y, mask) if layer.return_mask else y
 
-    def convolve(self, attributes, x, constants, name):
+    def run_op(self, op, layer, inputs, name, norm=None, g=None, fuse=True):
+        if not isinstance(op, DepthwiseConv2DOp):
+            return super().run_op(op, layer, inputs, name, norm, g, fuse)
+        (x,), constants = inputs, self.constants(op, layer, norm)
         k = x.values.shape[-1]
-        kernel = constants["weights"][:k].T.reshape(attributes.kernel_h, attributes.kernel_w, k, 1)
-        y = lowering.depthwise(attributes, x.values, kernel)
-        activation = next(key for key, value in ACTIVATIONS.items() if value == attributes.activation)
-        return dataclasses.replace(x, values=activation(y + constants["bias"][:k]))
+        kernel = constants["weights"][:k].T.reshape(op.kernel_h, op.kernel_w, k, 1)
+        y = depthwise_conv2d.depthwise(op, x.values, kernel)
+        activation = next(key for key, value in ACTIVATIONS.items() if value == op.activation)
+        return [activation(y + constants["bias"][:k])]
 
     def concatenate(self, parts):
         parts = [part if isinstance(part, Compact) else Compact(part, None, part.shape[-1]) for part in parts]

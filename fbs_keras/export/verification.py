@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from fbs_keras import graph, runtime
-from fbs_keras.compact.attributes import constants
+from fbs_keras.compact.ops.conv2d import fold
 from fbs_keras.export.converter import plan_model, read_model
 from fbs_keras.graph import observing
 from fbs_keras.graph.rewriting import as_float32
@@ -159,7 +159,7 @@ def verify(
         outputs = runtime.Interpreter(content, use_delegate=use_delegate).predict(x)
         outputs = outputs if isinstance(outputs, list) else [outputs]
         return _compare_quantized(quantize, _outputs(original, x), outputs, labels)
-    content, positions = composite.show_choices(content, [constants(layer)["weights"] for layer, _ in gates])
+    content, positions = composite.show_choices(content, [fold(layer)["weights"] for layer, _ in gates])
     outputs = runtime.Interpreter(content, use_delegate=use_delegate).predict(x)
     outputs = outputs if isinstance(outputs, list) else [outputs]
     shown = sum(position is not None for position in positions)

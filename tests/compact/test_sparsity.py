@@ -7,6 +7,7 @@ from keras import layers
 
 import fbs_keras
 from fbs_keras.compact import sparsity, steps
+from fbs_keras.compact.ops import depthwise_conv2d
 
 
 def actions(model, **arguments):
@@ -63,7 +64,7 @@ DEPTHWISE = {
 ROWS = {"1x1 convolution": lambda: layers.Conv2D(4, 1), "dense": lambda: layers.Dense(4)}
 CASES = [
     (steps.CHANNELWISE, CHANNELWISE),
-    (steps.DEPTHWISE, DEPTHWISE),
+    (depthwise_conv2d.ACTION, DEPTHWISE),
     (steps.SEPARABLE, {"separable": lambda: layers.SeparableConv2D(4, 3)}),
     (steps.DENSE, DENSE),
     (steps.ROWS, ROWS),
@@ -79,7 +80,7 @@ def test_action(action, layer):
     step = plan.steps[-1]
     assert step.inputs[0].active == 4
     assert step.action == action
-    assert step.outputs[0].active == (4 if action in (steps.CHANNELWISE, steps.DEPTHWISE) else None)
+    assert step.outputs[0].active == (4 if action in (steps.CHANNELWISE, depthwise_conv2d.ACTION) else None)
     assert bool(step.reason) == (action == steps.DENSE)
 
 
@@ -119,10 +120,10 @@ def test_fbs_takes_in_pooling(name):
         return x
 
     model = small_models.functional(body, image)
-    plain, pooled = (sparsity.plan(model, 1, pools=pools).steps for pools in (False, True))
+    plain, pooled = (sparsity.plan(model, 1, quantize=quantize).steps for quantize in (None, "dynamic_int8"))
     assert [step.pool for step in plain] == [1] * len(plain) and "fused" not in [step.action for step in plain]
     if not fused:
-        assert list(map(str, pooled)) == list(map(str, plain))
+        assert [(step.action, step.outputs) for step in pooled] == [(step.action, step.outputs) for step in plain]
         return
     assert [(step.action, step.pool) for step in pooled] == [("fbs", 2), ("fused", 1)]
     assert pooled[0].outputs == pooled[1].inputs == pooled[1].outputs == plain[1].outputs
@@ -134,7 +135,7 @@ def test_fbs_leaves_pooling_where_others_read_its_output(read_by):
         x = fbs()()(x)
         return [layers.MaxPooling2D()(x), x if read_by == "the model's output" else layers.ReLU(6)(x)]
 
-    steps_ = sparsity.plan(small_models.functional(body), 1, pools=True).steps
+    steps_ = sparsity.plan(small_models.functional(body), 1, quantize="dynamic_int8").steps
     assert [step.action for step in steps_[:2]] == ["fbs", "channelwise"] and steps_[0].pool == 1
 
 

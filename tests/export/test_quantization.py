@@ -1,4 +1,4 @@
-"""Tests of fbs_keras/export/quantization.py, and of what `convert(quantize=)` writes."""
+"""Tests of fbs_keras/compact/quantization.py, and of what `convert(quantize=)` writes."""
 
 import keras
 import numpy as np
@@ -12,9 +12,10 @@ from keras import layers
 import fbs_keras
 from fbs_keras.benchmarks.suites import kernels
 from fbs_keras.benchmarks.suites.shapes import Shape
-from fbs_keras.compact import attributes
+from fbs_keras.compact.ops import conv2d
+from fbs_keras.compact.ops.conv2d import Conv2DInt8Op, op_of
+from fbs_keras.compact.quantization import MOST_PRODUCTS, to_float16, to_int8
 from fbs_keras.export import baseline, composite, convert, converter, verify
-from fbs_keras.export.quantization import MOST_PRODUCTS, conv2d_constants, to_float16, to_int8
 from fbs_keras.export.verification import signal_to_noise
 from fbs_keras.runtime import delegate_path
 
@@ -90,7 +91,7 @@ def test_operands(target, quantize):
     second = [op for op in main.operators if len(op.inputs) > 3][1]
     tensors = [main.tensors[index] for index in second.inputs]
     assert [composite.TYPES[tensor.type] for tensor in tensors] == TYPES[quantize]
-    stored = conv2d_constants(attributes.constants(model.layers[1]), quantize)
+    stored = op_of(model.layers[1], False, quantize).constants(model.layers[1], quantize=quantize)
     for tensor, value in zip(tensors[2:], stored.values(), strict=True):
         assert tuple(tensor.shape) == value.shape
         assert bytes(file.buffers[tensor.buffer].data) == value.tobytes()
@@ -167,13 +168,12 @@ def test_pooling_is_part_of_the_int8_op(name, expected, batch_size, monkeypatch)
     model = small_models.make(name)
     x = small_models.noise(model, 3)
     settings = {"quantize": "dynamic_int8", "batch_size": batch_size}
-    plan = converter.plan_model(model, batch_size, pools=True)
-    files = converter.contents(model, plan, **settings)
+    plan = converter.plan_model(model, **settings)
+    files = converter.contents(model, plan, batch_size)
     content, builtin, custom = (files[target] for target in converter.TARGETS)
     assert pools(content) == (expected, False, True)
     assert pools(convert(model, quantize="float16"))[:2] == ([None] * len(expected), True)
-    plan_model = converter.plan_model
-    monkeypatch.setattr(converter, "plan_model", lambda *arguments, **_: plan_model(*arguments))
+    monkeypatch.setattr(conv2d, "_pooling", lambda call: None)
     apart = convert(model, **settings)
     assert pools(apart) == ([1] * len(expected), True, False)
     monkeypatch.undo()
@@ -193,7 +193,7 @@ def test_file_without_the_attribute_pool():
     """As `convert` wrote them before there was one: it is 1."""
     values = {"sparse_in": 0, "k": 4, "group_size": 1, "padding": "SAME", "activation": "RELU"}
     values |= {f"{name}_{axis}": 1 for name in ("kernel", "stride", "dilation") for axis in "hw"}
-    assert attributes.Conv2DInt8Attributes(**values).pool == 1
+    assert Conv2DInt8Op(**values).pool == 1
 
 
 def quantize_image(x):
@@ -225,7 +225,7 @@ def test_delegate_quantises_activations(shape, density, path):
 
     x, channels = inputs[4], inputs.get(2, np.arange(shape.channels)[None])[0]
     winners = outputs.get(2, np.arange(shape.filters)[None])[0]
-    stored = conv2d_constants(attributes.constants(layer), "dynamic_int8")
+    stored = op_of(layer, False, "dynamic_int8").constants(layer)
     q, scale = quantize_image(x)
     filters = stored["weights"][channels][:, :, winners].astype("float64")
     filters = filters.reshape(len(channels), shape.kernel, shape.kernel, -1).transpose(1, 2, 0, 3)

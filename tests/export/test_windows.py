@@ -12,9 +12,11 @@ from keras import layers
 from test_lowering import padded
 
 import fbs_keras
-from fbs_keras.compact.attributes import Conv2DAttributes, Conv2DInt8Attributes, DepthwiseConv2DAttributes
+from fbs_keras.compact.ops.conv2d import Conv2DInt8Op, Conv2DOp
+from fbs_keras.compact.ops.depthwise_conv2d import DepthwiseConv2DOp
 from fbs_keras.export import convert, lowering
 from fbs_keras.export.converter import to_tflite
+from fbs_keras.export.lowering.depthwise_conv2d import depthwise_conv2d
 from fbs_keras.runtime import Interpreter
 
 KERNELS = [(3, 3), (1, 4), (5, 2)]
@@ -81,8 +83,8 @@ def test_depthwise(size, batch, first):
 
     def function(x, indices):
         return [
-            lowering.depthwise_conv2d(
-                DepthwiseConv2DAttributes(*kernel, *strides, *dilations, padding, "NONE"),
+            depthwise_conv2d(
+                DepthwiseConv2DOp(*kernel, *strides, *dilations, padding, "NONE"),
                 x,
                 indices,
                 tf.constant(weights[kernel][..., 0]),
@@ -98,14 +100,14 @@ def test_depthwise(size, batch, first):
     assert_equal(converted(function, x, indices), expected)
 
 
-@pytest.mark.parametrize("attributes", [Conv2DAttributes, Conv2DInt8Attributes])
-def test_conv2d(attributes):
+@pytest.mark.parametrize("op", [Conv2DOp, Conv2DInt8Op])
+def test_conv2d(op):
     size = (10, 7)
     x, indices, weights = problem(size, 2)
     gate = np.zeros((CHANNELS, FILTERS), "float32"), np.ones(FILTERS, "float32")
     cases = [window for window in WINDOWS if _fits(window, size)][::4]
     stored, scales = weights, []
-    if attributes is Conv2DInt8Attributes:
+    if op is Conv2DInt8Op:
         stored = {kernel: np.rint(20 * each).astype("int8") for kernel, each in weights.items()}
         scales = [np.full(FILTERS, 0.05, "float32")]
     constants = [*scales, np.zeros(FILTERS, "float32"), *gate]
@@ -113,7 +115,7 @@ def test_conv2d(attributes):
     def function(x, indices):
         return [
             lowering.compute(
-                attributes(True, FILTERS, 1, *kernel, *strides, *dilations, padding, "NONE"),
+                op(True, FILTERS, 1, *kernel, *strides, *dilations, padding, "NONE"),
                 x,
                 indices,
                 *map(tf.constant, (stored[kernel], *constants)),

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from fbs_keras.benchmarks.measurement import aligned, interleave, plan_runs, profile
 from fbs_keras.benchmarks.suites.shapes import Shape
+from fbs_keras.compact.ops.conv2d import op_of
 from fbs_keras.layers.densities import set_density
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
 from fbs_keras.layers.gating import active_channels, check_density
@@ -221,7 +222,7 @@ def convolutions(layer: FBSConv2D, shape: Shape, density: float, quantize: str |
     def convert(tracer, specs):
         def function(x, *in_indices):
             x = tracing.Compact(x, in_indices[0] if in_indices else None, shape.channels) if compact else x
-            y = tracer.fbs(layer, x, layer.name)
+            y = tracer.fbs(layer, op_of(layer, compact, quantize), x, layer.name)
             outputs = [y.values, y.indices] if isinstance(y, tracing.Compact) else [y]
             return [output for output in outputs if output is not None]
 
