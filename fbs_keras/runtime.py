@@ -10,11 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# Ours in custom files; portable ones hold composites, whose names begin so.
-FBS_OPS = (
-    *("FbsConv2D", "FbsConv2DInt8", "FbsGatedConv2D", "FbsGatedConv2DInt8"),
-    *("FbsDepthwiseConv2D", "FbsAdd"),
-)
+from fbs_keras.compact.ops import OPS
+
+# Of portable files; custom ones hold `OPS` by their names.
 FBS_COMPOSITE = b"fbs."
 
 # Of what a gate consists where an FBS model was exported to built-in ops alone: the mean of |x|, and who wins.
@@ -250,7 +248,7 @@ class Interpreter:
         # The list holds the file's nodes and, after them, those that delegates put in their place: ours one for each
         # op.
         nodes = self._nodes()
-        ops = {tuple(node["outputs"]) for node in nodes if node["op_name"] in FBS_OPS} | self._composites
+        ops = {tuple(node["outputs"]) for node in nodes if node["op_name"] in OPS} | self._composites
         delegated = [tuple(node["outputs"]) for node in nodes if node["op_name"] == "DELEGATE"]
         claimed = sum(outputs in ops for outputs in delegated)
         return Partitions(len(ops), claimed, len(delegated) - claimed)

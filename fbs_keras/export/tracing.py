@@ -154,12 +154,14 @@ class Tracer:
         """Computes what an FBS layer returns, of a tensor or a `Compact`.
 
         Args:
-            layer, op: The layer and its `Conv2DOp`.
+            layer: The layer.
+            op: Its `Conv2DOp`.
             x: The tensor or `Compact`.
             name: The op's name.
             image: x as a tensor, for a gate that reads all of it.
-            activation, fuse: As of the `Step`.
+            activation: As of the `Step`.
             dense: Whether y is to be dense, though not its mask.
+            fuse: As of the `Step`.
         """
         x = x if isinstance(x, Compact) else tf.cast(x, "float32")  # as the layer does
         g = self.gate(layer, x, name, image) if op.gated else None

@@ -168,7 +168,7 @@ def test_activation_of_a_sum(name):
     x = keras.Input((8, 8, 3))
     a, b = (fbs_keras.FBSConv2D(8, 3, density=0.5)(x) for _ in range(2))
     *_, add, relu = sparsity.plan(keras.Model(x, make()(layers.Add()([a, b]))), 1).steps
-    assert (add.action, add.activation) == ("add", activation)
+    assert (add.action, add.ops[0].activation) == ("add", activation)
     assert relu.action == ("dense" if activation == "NONE" else "fused")
     assert str(relu.outputs[0]) == "1x6x6x8"
 
@@ -209,13 +209,13 @@ def test_depthwise_takes_in_what_follows():
         return sparsity.plan(small_models.make(name), 1).steps[1:-1]
 
     depthwise, norm, relu, suppress = inner("depthwise")
-    assert (depthwise.action, depthwise.norm, depthwise.activation) == ("depthwise", norm.node.layer, "RELU6")
+    assert (depthwise.action, depthwise.norm, depthwise.ops[0].activation) == ("depthwise", norm.node.layer, "RELU6")
     assert [step.action for step in (norm, relu, suppress)] == ["fused", "fused", "nothing"]
     assert str(suppress.outputs[0]) == "1x10x11x4/8"
     depthwise, norm, activation, _ = inner("depthwise_hard_silu")
-    assert (depthwise.activation, norm.action, activation.action) == ("NONE", "fused", "channelwise")
+    assert (depthwise.ops[0].activation, norm.action, activation.action) == ("NONE", "fused", "channelwise")
     depthwise, relu, _ = inner("depthwise_dilated")
-    assert (depthwise.norm, depthwise.activation, relu.action) == (None, "RELU6", "fused")
+    assert (depthwise.norm, depthwise.ops[0].activation, relu.action) == (None, "RELU6", "fused")
     assert [step.action for step in inner("operations")] == [
         *("depthwise", "fused", "channelwise", "channelwise", "nothing")
     ]
@@ -296,10 +296,11 @@ def test_says_why_tensors_are_expanded():
 
 def test_depthwise_pads_where_the_padding_is_that_of_same():
     def steps_of(name, **settings):
-        return [(step.action, step.padding) for step in sparsity.plan(small_models.make(name), 1, **settings).steps]
+        steps_ = sparsity.plan(small_models.make(name), 1, **settings).steps
+        return [(step.action, *(op.padding for op in step.ops)) for step in steps_]
 
-    assert steps_of("depthwise_padded")[1:3] == [("channelwise", None), ("depthwise", "VALID")]
-    assert steps_of("depthwise_padded_as_same")[1:3] == [("fused", None), ("depthwise", "SAME")]
-    assert steps_of("depthwise_padded_as_same", aligned=True)[1] == ("channelwise", None)
+    assert steps_of("depthwise_padded")[1:3] == [("channelwise",), ("depthwise", "VALID")]
+    assert steps_of("depthwise_padded_as_same")[1:3] == [("fused",), ("depthwise", "SAME")]
+    assert steps_of("depthwise_padded_as_same", aligned=True)[1] == ("channelwise",)
     # An FBS layer's saliency is a mean over the padding too.
-    assert ("fused", None) not in steps_of("padded_as_same")
+    assert ("fused",) not in steps_of("padded_as_same")

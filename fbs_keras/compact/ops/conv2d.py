@@ -9,7 +9,6 @@ import numpy as np
 from fbs_keras.compact import quantization
 from fbs_keras.compact.calls import Call
 from fbs_keras.compact.op import Op, array, as_float32, normalization, op_activation, window
-from fbs_keras.compact.steps import Step
 from fbs_keras.graph.channelwise import is_elementwise
 from fbs_keras.graph.kinds import kind
 from fbs_keras.layers.fbs_conv2d import FBSConv2D
@@ -88,8 +87,10 @@ class Conv2DOp(Op):
 
         Args:
             positions: H * W of the output, before pooling.
-            channels_in, channels_out: All channels.
-            active_in, active_out: Those that the op reads and computes.
+            channels_in: All channels of the input.
+            channels_out: All channels of the output.
+            active_in: Those channels that the op reads.
+            active_out: Those channels that it computes.
             own_gate: What a gate of the user's own costs, or `None` for the linear one. Defaults to `None`.
 
         Returns:
@@ -197,20 +198,14 @@ def rule(call: Call) -> typing.Any:
     layer = call.layer
     if not isinstance(layer, FBSConv2D):
         return None
-    whole = call.outputs[0]
     outputs = call.outputs
     if layer.active_channels < layer.filters:
-        chosen = dataclasses.replace(whole, active=layer.active_channels, winners=call.winners)
-        outputs = [chosen if is_elementwise(layer.activation) else whole, chosen][: len(outputs)]
+        chosen = dataclasses.replace(outputs[0], active=layer.active_channels, winners=call.winners)
+        outputs = [chosen if call.aligned or is_elementwise(layer.activation) else outputs[0], chosen][: len(outputs)]
     pooling = _pooling(call)
-    if pooling is not None:
-        y, *mask = outputs
-        outputs = [dataclasses.replace(y, shape=call.tensors[pooling.output].shape), *mask]
-    return Step(
-        call.node,
+    step = call.step(
         ACTION,
-        call.inputs,
-        outputs,
+        *outputs,
         ops=(op_of(layer, call.inputs[0].active is not None, call.quantize, 1 if pooling is None else 2),),
         activation=layer.activation if op_activation(layer.activation) is None else None,
         followers=() if pooling is None else (pooling,),
@@ -220,6 +215,10 @@ def rule(call: Call) -> typing.Any:
         # The gate alone does: the convolution reads the compact tensor.
         reason="its gate reads all channels" if layer.gate_input == "x" and call.compact else "",
     )
+    if pooling is None:
+        return step
+    y, *mask = step.outputs
+    return dataclasses.replace(step, outputs=[dataclasses.replace(y, shape=call.tensors[pooling.output].shape), *mask])
 
 
 def _pooling(call):
