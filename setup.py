@@ -128,7 +128,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["fbs_keras", "fbs_keras.*", "_fbs_scripts"]),
-    package_data={"fbs_keras.models": ["checkpoints/*.keras"], "fbs_keras": ["lib/android-*/*.so"]},
+    package_data={"fbs_keras.models": ["checkpoints/*.keras"], "fbs_keras": ["py.typed", "lib/android-*/*.so"]},
     install_requires=KERAS,
     extras_require=EXTRAS,
     ext_modules=delegate(),

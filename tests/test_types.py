@@ -14,8 +14,8 @@ def public():
     for prefix, module in modules.items():
         for name in getattr(module, "__all__", None) or [key for key in vars(module) if not key.startswith("_")]:
             value = getattr(module, name)
-            if not getattr(value, "__module__", "").startswith("fbs_keras") or value is fbs_keras.FBSConv2D:
-                continue  # FBSConv2D takes Keras's own arguments, of Keras's types
+            if not getattr(value, "__module__", "").startswith("fbs_keras"):
+                continue
             if inspect.isfunction(value):
                 yield f"{prefix}.{name}", value
             elif inspect.isclass(value):

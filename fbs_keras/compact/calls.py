@@ -65,6 +65,12 @@ class Call:
         """Those inputs that are compact."""
         return [tensor for tensor in self.inputs if tensor.active is not None]
 
+    @property
+    def alike(self):
+        """Whether all inputs hold the same channels."""
+        # Of equal rank: broadcast from the last axis, a batch of vectors would be one for each column of an image.
+        return len({(tensor.active, tensor.winners, len(tensor.shape)) for tensor in self.inputs}) == 1
+
     def step(self, action, *like, **settings):
         """A `Step` whose outputs hold the channels that the tensors `like` hold, or, without these, all."""
         outputs = self.outputs

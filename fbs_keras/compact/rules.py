@@ -10,7 +10,7 @@ import math
 import keras
 
 from fbs_keras.compact.calls import Call, Refusal, is_operation
-from fbs_keras.compact.ops import add, conv2d, depthwise_conv2d
+from fbs_keras.compact.ops import MODULES, conv2d, depthwise_conv2d
 from fbs_keras.compact.steps import CHANNELWISE, CONCATENATE, DENSE, FUSED, NOTHING, ROWS, SCALE, SEPARABLE, Step
 from fbs_keras.graph.channelwise import is_channelwise, passes_channels
 from fbs_keras.graph.kinds import Changed, kind
@@ -35,7 +35,8 @@ def decide(call: Call, follows: bool, compact: bool) -> Step:
     if follows:
         return call.step(FUSED, call.inputs[0])
     refusals = []
-    for rule in RULES if compact and call.plain else ():
+    # An FBS layer reads but its image, however it is called.
+    for rule in RULES if compact and (call.plain or isinstance(call.layer, FBSConv2D)) else ():
         answer = rule(call)
         if isinstance(answer, Step):
             return answer
@@ -71,7 +72,7 @@ def _suppress(call):
 
 
 def _all_dense(call):
-    return None if call.compact else call.step(DENSE)
+    return None if call.compact or isinstance(call.layer, FBSConv2D) else call.step(DENSE)
 
 
 def _changed(call):
@@ -110,9 +111,7 @@ def _channelwise(call):
 
 
 def _merge(call):
-    # Of equal rank: broadcast from the last axis, a batch of vectors would be one vector for each column of an image.
-    same = len({(tensor.active, tensor.winners, len(tensor.shape)) for tensor in call.inputs}) == 1
-    fits = same and is_operation(call.layer, *_MERGES) and len(call.inputs) > 1
+    fits = call.alike and is_operation(call.layer, *_MERGES) and len(call.inputs) > 1
     return call.step(CHANNELWISE, call.inputs[0]) if fits else None
 
 
@@ -196,18 +195,16 @@ def _several(call):
     return Refusal(f"{name} of tensors of other shapes or winners") if len(call.inputs) > 1 else None
 
 
-# In the order in which they are tried.
+# In the order in which they are tried. Those after `_all_dense` see calls that read a compact tensor, or FBS layers.
 RULES = (
-    conv2d.rule,
     _suppress,
     _all_dense,
     _changed,
     _pad,
-    depthwise_conv2d.rule,
+    *(module.rule for module in MODULES),
     _separable,
     _channelwise,
     _merge,
-    add.rule,
     _scale,
     _concatenate,
     _rows,

@@ -34,10 +34,10 @@ def fbs_paths(model, prefix=""):
     found = {}
     for layer in getattr(model, "layers", [model]):
         if isinstance(layer, FBSConv2D):
-            found[id(layer)] = (prefix + layer.name, layer)
+            found[layer] = prefix + layer.name
         elif isinstance(layer, keras.Model):
-            found.update((id(inner), (path, inner)) for path, inner in fbs_paths(layer, f"{prefix}{layer.name}/"))
-    return list(found.values())
+            found.update({inner: path for path, inner in fbs_paths(layer, f"{prefix}{layer.name}/")})
+    return [(path, layer) for layer, path in found.items()]
 
 
 def require_fbs_paths(model):

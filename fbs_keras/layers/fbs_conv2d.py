@@ -4,6 +4,7 @@ import contextlib
 import functools
 import types
 import typing
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -107,41 +108,41 @@ class FBSConv2D(keras.layers.Conv2D):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        strides=(1, 1),
-        padding="valid",
-        data_format=None,
-        dilation_rate=(1, 1),
-        groups=1,
-        activation="relu",
-        use_bias=True,
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        gate_kernel_initializer=None,
-        gate_bias_initializer="ones",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        gate_kernel_regularizer=None,
-        gate_bias_regularizer=None,
-        activity_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        gate_kernel_constraint=None,
-        gate_bias_constraint=None,
-        density=1.0,
-        group_size=1,
-        round_channels=1,
-        normalize=True,
-        momentum=0.99,
-        epsilon=1e-3,
-        norm_trainable=True,
-        frozen=(),
-        return_mask=False,
-        gate=None,
-        gate_input="mean",
-        **kwargs,
-    ):
+        filters: int,
+        kernel_size: int | tuple[int, int],
+        strides: int | tuple[int, int] = (1, 1),
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: int | tuple[int, int] = (1, 1),
+        groups: int = 1,
+        activation: typing.Any = "relu",
+        use_bias: bool = True,
+        kernel_initializer: typing.Any = "glorot_uniform",
+        bias_initializer: typing.Any = "zeros",
+        gate_kernel_initializer: typing.Any = None,
+        gate_bias_initializer: typing.Any = "ones",
+        kernel_regularizer: typing.Any = None,
+        bias_regularizer: typing.Any = None,
+        gate_kernel_regularizer: typing.Any = None,
+        gate_bias_regularizer: typing.Any = None,
+        activity_regularizer: typing.Any = None,
+        kernel_constraint: typing.Any = None,
+        bias_constraint: typing.Any = None,
+        gate_kernel_constraint: typing.Any = None,
+        gate_bias_constraint: typing.Any = None,
+        density: float = 1.0,
+        group_size: int = 1,
+        round_channels: int = 1,
+        normalize: bool = True,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        norm_trainable: bool = True,
+        frozen: Sequence[str] = (),
+        return_mask: bool = False,
+        gate: keras.layers.Layer | dict | None = None,
+        gate_input: str = "mean",
+        **kwargs: typing.Any,
+    ) -> None:
         super().__init__(
             filters=filters,
             kernel_size=kernel_size,
@@ -269,7 +270,7 @@ class FBSConv2D(keras.layers.Conv2D):
             autocast=False,
         )
 
-    def gate_input_shape(self, input_shape):
+    def gate_input_shape(self, input_shape: tuple) -> tuple:
         """The shape of what the gate reads, given that of the layer's input."""
         return tuple(input_shape) if self.gate_input == "x" else (input_shape[0], input_shape[self.channel_axis])
 
@@ -286,26 +287,26 @@ class FBSConv2D(keras.layers.Conv2D):
         # Not by keras.backend.result_type: of float64 and float32 it makes float32 on PyTorch.
         return "float64" if self.compute_dtype == "float64" else "float32"
 
-    def read_gate_input(self, x):
+    def read_gate_input(self, x: typing.Any) -> typing.Any:
         """Computes what the gate reads: the saliencies of the input channels, `[N, channels]`, or x itself."""
         x = self._widen(x)
         return x if self.gate_input == "x" else gating.SALIENCIES[self.gate_input](x, self.data_format)
 
-    def predict_from(self, s):
+    def predict_from(self, s: typing.Any) -> typing.Any:
         """Computes g, `[N, filters]`, in float32 or better, of what `read_gate_input` returns."""
         if self.gate_layer is not None:
             return ops.relu(self._widen(self.gate_layer(s)))
         return gating.predict(s, self._widen(self.gate_kernel), self._widen(self.gate_bias))
 
-    def predict_saliency(self, x):
+    def predict_saliency(self, x: typing.Any) -> typing.Any:
         """Computes `g = relu(ss(x) @ phi + rho)`, or by another gate, `[N, filters]`, in float32 or better."""
         return self.predict_from(self.read_gate_input(x))
 
-    def winners(self, g):
+    def winners(self, g: typing.Any) -> typing.Any:
         """Marks the k winners of each row of g with 1, the others with 0, `[N, filters]`."""
         return gating.winners(g, self.density, self.group_size, self.round_channels)
 
-    def gate(self, x):
+    def gate(self, x: typing.Any) -> typing.Any:
         """Computes `pi = wta_k(g(x))`, `[N, filters]`: 0 for a suppressed channel, its boost for a winner."""
         return gating.winner_take_all(self.predict_saliency(x), self.density, self.group_size, self.round_channels)
 
@@ -354,7 +355,7 @@ class FBSConv2D(keras.layers.Conv2D):
         variable.assign(ops.cast(average, variable.dtype))
 
     @property
-    def active_channels(self):
+    def active_channels(self) -> int:
         """k, the number of channels that win at the present density."""
         return gating.active_channels(self.density.numpy(), self.filters, self.group_size, self.round_channels)
 

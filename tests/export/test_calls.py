@@ -71,6 +71,7 @@ CALLS = {
     ],
     "half": lambda x, **_: fbs_keras.FBSConv2D(8, 1, density=0.5)(ops.cast(x, "float16")),
     "keywords_only": lambda x, other, **_: ops.add(x1=x, x2=other),
+    "fbs_by_keyword": lambda x, **_: fbs_keras.FBSConv2D(8, 1, density=0.5)(inputs=x),
     "matmul": lambda x, **_: ops.matmul(x, ops.transpose(x, (0, 1, 3, 2))),
     "einsum": lambda x, mask, **_: ops.einsum("nhwc,nc->nhw", x, mask),
     "mask_twice": lambda mask, **_: [mask * 2.0, layers.Dense(3)(mask), ops.max(mask, axis=-1)],

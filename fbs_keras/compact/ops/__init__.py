@@ -1,8 +1,10 @@
 """The exported ops, a module each: its class, with attributes and constants, and the rule by which a layer becomes it.
 
-One op more: a module here, listed below; how built-in ops compute it, in fbs_keras/export/lowering; and the native op.
+One op more: a module here, listed in `MODULES`; one of the same name in fbs_keras/export/lowering, for built-in ops;
+and the native op.
 """
 
 from fbs_keras.compact.ops import add, conv2d, depthwise_conv2d
 
-OPS = {op.custom_name: op for op in (*conv2d.CONVOLUTIONS, add.AddOp, depthwise_conv2d.DepthwiseConv2DOp)}
+MODULES = (conv2d, depthwise_conv2d, add)
+OPS = {op.custom_name: op for module in MODULES for op in module.OPS}

@@ -42,6 +42,9 @@ class AddOp(Op):
         return [name for pair in pairs for name in pair]
 
 
+OPS = (AddOp,)
+
+
 def expansion(channels):
     """The op that makes a compact tensor dense."""
     return AddOp(addends=1, compact=1, channels=channels, activation="NONE")
@@ -69,8 +72,8 @@ def sums(compact, channels, activation):
 
 
 def rule(call: Call) -> typing.Any:
-    """The sum of float32 tensors of one shape: of an Add layer, or `a + b`."""
-    if call.aligned or not is_operation(call.layer, "Add") or len(call.inputs) < 2:
+    """The sum of float32 tensors of one shape which do not hold the same channels: of an Add layer, or `a + b`."""
+    if call.aligned or call.alike or not is_operation(call.layer, "Add") or len(call.inputs) < 2:
         return None
     (output,) = call.outputs
     if any((tensor.shape, tensor.dtype) != (output.shape, "float32") for tensor in call.inputs):

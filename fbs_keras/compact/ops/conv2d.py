@@ -150,7 +150,7 @@ class GatedConv2DInt8Op(Conv2DInt8Op):
     gated = True
 
 
-CONVOLUTIONS = (Conv2DOp, Conv2DInt8Op, GatedConv2DOp, GatedConv2DInt8Op)
+OPS = (Conv2DOp, Conv2DInt8Op, GatedConv2DOp, GatedConv2DInt8Op)
 
 
 def predicts_gate(layer):
@@ -159,9 +159,9 @@ def predicts_gate(layer):
 
 
 def op_of(layer, sparse_in, quantize=None, pool=1):
-    """The op of an FBS layer, one of `CONVOLUTIONS`: with int8 weights for `"dynamic_int8"`, which alone may pool."""
+    """The op of an FBS layer, one of `OPS`: with int8 weights for `"dynamic_int8"`, which alone may pool."""
     kinds = quantize == "dynamic_int8", not predicts_gate(layer)
-    (op,) = (op for op in CONVOLUTIONS if (op.int8, op.gated) == kinds)
+    (op,) = (op for op in OPS if (op.int8, op.gated) == kinds)
     return op.from_layer(layer, sparse_in, **({"pool": pool} if op.int8 else {}))
 
 

@@ -83,6 +83,9 @@ class DepthwiseConv2DOp(Op):
         return folded
 
 
+OPS = (DepthwiseConv2DOp,)
+
+
 def rule(call: Call) -> typing.Any:
     """A depthwise convolution, with the batch normalisation and the ReLU after it."""
     layer = call.layer

@@ -22,8 +22,11 @@ What the shapes of this file follow from, measured with XNNPACK on one core (M-C
 """
 
 import functools
+import importlib
 
 import tensorflow as tf
+
+from fbs_keras.compact.ops import MODULES
 
 
 @functools.singledispatch
@@ -64,5 +67,5 @@ def custom_op(op, call, tensors, constants):
     return tf.function(composite, autograph=False, experimental_implements=op.implements(call))(*tensors, *bits)
 
 
-# Each registers its op with `compute`.
-from fbs_keras.export.lowering import add, conv2d, depthwise_conv2d  # noqa: E402, F401
+for module in MODULES:  # each registers its ops with `compute`
+    importlib.import_module(f"{__name__}.{module.__name__.rpartition('.')[2]}")
