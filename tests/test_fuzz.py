@@ -5,8 +5,9 @@ import os
 import subprocess
 import sys
 
+import flatbuffers
 import pytest
-from fuzz import mutations, targets
+from fuzz import mutants, mutations, targets
 
 import fbs_keras
 
@@ -76,6 +77,16 @@ def test_a_mutant_that_fails(tmp_path):
     (finding,) = result["findings"]
     assert finding.startswith("mutant12 of ")
     assert (tmp_path / "mutant12.tflite").stat().st_size > 100
+
+
+def test_outputs_that_name_no_tensor():
+    content = mutations.op_models()["conv2d, custom"]
+    model = mutants.schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+    model.subgraphs[0].outputs = [*model.subgraphs[0].outputs, -1]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    assert mutants.names_no_tensor(bytes(builder.Output()))
+    assert not mutants.names_no_tensor(content) and not mutants.names_no_tensor(content[:40])
 
 
 @pytest.mark.parametrize("name", mutations.op_models())
