@@ -133,8 +133,8 @@ int fbs_add_run(const FbsAddShape* s, FbsPath path, FbsThreads* threads, const f
   AddTask task = {.addition = {.addends = addends,
                                .count = s->addends,
                                .channels = s->channels,
-                               .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
-                               .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY},
+                               .low = fbs_lowest(s->activation),
+                               .high = fbs_highest(s->activation)},
                   .kernels = kernels,
                   .pixels = s->pixels,
                   .vector_pixels = vector_pixels(s, kernels)};

@@ -83,6 +83,19 @@ static const char* check_last_window(Axis vertical, Axis horizontal, char* messa
                 INT32_MAX, row, column);
 }
 
+/* What the shapes of all convolutions name alike. */
+#define WINDOW_FIELDS(s)                                                                                      \
+  {"kernel_height", (s)->kernel_height, 1, kMost}, {"kernel_width", (s)->kernel_width, 1, kMost},             \
+      {"stride_height", (s)->stride_height, 1, kMost}, {"stride_width", (s)->stride_width, 1, kMost},         \
+      {"dilation_height", (s)->dilation_height, 1, kMost}, {"dilation_width", (s)->dilation_width, 1, kMost}, \
+      {"pad_top", (s)->pad_top, 0, kMost}, {"pad_left", (s)->pad_left, 0, kMost},                             \
+      {"out_height", (s)->out_height, 1, kMost}, {"out_width", (s)->out_width, 1, kMost}, {                   \
+    "activation", (int32_t)(s)->activation, kFbsActivationNone, kFbsActivationRelu6                           \
+  }
+#define VERTICAL(s) \
+  ((Axis){(s)->out_height, (s)->stride_height, (s)->kernel_height, (s)->dilation_height, (s)->pad_top})
+#define HORIZONTAL(s) ((Axis){(s)->out_width, (s)->stride_width, (s)->kernel_width, (s)->dilation_width, (s)->pad_left})
+
 /* most_pool: the largest max_pool that is allowed. */
 static const char* check_convolution(const FbsConv2dShape* s, int32_t most_pool, char* message, size_t message_size) {
   const Field fields[] = {
@@ -94,17 +107,7 @@ static const char* check_convolution(const FbsConv2dShape* s, int32_t most_pool,
       {"out_channels", s->out_channels, 1, kMost},
       {"out_active", s->out_active, 1, s->out_channels},
       {"group_size", s->group_size, 1, s->out_active},
-      {"kernel_height", s->kernel_height, 1, kMost},
-      {"kernel_width", s->kernel_width, 1, kMost},
-      {"stride_height", s->stride_height, 1, kMost},
-      {"stride_width", s->stride_width, 1, kMost},
-      {"dilation_height", s->dilation_height, 1, kMost},
-      {"dilation_width", s->dilation_width, 1, kMost},
-      {"pad_top", s->pad_top, 0, kMost},
-      {"pad_left", s->pad_left, 0, kMost},
-      {"out_height", s->out_height, 1, kMost},
-      {"out_width", s->out_width, 1, kMost},
-      {"activation", (int32_t)s->activation, kFbsActivationNone, kFbsActivationRelu6},
+      WINDOW_FIELDS(s),
       {"max_pool", s->max_pool, 0, most_pool},
   };
   const char* refusal = check_fields(fields, sizeof fields / sizeof fields[0], message, message_size);
@@ -130,9 +133,7 @@ static const char* check_convolution(const FbsConv2dShape* s, int32_t most_pool,
   };
   refusal = check_sizes(sizes, sizeof sizes / sizeof sizes[0], message, message_size);
   if (refusal != NULL) return refusal;
-  return check_last_window((Axis){s->out_height, s->stride_height, s->kernel_height, s->dilation_height, s->pad_top},
-                           (Axis){s->out_width, s->stride_width, s->kernel_width, s->dilation_width, s->pad_left},
-                           message, message_size);
+  return check_last_window(VERTICAL(s), HORIZONTAL(s), message, message_size);
 }
 
 const char* fbs_conv2d_check(const FbsConv2dShape* s, char* message, size_t message_size) {
@@ -167,22 +168,8 @@ const char* fbs_conv2d_int8_check(const FbsConv2dShape* s, const FbsConv2dInt8We
 
 const char* fbs_depthwise_check(const FbsDepthwiseShape* s, char* message, size_t message_size) {
   const Field fields[] = {
-      {"batch", s->batch, 1, kMost},
-      {"in_height", s->in_height, 1, kMost},
-      {"in_width", s->in_width, 1, kMost},
-      {"channels", s->channels, 1, kMost},
-      {"active", s->active, 1, s->channels},
-      {"kernel_height", s->kernel_height, 1, kMost},
-      {"kernel_width", s->kernel_width, 1, kMost},
-      {"stride_height", s->stride_height, 1, kMost},
-      {"stride_width", s->stride_width, 1, kMost},
-      {"dilation_height", s->dilation_height, 1, kMost},
-      {"dilation_width", s->dilation_width, 1, kMost},
-      {"pad_top", s->pad_top, 0, kMost},
-      {"pad_left", s->pad_left, 0, kMost},
-      {"out_height", s->out_height, 1, kMost},
-      {"out_width", s->out_width, 1, kMost},
-      {"activation", (int32_t)s->activation, kFbsActivationNone, kFbsActivationRelu6},
+      {"batch", s->batch, 1, kMost},       {"in_height", s->in_height, 1, kMost}, {"in_width", s->in_width, 1, kMost},
+      {"channels", s->channels, 1, kMost}, {"active", s->active, 1, s->channels}, WINDOW_FIELDS(s),
   };
   const char* refusal = check_fields(fields, sizeof fields / sizeof fields[0], message, message_size);
   if (refusal != NULL) return refusal;
@@ -193,9 +180,7 @@ const char* fbs_depthwise_check(const FbsDepthwiseShape* s, char* message, size_
   };
   refusal = check_sizes(sizes, sizeof sizes / sizeof sizes[0], message, message_size);
   if (refusal != NULL) return refusal;
-  return check_last_window((Axis){s->out_height, s->stride_height, s->kernel_height, s->dilation_height, s->pad_top},
-                           (Axis){s->out_width, s->stride_width, s->kernel_width, s->dilation_width, s->pad_left},
-                           message, message_size);
+  return check_last_window(VERTICAL(s), HORIZONTAL(s), message, message_size);
 }
 
 const char* fbs_add_check(const FbsAddShape* s, char* message, size_t message_size) {

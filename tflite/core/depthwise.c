@@ -79,8 +79,8 @@ int fbs_depthwise_run(const FbsDepthwiseShape* s, const FbsDepthwiseWeights* wei
                              .pad_left = s->pad_left,
                              .out_height = s->out_height,
                              .out_width = s->out_width,
-                             .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
-                             .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY},
+                             .low = fbs_lowest(s->activation),
+                             .high = fbs_highest(s->activation)},
                .kernels = kernels};
   for (int64_t n = 0; n < s->batch; n++) {
     const int32_t* channels = indices + n * s->active;

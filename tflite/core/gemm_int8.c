@@ -357,8 +357,8 @@ static void run(const void* plan, FbsThreads* threads, const FbsGatedImage* imag
       .scale = channels.scale,
       .bias = channels.bias,
       .gate = channels.gate,
-      .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
-      .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY,
+      .low = fbs_lowest(s->activation),
+      .high = fbs_highest(s->activation),
   };
   MultiplyTask task = {gemm->kernels, &multiplication, gemm->packed};
   FbsTiles tiles = {.panels = gemm->panel,

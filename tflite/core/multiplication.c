@@ -70,8 +70,8 @@ FbsMultiplication fbs_multiplication_of(const FbsConv2dShape* s, const int32_t* 
                              .offsets = offsets,
                              .gate = winners_gate,
                              .bias = winners_bias,
-                             .low = s->activation == kFbsActivationNone ? -INFINITY : 0,
-                             .high = s->activation == kFbsActivationRelu6 ? 6 : INFINITY};
+                             .low = fbs_lowest(s->activation),
+                             .high = fbs_highest(s->activation)};
 }
 
 /* Panels are two vectors wide, which makes the best tile; an odd vector at the end widens the last one to three. */

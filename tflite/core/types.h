@@ -2,9 +2,14 @@
 #ifndef FBS_CORE_TYPES_H_
 #define FBS_CORE_TYPES_H_
 
+#include <math.h>
 #include <stdint.h>
 
 typedef enum { kFbsActivationNone, kFbsActivationRelu, kFbsActivationRelu6 } FbsActivation;
+
+/* What an activation limits its result to. */
+static inline float fbs_lowest(FbsActivation activation) { return activation == kFbsActivationNone ? -INFINITY : 0; }
+static inline float fbs_highest(FbsActivation activation) { return activation == kFbsActivationRelu6 ? 6 : INFINITY; }
 
 /* Which kernels to use. kFbsPathAuto takes the fastest this CPU has; the others force one (tests, benchmarks). */
 typedef enum {
