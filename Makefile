@@ -17,7 +17,7 @@ NATIVE := $(shell find tflite tests/native -name '*.[ch]' 2>/dev/null)
 CORE_TESTS := $(filter-out tests/layers/test_backends.py,$(wildcard $(patsubst %,tests/%/test_*.py,layers graph wrapping training pruning costs)) \
   tests/test_models.py tests/test_plots.py)
 # Of these, what tells most about PyTorch; OpenVINO does not train.
-TORCH_TESTS := $(patsubst %,tests/%.py,layers/test_gating layers/test_fbs_conv2d layers/test_policies layers/test_suppress \
+TORCH_TESTS := $(patsubst %,tests/%.py,layers/test_gating layers/test_fbs_conv2d layers/test_gates layers/test_policies layers/test_suppress \
   layers/test_densities graph/test_rewriting training/test_callbacks)
 OPENVINO_TESTS := tests/layers/test_policies.py
 

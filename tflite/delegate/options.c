@@ -1,22 +1,38 @@
 #include "options.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static bool parse_path(const char* source, const char* value, FbsPath* path, FbsMessage* message) {
-  for (*path = kFbsPathAuto; *path < kFbsPaths; ++*path) {
-    if (strcmp(value, fbs_path_name(*path)) != 0) continue;
-    return fbs_path_available(*path) || fbs_fail(message, "%s '%s' is not available on this CPU", source, value);
+static const char* path_name(int i) { return fbs_path_name((FbsPath)i); }
+static const char* method_name(int i) { return fbs_method_name((FbsMethod)i); }
+
+/* Which of `count` names the value is; -1, after a message that lists them, if none. */
+static int find_name(const char* source, const char* value, const char* (*name)(int), int count, FbsMessage* message) {
+  char names[160] = "";
+  size_t length = 0;
+  for (int i = 0; i < count; ++i) {
+    if (strcmp(value, name(i)) == 0) return i;
+    const char* separator = i == 0 ? "" : i + 1 < count ? ", " : " or ";
+    const int added = snprintf(names + length, sizeof names - length, "%s%s", separator, name(i));
+    length += added > 0 && (size_t)added < sizeof names - length ? (size_t)added : 0;
   }
-  return fbs_fail(message, "%s must be auto, reference, plain, avx2, avx512 or neon, got '%.40s'", source, value);
+  fbs_fail(message, "%s must be %s, got '%.40s'", source, names, value);
+  return -1;
+}
+
+static bool parse_path(const char* source, const char* value, FbsPath* path, FbsMessage* message) {
+  const int found = find_name(source, value, path_name, kFbsPaths, message);
+  if (found < 0) return false;
+  *path = (FbsPath)found;
+  return fbs_path_available(*path) || fbs_fail(message, "%s '%s' is not available on this CPU", source, value);
 }
 
 static bool parse_method(const char* source, const char* value, FbsMethod* method, FbsMessage* message) {
-  for (*method = kFbsMethodAuto; *method < kFbsMethods; ++*method) {
-    if (strcmp(value, fbs_method_name(*method)) == 0) return true;
-  }
-  return fbs_fail(message, "%s must be auto, gemm, inplace, grouped, winograd2 or winograd4, got '%.40s'", source,
-                  value);
+  const int found = find_name(source, value, method_name, kFbsMethods, message);
+  if (found < 0) return false;
+  *method = (FbsMethod)found;
+  return true;
 }
 
 /* The value of an environment variable, NULL when it is unset or empty. */
