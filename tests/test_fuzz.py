@@ -87,6 +87,10 @@ def test_outputs_that_name_no_tensor():
     builder.Finish(model.Pack(builder), b"TFL3")
     assert mutants.names_no_tensor(bytes(builder.Output()))
     assert not mutants.names_no_tensor(content) and not mutants.names_no_tensor(content[:40])
+    model.subgraphs = None
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    assert not mutants.names_no_tensor(bytes(builder.Output()))
 
 
 @pytest.mark.parametrize("name", mutations.op_models())

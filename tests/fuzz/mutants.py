@@ -118,7 +118,7 @@ def run_child(models, seeds, library, progress, log, sanitized):
 def names_no_tensor(content):
     """Whether a graph's outputs name no tensor, which LiteRT looks up nevertheless once a delegate takes a node."""
     try:
-        graphs = schema.ModelT.InitFromPackedBuf(bytearray(content), 0).subgraphs
+        graphs = schema.ModelT.InitFromPackedBuf(bytearray(content), 0).subgraphs or []
     except Exception:  # whatever the reader meets in changed bytes
         return False
     return any(output < 0 for graph in graphs for output in mutations.integers(graph.outputs))
