@@ -7,7 +7,7 @@ DATA_DIR ?= data
 # What of setup.py is installed beside the package; CI adds backends.
 EXTRAS ?= all,dev
 # Neighbouring tests share what they build: each worker takes a stretch of them, and what is left of the others'.
-PYTEST_FLAGS ?= --numprocesses=2 --dist=worksteal --quiet
+PYTEST_FLAGS ?= --numprocesses=2 --dist=worksteal --quiet --durations=50 --durations-min=1
 
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1

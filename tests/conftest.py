@@ -8,7 +8,28 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import keras
+import numpy as np
 import pytest
+
+if keras.backend.backend() == "jax":
+
+    def draw(self, shape, dtype=None):
+        """What `VarianceScaling` draws, by NumPy: JAX compiles for each shape, longer than small models take to run."""
+        fans = float(np.prod(shape[:-1])), float(np.prod(shape[:-2]) * shape[-1])
+        fan = {"fan_in": fans[0], "fan_out": fans[1], "fan_avg": sum(fans) / 2}[self.mode]
+        seed = self.seed if isinstance(self.seed, int) else np.random.randint(2**31)
+        values = np.random.default_rng(seed).normal(0, (self.scale / max(1, fan)) ** 0.5, shape)
+        return keras.ops.convert_to_tensor(values, dtype)
+
+    keras.initializers.VarianceScaling.__call__ = draw
+
+
+SLOW = ("test_core.py", "test_delegate.py", "test_fuzz.py", "test_train.py")
+
+
+def pytest_collection_modifyitems(items):
+    """What takes longest comes first, so that workers end together."""
+    items.sort(key=lambda item: item.path.name not in SLOW)
 
 
 @pytest.fixture(autouse=True)

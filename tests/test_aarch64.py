@@ -8,7 +8,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import delegate_build
+import builds
 import numpy as np
 import pytest
 import quickstart
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(bool(prepare.missing()), reason=f"no emulator or
 
 
 def compile_c(output, *arguments, **options):
-    delegate_build.compile_c(output, *arguments, compiler=["aarch64-linux-gnu-gcc"], **options)
+    builds.compile_c(output, *arguments, compiler=["aarch64-linux-gnu-gcc"], **options)
 
 
 def run(command, environment=None):
@@ -40,9 +40,7 @@ def run(command, environment=None):
 def core(tmp_path_factory):
     """The core as one object file."""
     path = tmp_path_factory.mktemp("aarch64") / "core.o"
-    compile_c(
-        path, "-O2", "-r", "-nostdlib", *sorted((delegate_build.ROOT / "tflite" / "core").rglob("*.c")), libraries=[]
-    )
+    compile_c(path, "-O2", "-r", "-nostdlib", *sorted((builds.ROOT / "tflite" / "core").rglob("*.c")), libraries=[])
     return path
 
 
@@ -53,9 +51,7 @@ def program(core):
     def build(name):
         path = core.parent / Path(name).stem
         if not path.exists():
-            compile_c(
-                path, "-O2", "-static", "-I", delegate_build.ROOT / "tflite" / "core", HERE / "native" / name, core
-            )
+            compile_c(path, "-O2", "-static", "-I", builds.ROOT / "tflite" / "core", HERE / "native" / name, core)
         return path
 
     return build
@@ -72,7 +68,7 @@ def test_native(program, name, cpu):
 @pytest.fixture(scope="session")
 def delegate(tmp_path_factory):
     path = tmp_path_factory.mktemp("aarch64-delegate") / "libfbs_delegate.so"
-    compile_c(path, "-O3", "-fPIC", "-fvisibility=hidden", "-shared", *delegate_build.sources())
+    compile_c(path, "-O3", "-fPIC", "-fvisibility=hidden", "-shared", *builds.sources())
     return path
 
 

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import build_delegate
-import delegate_build
+import builds
 import pytest
-from delegate_build import ROOT
+from builds import ROOT
 
 ENTRY_POINTS = {"tflite_plugin_create_delegate", "tflite_plugin_destroy_delegate"}
 
@@ -72,7 +72,7 @@ def test_runs_in_an_emulator(library, tmp_path):
     """The delegate's test host finds it as it finds one that gcc made from the sources. glibc stands in for Android's
     libc, of whose names it lacks one."""
     require("aarch64-linux-gnu-gcc", "qemu-aarch64")
-    from test_delegate import write_attributes
+    from op_files import write_attributes
 
     compiler = "aarch64-linux-gnu-gcc"
     source = "int* __errno_location(void); int* __errno(void) { return __errno_location(); }"
@@ -82,7 +82,7 @@ def test_runs_in_an_emulator(library, tmp_path):
     wraps = [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "posix_memalign")]
     build = [compiler, "-std=gnu11", "-O1", f"-I{tmp_path}", *wraps, ROOT / "tests/native/delegate_host.c"]
     run(*build, library, f"-Wl,-rpath-link={tmp_path}", "-o", tmp_path / "host")
-    run(*build, *delegate_build.sources(), "-static", "-lm", "-o", tmp_path / "expected")
+    run(*build, *builds.sources(), "-static", "-lm", "-o", tmp_path / "expected")
 
     glibc = Path(run(compiler, "-print-file-name=libc.so.6").strip()).resolve()
     emulator = ["qemu-aarch64", "-L", glibc.parent.parent, "-E", f"LD_LIBRARY_PATH={tmp_path}:{library.parent}"]

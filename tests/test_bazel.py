@@ -6,7 +6,7 @@ from pathlib import Path
 
 import build_delegate
 import pytest
-from delegate_build import ROOT
+from builds import ROOT
 
 RULES_JAVA = Path("/usr/share/bazel/rules/java")
 # Bazel's own BUILD files ask for these, whatever is built.

@@ -1,56 +1,33 @@
 """The native kernels: the C test programs under the sanitizers, and the reference against NumPy."""
 
 import ctypes
-import functools
 import platform
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import builds
 import numpy as np
 import pytest
+from budget import budget
 from native import neon_mca
 
-ROOT = Path(__file__).parent.parent
-CORE = ROOT / "tflite" / "core"
-NATIVE = Path(__file__).parent / "native"
-FLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", f"-I{CORE}"]
-OPTIMISED = ["-O3", "-fPIC"]
+CORE = sorted(builds.CORE.rglob("*.c"))
+OPTIMISED = ["-O3", "-fvisibility=default"]  # of which a library of its own is made, too
 SEED = 20190506
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler (cc) on this machine")
 
 
-@functools.cache
-def build_core(directory, flags, compiler):
-    """Compiles the core's sources once for each set of flags; returns the object files."""
-    folder = directory / f"{compiler}{''.join(flags).replace('/', '')}"
-    folder.mkdir()
+def build(program, flags, caller_helps=True, compiler="cc"):
+    """A test program linked with the core; returns the executable."""
 
-    def compile_source(source):
-        target = folder / f"{source.stem}.o"
-        subprocess.run([compiler, *FLAGS, *flags, "-c", source, "-o", target], check=True)
-        return target
+    def own_flags(source):
+        return [] if caller_helps or source.name != "threads.c" else ["-DFBS_CALLER_HELPS=0"]
 
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(compile_source, sorted(CORE.rglob("*.c"))))
-
-
-@pytest.fixture(scope="session")
-def build(tmp_path_factory):
-    """build(program, flags, compiler): a test program linked with the core; returns the executable."""
-    directory = tmp_path_factory.mktemp("core")
-
-    def build(program, flags, compiler="cc"):
-        objects = build_core(directory, tuple(flags), compiler)
-        executable = objects[0].parent / Path(program).stem
-        command = [compiler, *FLAGS, *flags, NATIVE / program, *objects, "-lm", "-lpthread", "-o", executable]
-        subprocess.run(command, check=True)
-        return executable
-
-    build.directory = directory
-    return build
+    program = builds.NATIVE / program
+    objects = builds.objects([program, *CORE], flags, own_flags, [compiler])
+    return Path(builds.link(program.stem, objects, flags, [compiler]))
 
 
 def run(*command):
@@ -71,52 +48,50 @@ def links(flags, directory):
 @pytest.mark.parametrize(
     "program, arguments",
     [
-        ("test_conv2d.c", [SEED, 2000]),
-        ("test_conv2d_int8.c", [SEED, 500]),
-        ("test_add.c", [SEED, 2000]),
-        ("test_depthwise.c", [SEED, 1000]),
-        ("test_winners.c", [SEED, 5000]),
+        ("test_conv2d.c", [SEED, budget(500)]),
+        ("test_conv2d_int8.c", [SEED, budget(200)]),
+        ("test_add.c", [SEED, budget(500)]),
+        ("test_depthwise.c", [SEED, budget(300)]),
+        ("test_winners.c", [SEED, budget(2000)]),
         ("test_check.c", []),
         ("test_cores.c", []),
         ("test_threads.c", []),
     ],
 )
-def test_with_address_and_undefined_sanitizers(build, tmp_path, program, arguments):
-    flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    if not links(flags, tmp_path):
+def test_with_address_and_undefined_sanitizers(tmp_path, program, arguments):
+    if not links(builds.SANITIZERS, tmp_path):
         pytest.skip("the C compiler has no AddressSanitizer or UndefinedBehaviorSanitizer")
-    run(build(program, flags), *arguments)
+    run(build(program, builds.SANITIZERS), *arguments)
 
 
 @pytest.mark.parametrize(
     "program, arguments",
     [
-        ("test_conv2d.c", [SEED + 1, 100]),
-        ("test_conv2d_int8.c", [SEED + 1, 20]),
-        ("test_add.c", [SEED + 1, 200]),
-        ("test_depthwise.c", [SEED + 1, 30]),
+        ("test_conv2d.c", [SEED + 1, budget(50)]),
+        ("test_conv2d_int8.c", [SEED + 1, budget(10)]),
+        ("test_add.c", [SEED + 1, budget(100)]),
+        ("test_depthwise.c", [SEED + 1, budget(15)]),
         ("test_threads.c", []),
     ],
 )
-def test_with_thread_sanitizer(build, tmp_path, program, arguments):
-    flags = ["-fsanitize=thread"]
-    if program != "test_threads.c":  # where the caller helps, it may run all shares, and then there is no race to see
-        flags += ["-DFBS_CALLER_HELPS=0"]
-    if not links(flags, tmp_path):
+def test_with_thread_sanitizer(tmp_path, program, arguments):
+    if not links(builds.THREAD_SANITIZER, tmp_path):
         pytest.skip("the C compiler has no ThreadSanitizer that runs here")
-    run(build(program, flags), *arguments)
+    # Where the caller helps, it may run all shares, and then there is no race to see.
+    caller_helps = program == "test_threads.c"
+    run(build(program, builds.THREAD_SANITIZER, caller_helps), *arguments)
 
 
 @pytest.mark.parametrize(
     "program, arguments",
     [
-        ("test_conv2d.c", [SEED + 2, 10000]),
-        ("test_conv2d_int8.c", [SEED + 2, 3000]),
-        ("test_add.c", [SEED + 2, 3000]),
-        ("test_depthwise.c", [SEED + 2, 5000]),
+        ("test_conv2d.c", [SEED + 2, budget(2500)]),
+        ("test_conv2d_int8.c", [SEED + 2, budget(1000)]),
+        ("test_add.c", [SEED + 2, budget(1000)]),
+        ("test_depthwise.c", [SEED + 2, budget(1500)]),
     ],
 )
-def test_optimised(build, program, arguments):
+def test_optimised(program, arguments):
     """As shipped: optimisation may break what the sanitizers' builds do not show."""
     run(build(program, OPTIMISED), *arguments)
 
@@ -131,7 +106,7 @@ def test_optimised(build, program, arguments):
         ("test_winners.c", [SEED, 300]),
     ],
 )
-def test_neon(build, program, arguments):
+def test_neon(program, arguments):
     """On an AArch64 machine the other tests cover NEON; elsewhere it runs in an emulator."""
     if platform.machine() in ("aarch64", "arm64"):
         pytest.skip("the other tests run NEON here")
@@ -151,7 +126,7 @@ def test_neon(build, program, arguments):
 ERRORS = {"gemm": 2.5e-5, "inplace": 2.5e-5, "grouped": 2.5e-5, "winograd2": 1e-5, "winograd4": 5e-5}
 
 
-def test_errors(build):
+def test_errors():
     """Against double precision: on each path and method, within the method's bound for every depth and input."""
     rows = [line.split() for line in run(build("measure_errors.c", OPTIMISED)).splitlines()[1:]]
     assert len(rows) >= len(ERRORS)
@@ -192,11 +167,9 @@ class Weights(ctypes.Structure):
 
 
 @pytest.fixture(scope="session")
-def core(build):
-    objects = build_core(build.directory, tuple(OPTIMISED), "cc")
-    library = objects[0].parent / "libcore.so"
-    subprocess.run(["cc", "-shared", *objects, "-lm", "-lpthread", "-o", library], check=True)
-    core = ctypes.CDLL(str(library))
+def core():
+    objects = builds.objects(CORE, OPTIMISED, compiler=["cc"])
+    core = ctypes.CDLL(builds.link("libcore.so", objects, ["-shared"], ["cc"]))
     core.fbs_conv2d_create.restype = core.fbs_threads_create.restype = ctypes.c_void_p
     core.fbs_conv2d_workspace_size.restype = ctypes.c_size_t
     core.fbs_conv2d_check.restype = core.fbs_path_name.restype = ctypes.c_char_p

@@ -7,14 +7,14 @@ import re
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
-import delegate_build
+import builds
 import hostile_files
 import numpy as np
 import pytest
 from ai_edge_litert import interpreter as litert
-from op_files import Add, Depthwise, Op, Writer, op_file, write_attributes
+from budget import budget
+from op_files import Add, Depthwise, Op, Writer, op_file
 
 # What the library may call. The last line is the compiler's doing.
 C_LIBRARY = """
@@ -128,8 +128,8 @@ DEPTHWISE = {
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory):
-    return delegate_build.compile_library(tmp_path_factory.mktemp("delegate") / "libfbs_delegate.so", "-O2")
+def library():
+    return builds.shipped_delegate()
 
 
 def load(library, **options):
@@ -327,8 +327,8 @@ class TestFloat16:
     def test_every_value(self, tmp_path):
         """NumPy's conversion of all 65,536, bit for bit; a NaN is a NaN."""
         path = tmp_path / "libfloat16.so"
-        source = delegate_build.ROOT / "tflite" / "delegate" / "float16.c"
-        delegate_build.compile_c(path, *delegate_build.WARNINGS, "-O2", "-fPIC", "-shared", str(source))
+        source = builds.ROOT / "tflite" / "delegate" / "float16.c"
+        builds.compile_c(path, *builds.WARNINGS, "-O2", "-fPIC", "-shared", str(source))
         halves = np.arange(2**16, dtype=np.uint16)
         values = np.zeros(2**16, np.float32)
         ctypes.CDLL(str(path)).fbs_float16_expand(
@@ -496,15 +496,13 @@ def read_profile(path):
 
 
 @pytest.fixture(scope="module")
-def messages(tmp_path_factory):
+def messages():
     """What the delegate, built with sanitizers, says of each file. A report of theirs ends the process."""
-    folder = tmp_path_factory.mktemp("hostile")
-    library = delegate_build.compile_library(folder / "libfbs_delegate.so", "-O1", *delegate_build.SANITIZERS)
     result = subprocess.run(
-        [sys.executable, hostile_files.__file__, library],
+        [sys.executable, hostile_files.__file__, builds.delegate(*builds.SANITIZERS)],
         env={
             **os.environ,
-            "LD_PRELOAD": delegate_build.sanitizer_preload(),
+            "LD_PRELOAD": builds.sanitizer_preload(),
             "ASAN_OPTIONS": "detect_leaks=0:redzone=512",
         },
         capture_output=True,
@@ -521,21 +519,17 @@ class TestHostileFiles:
         assert messages[name] is not None, "the file was run"
         assert re.search(expected, messages[name])
 
-    def test_random_damage(self, tmp_path):
+    def test_random_damage(self):
         """The delegate in a host of our own (native/delegate_host.c), its ops spoilt thousands of times."""
-        write_attributes(tmp_path / "delegate_attributes.inc")
-        host = tmp_path / "host"
         wraps = [f"-Wl,--wrap={name}" for name in ("malloc", "calloc", "realloc", "posix_memalign")]
-        source = str(Path(__file__).parent / "native" / "delegate_host.c")
-        delegate_build.compile_c(
-            host, "-O1", f"-I{tmp_path}", *delegate_build.SANITIZERS, source, *delegate_build.sources(), *wraps
-        )
+        compiled = builds.objects([builds.NATIVE / "delegate_host.c", *builds.sources()], builds.SANITIZERS)
+        host = builds.link("delegate_host", compiled, [*builds.SANITIZERS, *wraps])
         environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=1:redzone=512"}
-        rounds = os.environ.get("FBS_DAMAGE_ROUNDS", "4000")  # `make fuzz` looks for longer
-        result = subprocess.run([str(host), rounds], env=environment, capture_output=True, text=True)
+        rounds = budget(4000)
+        result = subprocess.run([host, str(rounds)], env=environment, capture_output=True, text=True)
         assert result.returncode == 0, (result.stdout + result.stderr)[-5000:]
         refused, tried = map(int, re.match("(.*) of (.*) refused", result.stdout).groups())
-        assert tried - int(rounds) > 60000 and 0.5 * tried < refused < tried
+        assert tried - rounds > 60000 and 0.5 * tried < refused < tried
 
 
 class TestLibrary:

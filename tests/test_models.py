@@ -7,6 +7,17 @@ import fbs_keras
 from fbs_keras.models import mcifarnet, vgg16
 
 
+@pytest.fixture
+def zeros(monkeypatch):
+    """Weights of zeros where only shapes matter: to draw millions takes seconds."""
+
+    def draw(self, shape, dtype=None):
+        return keras.ops.zeros(shape, dtype)
+
+    monkeypatch.setattr(keras.initializers.VarianceScaling, "__call__", draw)
+
+
+@pytest.mark.usefixtures("zeros")
 def test_mcifarnet_is_the_papers():
     model = fbs_keras.models.MCifarNet()
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == 1_296_074
@@ -63,6 +74,7 @@ def test_mcifarnet_takes_other_images_and_classes():
 SLIM_VGG16 = {0.8: 3.01, 0.7: 3.88, 0.6: 5.24}
 
 
+@pytest.mark.usefixtures("zeros")
 def test_vgg16_counts_as_in_the_paper():
     model = fbs_keras.models.VGG16(include_top=False)
     shapes = {layer.name: tuple(layer.output.shape[1:]) for layer in model.layers}
@@ -83,6 +95,7 @@ def test_vgg16_counts_as_in_the_paper():
         assert round(dense / (fbs_keras.count_macs(slim).fbs + top), 2) == saving
 
 
+@pytest.mark.usefixtures("zeros")
 @pytest.mark.parametrize(
     ("stem", "size", "classes", "macs", "parameters"),
     [("imagenet", 224, 1000, 1_814_073_344, 11_689_512), ("cifar", 32, 10, 555_422_720, 11_173_962)],
@@ -94,6 +107,7 @@ def test_resnet18_counts_as_published(stem, size, classes, macs, parameters):
     assert model.output_shape == (None, classes)
 
 
+@pytest.mark.usefixtures("zeros")
 def test_resnet18_is_wrapped_whole():
     lines = []
     wrapped = fbs_keras.wrap(fbs_keras.models.ResNet18((128, 128, 3)), 0.5, print_fn=lines.append)
@@ -105,8 +119,8 @@ def test_resnet18_is_wrapped_whole():
         assert wrapped.get_layer(f"stage2_block1_{end}").activation is keras.activations.linear
 
 
-NETWORKS = {
-    "vgg16": lambda: fbs_keras.models.VGG16((32, 32, 3), include_top=False, widths=vgg16.SLIM_WIDTHS),
+NETWORKS = {  # the shapes of narrow layers repeat: JAX compiles each once
+    "vgg16": lambda: fbs_keras.models.VGG16((32, 32, 3), include_top=False, widths=(8,) * 13),
     "resnet18": lambda: fbs_keras.models.ResNet18((64, 64, 3), classes=7),
     "cifar resnet18": lambda: fbs_keras.models.ResNet18((16, 16, 3), include_top=False, stem="cifar"),
 }

@@ -10,7 +10,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import delegate_build
+import builds
 import flatbuffers
 import numpy as np
 import pytest
@@ -68,9 +68,9 @@ def signatures_file(*names):
 def failing(tmp_path_factory):
     """A delegate that fails when it is applied, upon which LiteRT undoes all delegates."""
     path = tmp_path_factory.mktemp("failing") / "libfailing.so"
-    source = delegate_build.ROOT / "tests/native/failing_delegate.c"
-    folder = f"-I{delegate_build.ROOT / 'tflite/delegate'}"
-    delegate_build.compile_c(path, "-fPIC", "-shared", "-fvisibility=hidden", folder, source)
+    source = builds.ROOT / "tests/native/failing_delegate.c"
+    folder = f"-I{builds.ROOT / 'tflite/delegate'}"
+    builds.compile_c(path, "-fPIC", "-shared", "-fvisibility=hidden", folder, source)
     return litert.load_delegate(str(path))
 
 

@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from delegate_build import ROOT
+from builds import ROOT
 
 from fbs_keras.runtime import platform_name
 

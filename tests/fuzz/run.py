@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-import delegate_build
+import builds
 from fuzz import targets
 
 
@@ -35,8 +35,7 @@ def run_targets(seconds, folder):
 
 def run_mutants(count, folder):
     """Runs changed model files; returns how many processes ended only with the delegate, as a truth value."""
-    library = folder / "libfbs_delegate.so"
-    delegate_build.compile_library(library, "-O1", *delegate_build.SANITIZERS)
+    library = builds.delegate(*builds.SANITIZERS)
     models = folder / "models"
     subprocess.run([sys.executable, "-m", "fuzz.exported", models], check=True)
     command = [sys.executable, "-m", "fuzz.mutants", library, "--sanitized", "--count", count]

@@ -1,16 +1,13 @@
 """The libFuzzer targets of tests/native (fuzz_*.c): builds them, makes their seeds, runs them."""
 
 import dataclasses
-import os
 import re
 import shutil
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import build_delegate
-import delegate_build
+import builds
 import numpy as np
 import op_files
 from flatbuffers import flexbuffers
@@ -21,7 +18,7 @@ NAMES = sorted(source.stem for source in NATIVE.glob("fuzz_*.c"))
 # Shares of the time: whole ops have the most to find.
 SHARES = {"fuzz_attributes": 1, "fuzz_options": 1, "fuzz_add": 2, "fuzz_depthwise": 4, "fuzz_delegate": 6}
 SHARES |= {"fuzz_conv2d": 6, "fuzz_conv2d_int8": 6}
-CLANG = ["clang", "-std=gnu11", "-g", "-fno-omit-frame-pointer", "-fno-sanitize-recover=all"]
+FLAGS = ["-g1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-w"]
 WRAPPED = ["fbs_threads_run", "malloc", "calloc", "realloc", "posix_memalign"]
 LIMITS = ["-max_len=4096", "-timeout=120", "-rss_limit_mb=3000", "-malloc_limit_mb=1000"]
 
@@ -52,30 +49,22 @@ def flags_of(source):
     coverage = "-fsanitize-coverage=inline-8bit-counters,pc-table" if kernel else "-fsanitize=fuzzer-no-link"
     # With sanitizers and optimisation, clang 14 needs minutes for the unrolled loops of these.
     optimisation = "-O0" if source.parent.name == "kernels" else "-O1"
-    return ["-fsanitize=address,undefined", coverage, optimisation]
+    return [coverage, optimisation]
 
 
 def build(folder, names=NAMES):
-    """Compiles the delegate once and links each target with it; returns {name: executable}."""
+    """Compiles the delegate once and links each target with it in a folder; returns {name: executable}."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    op_files.write_attributes(folder / "delegate_attributes.inc")
-
-    def compile_source(source):
-        target = folder / f"{source.parent.name}_{source.stem}.o"
-        command = [*CLANG, *flags_of(source), f"-I{ROOT / 'tflite/core'}", f"-I{folder}"]
-        subprocess.run([*command, "-c", str(source), "-o", str(target)], check=True)
-        return str(target)
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        library = list(pool.map(compile_source, [ROOT / name for name in build_delegate.sources()]))
-        objects = dict(zip(names, pool.map(compile_source, [NATIVE / f"{name}.c" for name in names]), strict=True))
-    for name in names:
+    sources = [*(NATIVE / f"{name}.c" for name in names), *builds.sources()]
+    objects = builds.objects(sources, FLAGS, flags_of, ["clang"])
+    programs, library = objects[: len(names)], objects[len(names) :]
+    for name, program in zip(names, programs, strict=True):
         # Only the host counts the memory that is asked for.
         wrapped = WRAPPED if name == "fuzz_delegate" else WRAPPED[:1]
         wraps = [f"-Wl,--wrap={function}" for function in wrapped]
-        command = [*CLANG, "-fsanitize=fuzzer,address,undefined", *wraps, objects[name], *library, "-lm", "-pthread"]
-        subprocess.run([*command, "-o", str(folder / name)], check=True)
+        flags = [*FLAGS, "-fsanitize=fuzzer", *wraps]
+        shutil.copy(builds.link(name, [program, *library], flags, ["clang"]), folder)
     return {name: folder / name for name in names}
 
 
@@ -147,4 +136,4 @@ def budgets(seconds):
 def sanitized_environment():
     """For a program built without sanitizers that loads a library built with them."""
     options = "detect_leaks=0:allocator_may_return_null=1:max_allocation_size_mb=4000:handle_abort=0"
-    return {"LD_PRELOAD": delegate_build.sanitizer_preload(), "ASAN_OPTIONS": options}
+    return {"LD_PRELOAD": builds.sanitizer_preload(), "ASAN_OPTIONS": options}

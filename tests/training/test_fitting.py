@@ -242,8 +242,8 @@ def test_cifar10_channels_are_chosen_better(cifar10_dir):
     from fbs_keras import data
 
     dense = fbs_keras.models.MCifarNet(weights="cifar10")
-    train = data.load("cifar10", "train[:2000]", 500, data_dir=cifar10_dir).batches.map(lambda x, y: x)
-    test = list(data.load("cifar10", "test[:500]", 500, data_dir=cifar10_dir).batches.as_numpy_iterator())
+    train = data.load("cifar10", "train[:500]", 250, data_dir=cifar10_dir).batches.map(lambda x, y: x)
+    test = list(data.load("cifar10", "test[:200]", 200, data_dir=cifar10_dir).batches.as_numpy_iterator())
     right = {}
     for start in ("preserve", "fit"):
         model = fbs_keras.wrap(dense)
