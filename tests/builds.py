@@ -72,6 +72,21 @@ def shipped_delegate():
     return delegate("-O3")
 
 
+def failing_delegate():
+    """One that fails when it is applied, upon which LiteRT undoes all delegates."""
+    source = NATIVE / "failing_delegate.c"
+    command = [
+        *CC,
+        "-std=gnu11",
+        "-fPIC",
+        "-shared",
+        "-fvisibility=hidden",
+        f"-I{ROOT / 'tflite' / 'delegate'}",
+        source,
+    ]
+    return _made("failing.so", command, source.read_bytes(), _headers())
+
+
 def compile_c(output, *arguments, compiler=CC, libraries=LIBRARIES):
     """Compiles something small into the file `output`, which no other test needs."""
     _run([*compiler, "-std=gnu11", *arguments, "-o", output, *libraries])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import builds
 import flatbuffers
 import pytest
 from budget import budget
@@ -63,25 +64,27 @@ def python(*arguments):
 def test_mutants(tmp_path):
     """No changed model file ends a process with the delegate that lives without it."""
     library = fbs_keras.delegate_path()
-    result = python("-m", "fuzz.mutants", library, "--count", MUTANTS, "--findings", tmp_path)
+    options = {"--count": MUTANTS, "--findings": tmp_path, "--refusing": builds.failing_delegate()}
+    result = python("-m", "fuzz.mutants", library, *(part for option in options.items() for part in option))
     assert result["findings"] == []
     assert result["ran"] + result["refused"] + result["LiteRT's own"] == MUTANTS
     assert result["ran"] > MUTANTS / 10 and result["refused"] > MUTANTS / 4
 
 
 def test_a_mutant_that_fails(tmp_path):
-    """Ends of a process are told apart: with the delegate only, or without it too; all other files still run."""
+    """Ends of a process are told apart: with the delegate only, or with others too; all other files still run."""
     code = (
         "import json, os, sys\n"
         "from fuzz import mutants, mutations\n"
         "def run_model(content, seed, library):\n"
-        "    if (seed == 12 and library) or seed == 15: os.abort()\n"
+        "    if (seed == 12 and library == 'library') or seed == 15 or (seed == 16 and library): os.abort()\n"
         "    if seed == 13: raise ValueError('refused')\n"
         "mutants.run_model = run_model\n"
-        "print(json.dumps(mutants.run_mutants(mutations.op_models(), 10, 10, 'library', sys.argv[1], batch=4)))"
+        "arguments = mutations.op_models(), 10, 10, 'library', sys.argv[1], 'refusing'\n"
+        "print(json.dumps(mutants.run_mutants(*arguments, batch=4)))"
     )
     result = python("-c", code, tmp_path)
-    assert (result["ran"], result["refused"], result["LiteRT's own"]) == (7, 1, 1)
+    assert (result["ran"], result["refused"], result["LiteRT's own"]) == (6, 1, 2)
     (finding,) = result["findings"]
     assert finding.startswith("mutant12 of ")
     assert (tmp_path / "mutant12.tflite").stat().st_size > 100

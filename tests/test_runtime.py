@@ -65,13 +65,9 @@ def signatures_file(*names):
 
 
 @pytest.fixture(scope="module")
-def failing(tmp_path_factory):
+def failing():
     """A delegate that fails when it is applied, upon which LiteRT undoes all delegates."""
-    path = tmp_path_factory.mktemp("failing") / "libfailing.so"
-    source = builds.ROOT / "tests/native/failing_delegate.c"
-    folder = f"-I{builds.ROOT / 'tflite/delegate'}"
-    builds.compile_c(path, "-fPIC", "-shared", "-fvisibility=hidden", folder, source)
-    return litert.load_delegate(str(path))
+    return litert.load_delegate(builds.failing_delegate())
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
     PYTHONPATH=tests:tflite python -m fuzz.mutants libfbs_delegate.so --count 100000 --findings folder
 
-A file that ends its process is run again without the delegate. Where it ends that one too, the fault is LiteRT's, which
-does not promise to survive damaged files; so where LiteRT gives nodes to any delegate by what it reads outside of its
-tables. Else it is a finding, and is kept in the folder. Prints what became of all.
+A file that ends its process is run again without the delegate, and with one that only refuses (`--refusing`). Where it
+ends one of these too, the fault is LiteRT's, which does not promise to survive damaged files; so where LiteRT gives
+nodes to any delegate by what it reads outside of its tables. Else it is a finding, and is kept in the folder. Prints
+what became of all.
 """
 
 import argparse
@@ -124,7 +125,9 @@ def names_no_tensor(content):
     return any(output < 0 for graph in graphs for output in mutations.integers(graph.outputs))
 
 
-def run_mutants(models, first, count, library, findings, sanitized=False, batch=100, tell=lambda *args: None):
+def run_mutants(
+    models, first, count, library, findings, refusing=None, sanitized=False, batch=100, tell=lambda *args: None
+):
     """Runs `count` mutants, whose seeds begin at `first`; returns numbers, and the findings' names."""
     findings = Path(findings)
     result = {"mutants": count, "ran": 0, "refused": 0, "LiteRT's own": 0, "findings": []}
@@ -142,7 +145,10 @@ def run_mutants(models, first, count, library, findings, sanitized=False, batch=
                 report = log.read()[-8000:]
                 name = names[seed % len(names)]
                 content = mutations.mutant(models[name], seed)
-                if names_no_tensor(content) or run_child(models, [seed], None, Progress(), log, sanitized) != 0:
+                others = [None, *([refusing] if refusing else [])]
+                if names_no_tensor(content) or any(
+                    run_child(models, [seed], other, Progress(), log, sanitized) != 0 for other in others
+                ):
                     result["LiteRT's own"] += 1
                 else:
                     findings.mkdir(parents=True, exist_ok=True)
@@ -163,6 +169,7 @@ def main():
     parser.add_argument("--first", type=int, default=0, help="the first one's number (default: %(default)s)")
     parser.add_argument("--findings", type=Path, default=Path("findings"), help="a folder (default: %(default)s)")
     parser.add_argument("--models", type=Path, help="a folder of more .tflite files to change")
+    parser.add_argument("--refusing", help="a delegate that refuses every model")
     parser.add_argument("--sanitized", action="store_true", help="the library was built with AddressSanitizer")
     arguments = parser.parse_args()
     models = mutations.op_models()
@@ -177,7 +184,14 @@ def main():
             print(f"{done} in {seconds:.0f} s: {json.dumps(result)}", file=sys.stderr, flush=True)
 
     result = run_mutants(
-        models, arguments.first, arguments.count, arguments.library, arguments.findings, arguments.sanitized, tell=tell
+        models,
+        arguments.first,
+        arguments.count,
+        arguments.library,
+        arguments.findings,
+        arguments.refusing,
+        arguments.sanitized,
+        tell=tell,
     )
     print(json.dumps(result, indent=1), flush=True)
     sys.exit(bool(result["findings"]))

@@ -39,6 +39,7 @@ def run_mutants(count, folder):
     models = folder / "models"
     subprocess.run([sys.executable, "-m", "fuzz.exported", models], check=True)
     command = [sys.executable, "-m", "fuzz.mutants", library, "--sanitized", "--count", count]
+    command += ["--refusing", builds.failing_delegate()]
     command += ["--models", models, "--findings", folder / "findings" / "mutants"]
     environment = {**os.environ, **targets.sanitized_environment()}
     return subprocess.run([str(part) for part in command], env=environment).returncode
