@@ -214,6 +214,7 @@ def convolutions(layer: FBSConv2D, shape: Shape, density: float, quantize: str |
     set_density(layer, density)
     active_in, _ = active(shape, density)
     compact = active_in < shape.channels
+    op = op_of(layer, compact, quantize)
     specs = [
         tf.TensorSpec((1, shape.size, shape.size, active_in), tf.float32, "x"),
         *([tf.TensorSpec((1, active_in), tf.int32, "in_indices")] if compact else []),
@@ -222,7 +223,7 @@ def convolutions(layer: FBSConv2D, shape: Shape, density: float, quantize: str |
     def convert(tracer, specs):
         def function(x, *in_indices):
             x = tracing.Compact(x, in_indices[0] if in_indices else None, shape.channels) if compact else x
-            y = tracer.fbs(layer, op_of(layer, compact, quantize), x, layer.name)
+            y = tracer.fbs(layer, op, x, layer.name)
             outputs = [y.values, y.indices] if isinstance(y, tracing.Compact) else [y]
             return [output for output in outputs if output is not None]
 
