@@ -287,14 +287,14 @@ def photos_dir(tmp_path_factory):
 
 
 def test_photos_train_a_resnet_with_fbs(photos_dir, tmp_path):
-    data = ["--dataset=imagenet2012/small", f"--data_dir={photos_dir}", "--image_size=32"]
+    data = ["--dataset=imagenet2012/small", f"--data_dir={photos_dir}", "--image_size=64"]
     arguments = [*data, "--model=ResNet18", "--density=0.5", "--epochs=2", "--batch_size=8", "--label_smoothing=0.1"]
     arguments += ["--weight_decay=1e-3", "--warmup_epochs=0.5", "--learning_rate=0.01", f"--run_dir={tmp_path}"]
     result = run("train.py", *arguments)
     assert result.returncode == 0, result.stderr
     assert epochs(tmp_path / "history.csv") == [0, 1]
     model = keras.saving.load_model(tmp_path / "model.keras")
-    assert model.input_shape == (None, 32, 32, 3)
+    assert model.input_shape == (None, 64, 64, 3)
     assert model.get_layer("stem").kernel_regularizer.l2 == pytest.approx(1e-3)
     assert fbs_keras.count_macs(model).saving > 1.9
     result = run("evaluate.py", f"--model={tmp_path / 'model.keras'}", *data)
