@@ -8,6 +8,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
 import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,8 @@ PROGRAM_WARNINGS = ["-Wall", "-Wextra", "-Werror"]
 SANITIZERS = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 THREAD_SANITIZER = ["-O1", "-g1", "-fsanitize=thread"]
 LIBRARIES = ("-lm", "-pthread")
+# The names of `FbsPath`, in its order.
+PATHS = re.findall(r'\[kFbsPath\w+\] = "(\w+)"', (ROOT / "tflite/core/isa.c").read_text(encoding="utf-8"))
 
 
 def sources():

@@ -182,7 +182,7 @@ class Options(ctypes.Structure):
     _fields_ = [(name, ctypes.c_int32) for name in ("path", "method", "winograd")]
 
 
-PATHS = {name: value for value, name in enumerate(["auto", "reference", "plain", "avx2", "avx512", "neon"])}
+PATHS = {name: value for value, name in enumerate(builds.PATHS)}
 
 
 def run_core(core, path, shape, weights, x, in_indices, g=None):

@@ -25,7 +25,7 @@ C_LIBRARY = """
     pthread_cond_broadcast pthread_once pthread_atfork __register_atfork
     __errno_location __errno __getauxval __stack_chk_fail
 """
-PATHS = ["reference", "plain", "avx2", "avx512", "neon"]
+PATHS = builds.PATHS[1:]  # without "auto"
 OPS = {
     "plain": Op(),
     "density 1/16": Op(k=1),
