@@ -106,9 +106,12 @@ def run_child(models, seeds, library, progress, log, sanitized):
             signal.setitimer(signal.ITIMER_REAL, SECONDS)
             try:
                 run_model(content, seed, library)
-                progress.ran += 1
-            except Exception:  # refused: by our ops, by LiteRT, or by its wrapper
-                progress.refused += 1
+                refused = False
+            except Exception:  # by our ops, by LiteRT, or by its wrapper
+                refused = True
+            # Counted when the interpreter is gone, since that may end the process too.
+            progress.refused += refused
+            progress.ran += not refused
         os._exit(0)
     except BaseException:
         traceback.print_exc()
