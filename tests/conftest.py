@@ -25,11 +25,17 @@ if keras.backend.backend() == "jax":
 
 
 SLOW = ("test_core.py", "test_delegate.py", "test_fuzz.py", "test_train.py")
+SHARING = ("test_converter.py",)  # whose models are converted once for all tests that have them
 
 
 def pytest_collection_modifyitems(items):
-    """What takes longest comes first, so that workers end together."""
-    items.sort(key=lambda item: item.path.name not in SLOW)
+    """What takes longest comes first, so that workers end together; tests of one model are neighbours, who share it."""
+
+    def order(item):
+        model = item.callspec.params.get("name", "") if hasattr(item, "callspec") else ""
+        return item.path.name not in SLOW, item.path, model if item.path.name in SHARING else ""
+
+    items.sort(key=order)
 
 
 @pytest.fixture(autouse=True)
