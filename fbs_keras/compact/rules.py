@@ -35,7 +35,7 @@ def decide(call: Call, follows: bool, compact: bool) -> Step:
     if follows:
         return call.step(FUSED, call.inputs[0])
     refusals = []
-    # An FBS layer reads but its image, however it is called.
+    # An FBS layer reads nothing but its image, however it is called.
     for rule in RULES if compact and (call.plain or isinstance(call.layer, FBSConv2D)) else ():
         answer = rule(call)
         if isinstance(answer, Step):
